@@ -1,0 +1,19 @@
+"""Rewrite pretrained convolutional networks as smaller ones, without data and without training.
+
+::
+
+    plan  = decompose.plan(model, example, method="pw_dw", rank=4)
+    small = decompose.apply(plan, model)
+    print(decompose.compare(model, small, images))
+    decompose.save(small, "small.safetensors")
+    small = decompose.load("small.safetensors")
+"""
+
+from decompose.comparison import compare
+from decompose.convert import apply
+from decompose.errors import DecomposeError
+from decompose.models import load, save
+from decompose.plans import Choice, Plan
+from decompose.search import plan
+
+__all__ = ["Choice", "DecomposeError", "Plan", "apply", "compare", "load", "plan", "save"]

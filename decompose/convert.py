@@ -1,0 +1,99 @@
+"""A plan and a network make a smaller network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from decompose.algebra import Conv
+from decompose.errors import DecomposeError
+from decompose.layers import find_convolutions, find_layers, obstacle
+from decompose.methods import get_method
+from decompose.modules import AnyConv, DecomposedConv, to_conv
+from decompose.plans import Choice, Plan
+
+
+def apply(plan: Plan, model: nn.Module) -> nn.Module:
+    """Rewrite the layers of a network as a plan says.
+
+    Args:
+        plan: the choices.
+        model: any module; left as it was. It may hold a layer in several places: the rewritten
+            one stands in all of them.
+
+    Returns:
+        A new network. Its layers keep device, dtype, memory format, mode and requires_grad.
+
+    Raises:
+        DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
+            or a rank out of bounds, or weights are not finite.
+    """
+    return _substitute(plan, model, lambda conv: conv)
+
+
+def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
+    """The network that ``apply`` would return, its rewritten layers on the meta device.
+
+    Nothing is computed: a loader fills in the weights.
+
+    Args:
+        plan: the choices.
+        model: the architecture that the plan was made for; left as it was.
+    """
+    return _substitute(plan, model, Conv.without_weights)
+
+
+def plan_of(model: nn.Module) -> Plan:
+    """The plan that a rewritten network carries in its layers."""
+    return Plan(
+        {
+            name: Choice(layer.method, layer.rank)
+            for name, layer in find_layers(model).items()
+            if isinstance(layer, DecomposedConv)
+        }
+    )
+
+
+def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -> nn.Module:
+    modules = find_convolutions(model)
+    replacements: dict[int, nn.Module] = {}
+    for name, choice in plan.layers.items():
+        if name not in modules:
+            raise DecomposeError(
+                f"the plan rewrites {name}, but no convolution of the network has that name; "
+                f"there are: {', '.join(modules)}"
+            )
+        module = modules[name]
+        if reason := obstacle(module):
+            raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
+        conv = prepare(to_conv(module))
+        try:
+            expression = get_method(choice.method)(conv, choice.rank)
+        except DecomposeError as error:
+            raise DecomposeError(f"layer {name}: {error}") from None
+        replacements[id(module)] = _like(
+            module, DecomposedConv(module, expression, choice.method, choice.rank)
+        )
+    # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
+    # wherever it is held, becomes one to its replacement.
+    return copy.deepcopy(model, dict(replacements))
+
+
+def _like(original: AnyConv, layer: DecomposedConv) -> DecomposedConv:
+    """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
+    layer.train(original.training)
+    for name, parameter in layer.named_parameters():
+        source = original.bias if name.endswith("bias") else original.weight
+        parameter.requires_grad_(source is not None and source.requires_grad)
+    weight = original.weight
+    for ndim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if (
+            weight.ndim == ndim
+            and weight.is_contiguous(memory_format=memory_format)
+            and not weight.is_contiguous()
+        ):
+            layer.to(memory_format=memory_format)
+    return layer

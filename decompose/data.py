@@ -1,0 +1,227 @@
+"""Pictures: folders of them, ImageNet, and those that come inside packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from decompose.architectures import Transform
+from decompose.errors import DecomposeError
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# Colour and grey pictures of things as they look, out of what scikit-image ships.
+_SCIKIT_IMAGE = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
+_SCIKIT_LEARN = ("china.jpg", "flower.jpg")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a folder.
+
+    Attributes:
+        images: those that could be read, ``(batch, 3, H, W)``.
+        labels: their classes, ``(batch,)``, int64; -1 where there is none.
+        unreadable: the others, by path, with the reason.
+    """
+
+    images: Tensor
+    labels: Tensor
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pictures(Dataset[tuple[Tensor | str, int, str]]):
+    """Picture files, each with a label.
+
+    Args:
+        samples: paths and labels.
+        transform: the preprocessing.
+        classes: the classes' names by label.
+    """
+
+    def __init__(
+        self, samples: Sequence[tuple[str, int]], transform: Transform, classes: Sequence[str] = ()
+    ) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor | str, int, str]:
+        """The picture, or why it cannot be read; its label and its path."""
+        path, label = self.samples[index]
+        try:
+            return self.transform(read_picture(path)), label, path
+        except DecomposeError as error:
+            return str(error).removeprefix(f"{path}: "), label, path
+
+    def batches(self, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
+        """The pictures in order, as ``Batch``; ``workers`` processes decode them."""
+        loader: DataLoader[Any] = DataLoader(
+            self, batch_size, num_workers=workers, collate_fn=_collate
+        )
+        return loader
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """Read a picture file as RGB.
+
+    Raises:
+        DecomposeError: it cannot be read as a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except Image.UnidentifiedImageError:
+        raise DecomposeError(f"{path}: is no picture") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DecomposeError(f"{path}: cannot be read as a picture: {reason}") from None
+
+
+def picture_folder(folder: str | Path, transform: Transform) -> Pictures:
+    """All pictures below a folder, without labels, in the order of their paths.
+
+    Raises:
+        DecomposeError: there is no such folder, or no picture in it.
+    """
+    folder = _existing_folder(folder)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
+    if not paths:
+        raise DecomposeError(f"{folder}: holds no picture ({', '.join(EXTENSIONS)})")
+    return Pictures([(str(path), -1) for path in paths], transform)
+
+
+def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
+    """Pictures in class folders, or ImageNet as torchvision lays it out.
+
+    Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
+    ImageNet's synset folders that is its label order); the same under ``folder/val``; and
+    torchvision's, with ``meta.bin`` or the devkit beside ``val``.
+
+    Raises:
+        DecomposeError: there is no such folder, or no picture in it.
+    """
+    from torchvision.datasets import ImageFolder, ImageNet
+
+    folder = _existing_folder(folder)
+    if (folder / "meta.bin").is_file() or (folder / "ILSVRC2012_devkit_t12.tar.gz").is_file():
+        try:
+            dataset = ImageNet(str(folder), split="val")
+        except (RuntimeError, OSError) as error:
+            raise DecomposeError(
+                f"{folder}: is no ImageNet folder of torchvision: {error}"
+            ) from None
+        return Pictures(dataset.samples, transform, dataset.wnids)
+    if (folder / "val").is_dir():
+        folder = folder / "val"
+    if not any(path.is_dir() for path in folder.iterdir()):
+        raise DecomposeError(
+            f"{folder}: holds no class folders; it should hold CLASS/PICTURE files"
+        )
+    dataset = ImageFolder(str(folder), allow_empty=True)
+    if not dataset.samples:
+        raise DecomposeError(f"{folder}: its class folders hold no picture")
+    return Pictures(dataset.samples, transform, dataset.classes)
+
+
+def photographs(transform: Transform) -> tuple[list[str], Tensor]:
+    """The photographs that scikit-image (ten) and scikit-learn (two) ship.
+
+    Returns:
+        Their names, and ``(12, 3, H, W)``.
+
+    Raises:
+        DecomposeError: a package is not installed.
+    """
+    names, images = [], []
+    for package, distribution, files in (
+        ("skimage.data", "scikit-image", _SCIKIT_IMAGE),
+        ("sklearn.datasets.images", "scikit-learn", _SCIKIT_LEARN),
+    ):
+        folder = _package_files(package, distribution)
+        for file in files:
+            with resources.as_file(folder / file) as path:
+                images.append(transform(read_picture(path)))
+            names.append(Path(file).stem)
+    return names, torch.stack(images)
+
+
+def digits(size: int) -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1,797 handwritten digits, scaled up to colour pictures.
+
+    Args:
+        size: height and width in pixels.
+
+    Returns:
+        ``(1797, 3, size, size)`` float32 in [0, 1], and the labels 0 to 9, ``(1797,)``.
+
+    Raises:
+        DecomposeError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise _not_installed("scikit-learn") from None
+    pictures, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16
+    images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return images.expand(-1, 3, -1, -1), torch.from_numpy(labels)
+
+
+def default_workers() -> int:
+    """Number of decoding processes: one a core that this process may use, eight at most."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
+
+
+def _collate(samples: Sequence[tuple[Tensor | str, int, str]]) -> Batch:
+    read = [(image, label) for image, label, _ in samples if isinstance(image, Tensor)]
+    return Batch(
+        torch.stack([image for image, _ in read]) if read else torch.empty(0),
+        torch.tensor([label for _, label in read], dtype=torch.int64),
+        {path: reason for reason, _, path in samples if isinstance(reason, str)},
+    )
+
+
+def _existing_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DecomposeError(f"{folder}: no such folder")
+    return folder
+
+
+def _package_files(package: str, distribution: str) -> Traversable:
+    try:
+        return resources.files(package)
+    except ModuleNotFoundError:
+        raise _not_installed(distribution) from None
+
+
+def _not_installed(package: str) -> DecomposeError:
+    return DecomposeError(f"{package} is not installed: pip install 'decompose[demo]'")

@@ -1,0 +1,38 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from decompose.errors import DecomposeError
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Write beside, then rename: yields a temporary path that becomes ``path`` on success.
+
+    An error inside leaves what stood at ``path`` as it was, and nothing beside it.
+
+    Raises:
+        DecomposeError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.is_dir():
+            raise DecomposeError(f"{path}: is a folder; name a file")
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DecomposeError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole, in UTF-8."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,138 @@
+"""The layers of a network: where they sit, what they see, what they cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from decompose.errors import DecomposeError
+from decompose.modules import CONVOLUTIONS, AnyConv, DecomposedConv, layer_macs
+
+Shapes = Mapping[str, list[tuple[int, ...]]]
+"""Input shapes of every layer, one for each of its calls."""
+
+
+def find_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions, decomposed ones and fully connected layers, by their full names.
+
+    A module used in several places is listed once, under its first name. The factors inside a
+    decomposed convolution are not listed.
+    """
+    layers: dict[str, nn.Module] = {}
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, DecomposedConv):
+            inside.update(id(part) for part in module.body.modules())
+        if id(module) not in inside and isinstance(
+            module, (*CONVOLUTIONS, DecomposedConv, nn.Linear)
+        ):
+            layers[name] = module
+    return layers
+
+
+def find_convolutions(model: nn.Module) -> dict[str, AnyConv]:
+    """The convolutions that are not decomposed yet, by their full names.
+
+    Raises:
+        DecomposeError: a weight is NaN or infinite; nothing can be decomposed from there.
+    """
+    convolutions: dict[str, AnyConv] = {
+        name: layer for name, layer in find_layers(model).items() if isinstance(layer, CONVOLUTIONS)
+    }
+    for name, module in convolutions.items():
+        if not module.weight.is_meta and not torch.isfinite(module.weight).all():
+            raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
+    return convolutions
+
+
+def obstacle(module: AnyConv) -> str | None:
+    """Why a convolution cannot be swapped for another module, or ``None`` if it can."""
+    plain = next(kind for kind in CONVOLUTIONS if isinstance(module, kind))
+    if parametrize.is_parametrized(module):
+        return "its weight is parametrised"
+    if type(module).forward is not plain.forward:
+        return f"{type(module).__name__} computes its own forward"
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        return "it has hooks"
+    return None
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; each module's own mode again outside."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def observing(
+    layers: Mapping[str, nn.Module], observe: Callable[[str, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Call ``observe(name, input, output)`` after each call of a layer."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: observe(name, inputs[0], output)
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
+    """Input shapes that every layer sees when the first of the example's inputs passes.
+
+    Args:
+        model: left as it was, its mode and running statistics included.
+        example: ``(batch, ...)``; only its first input is used.
+
+    Raises:
+        DecomposeError: the model does not take the example.
+    """
+    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+
+    def record(name: str, x: Tensor, _: Tensor) -> None:
+        shapes[name].append(tuple(x.shape))
+
+    with evaluating(model), observing(find_layers(model), record):
+        try:
+            model(example[:1])
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            cause = str(error).strip().splitlines()[0]
+            raise DecomposeError(
+                f"the network does not take an input of shape {tuple(example.shape)}: {cause}"
+            ) from error
+    return dict(shapes)
+
+
+def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
+    """MACs of every layer for one input of the network; 0 for layers that it does not reach.
+
+    Args:
+        model: the network.
+        shapes: what ``trace_shapes`` returned for it, or for the network it was made from.
+    """
+    return {
+        name: sum(layer_macs(layer, shape) for shape in shapes.get(name, ()))
+        for name, layer in find_layers(model).items()
+    }
+
+
+def count_params(module: nn.Module) -> int:
+    """Number of parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())

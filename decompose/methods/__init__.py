@@ -1,0 +1,30 @@
+"""The methods: each is a function from a convolution and a rank to an expression.
+
+To add one, write its file beside the others and list it in ``METHODS``.
+"""
+
+from decompose.errors import DecomposeError
+from decompose.methods.base import Method
+from decompose.methods.network_decoupling import DepthwisePointwise, PointwiseDepthwise
+from decompose.methods.principal_components import PrincipalComponents, principal_components
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (PointwiseDepthwise(), DepthwisePointwise())
+}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        DecomposeError: there is none; the message lists those that exist.
+    """
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise DecomposeError(
+            f"no method is called {name!r}; there are: {', '.join(METHODS)}"
+        ) from None
+
+
+__all__ = ["METHODS", "Method", "PrincipalComponents", "get_method", "principal_components"]

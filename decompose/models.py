@@ -1,0 +1,232 @@
+"""Networks from names and files, and back to files, without pickle.
+
+A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
+architecture's name where it has one. ::
+
+    {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...}'}
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
+
+from decompose.architectures import Architecture, is_architecture_name
+from decompose.convert import plan_of, rebuild
+from decompose.errors import DecomposeError
+from decompose.files import writing
+from decompose.plans import Plan
+
+_HEADER, _VERSION = "decompose", 1
+_ARCHITECTURE = "decompose_architecture"
+_NESTED_KEYS = ("state_dict", "model_state_dict", "model")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a saved file says of its network, besides the weights."""
+
+    architecture: Architecture | None
+    plan: Plan
+
+
+def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
+    """A network with its weights, in evaluation mode if it is built here.
+
+    Args:
+        source: an architecture's name (``torchvision:resnet18``, ``pypi:vgg16_features``), a file
+            that ``save`` wrote, or a state dict in ``.pth``, ``.pt`` or ``.safetensors``.
+        model: the architecture of a file: its name, or a module, which is left as it was. A file
+            that ``save`` wrote needs it only where its architecture has no name.
+
+    Raises:
+        DecomposeError: there is no such file, it is damaged, it would run code, its weights are
+            not finite, or they do not fit the architecture.
+    """
+    if is_architecture_name(str(source)):
+        architecture = Architecture.parse(str(source))
+        network, state = _build(architecture), architecture.pretrained_state()
+        return network if state is None else _fill(network, state, str(source))
+    path = Path(source)
+    header, state = read_header(path), _read_state(path)
+    network = _network(model, header, path)
+    if header is not None:
+        network = rebuild(header.plan, network)
+    return _fill(network, state, str(path))
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a network's weights, plan and architecture's name to a safetensors file.
+
+    Args:
+        model: a network, rewritten or not.
+        path: the file, replaced as a whole.
+
+    Raises:
+        DecomposeError: the file cannot be written.
+    """
+    architecture = architecture_of(model)
+    record = {
+        "version": _VERSION,
+        "architecture": None if architecture is None else str(architecture),
+        "plan": json.loads(plan_of(model).to_json()),
+    }
+    with writing(path) as temporary:
+        save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
+
+
+def read_header(path: str | Path) -> Header | None:
+    """What a file that ``save`` wrote says of its network; ``None`` for any other file.
+
+    Raises:
+        DecomposeError: there is no such file, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "no such file"
+        raise DecomposeError(f"{path}: {kind}")
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_HEADER)
+    except (SafetensorError, OSError) as error:
+        raise DecomposeError(f"{path}: is damaged or no safetensors file: {error}") from None
+    if text is None:
+        return None
+    try:
+        record = json.loads(text)
+        version, name, plan = record["version"], record["architecture"], record["plan"]
+    except (json.JSONDecodeError, TypeError, KeyError):
+        raise DecomposeError(f"{path}: its header is damaged") from None
+    if version != _VERSION:
+        raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
+    architecture = None if name is None else Architecture.parse(name)
+    return Header(architecture, Plan.from_json(json.dumps(plan), str(path)))
+
+
+def architecture_of(model: nn.Module) -> Architecture | None:
+    """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
+    return getattr(model, _ARCHITECTURE, None)
+
+
+def _build(architecture: Architecture) -> nn.Module:
+    network = architecture.build()
+    setattr(network, _ARCHITECTURE, architecture)
+    return network
+
+
+def _network(model: nn.Module | str | None, header: Header | None, path: Path) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model) if header is None else model
+    if model is not None:
+        return _build(Architecture.parse(model))
+    if header is not None and header.architecture is not None:
+        return _build(header.architecture)
+    raise DecomposeError(
+        f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
+        "load(path, model))"
+    )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise DecomposeError(f"{path}: is damaged: {error}") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DecomposeError(
+            f"{path}: holds more than tensors and is not loaded, since that could run code; save "
+            f"the state_dict alone ({_first_line(error)})"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DecomposeError(
+            f"{path}: is damaged or no checkpoint of PyTorch: {_first_line(error)}"
+        ) from None
+    return _unwrap(content, path)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a training checkpoint, without the prefix of data parallelism."""
+    for key in _NESTED_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise DecomposeError(f"{path}: holds no state dict")
+    if not all(isinstance(value, Tensor) for value in content.values()):
+        raise DecomposeError(f"{path}: holds a dictionary, but not one of tensors")
+    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
+    return {str(name).removeprefix(prefix): value for name, value in content.items()}
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
+    """Give a network its weights, which keep the file's dtype."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DecomposeError(f"{source}: {name} is not finite (NaN or Inf)")
+    tied = _tied_names(network)
+    # A file holds a shared tensor once; every name of it is served.
+    for names in tied:
+        stored = [name for name in names if name in state]
+        state |= {name: state[stored[0]] for name in names if stored and name not in state}
+    _require_fit(network.state_dict(), state, source)
+    network.load_state_dict(state, assign=True)
+    for first, *others in tied:
+        parameter = network.get_parameter(first)
+        for name in others:
+            owner, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(owner), attribute, parameter)
+    return network
+
+
+def _tied_names(network: nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    reshaped = [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{label}: {_some(names)}"
+        for label, names in (
+            ("missing keys", missing),
+            ("unexpected keys", unexpected),
+            ("wrong shapes", reshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise DecomposeError(f"{source}: does not fit the architecture; {'; '.join(problems)}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

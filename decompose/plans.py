@@ -1,0 +1,127 @@
+"""Plans: which method rewrites which layer, at which rank.
+
+A plan holds choices, never weights: a few kilobytes of JSON that a person can read and edit. ::
+
+    {
+      "format": "decompose-plan",
+      "version": 1,
+      "layers": {"conv1_2": {"method": "pw_dw", "rank": 4}},
+      "dense": {"conv1_1": "skipped by name"}
+    }
+
+``dense`` says why a convolution is left as it is; it is a note to the reader, without effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decompose.errors import DecomposeError
+from decompose.files import write_text
+from decompose.methods import get_method
+
+_FORMAT, _VERSION = "decompose-plan", 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method and rank of one layer."""
+
+    method: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices for a network.
+
+    Attributes:
+        layers: the layers to rewrite, by their full module names.
+        dense: the convolutions left as they are, with the reason.
+    """
+
+    layers: Mapping[str, Choice] = field(default_factory=dict)
+    dense: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, one layer a line."""
+        layers = {
+            name: json.dumps({"method": choice.method, "rank": choice.rank})
+            for name, choice in self.layers.items()
+        }
+        dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
+        return (
+            f'{{\n  "format": "{_FORMAT}",\n  "version": {_VERSION},\n'
+            f'  "layers": {_json_lines(layers)},\n  "dense": {_json_lines(dense)}\n}}\n'
+        )
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "plan") -> Plan:
+        """Read a plan from JSON text.
+
+        Args:
+            text: what ``to_json`` wrote, possibly edited.
+            source: the name to use in errors.
+
+        Raises:
+            DecomposeError: the text is no plan, or names a method that does not exist.
+        """
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DecomposeError(f"{source}: is no JSON: {error}") from None
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise DecomposeError(f'{source}: is no plan: it lacks "format": "{_FORMAT}"')
+        if record.get("version") != _VERSION:
+            raise DecomposeError(
+                f"{source}: is a plan of version {record.get('version')}; this is {_VERSION}"
+            )
+        layers, dense = record.get("layers"), record.get("dense", {})
+        if not isinstance(layers, dict) or not isinstance(dense, dict):
+            raise DecomposeError(f'{source}: "layers" and "dense" must be objects')
+        choices = {name: _read_choice(value, f"{source}: {name}") for name, value in layers.items()}
+        return cls(choices, {name: str(reason) for name, reason in dense.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a JSON file."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan from a JSON file.
+
+        Raises:
+            DecomposeError: there is no such file, or it is no plan.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is no text"
+            raise DecomposeError(f"{path}: cannot be read: {reason}") from None
+        return cls.from_json(text, str(path))
+
+
+def _json_lines(values: Mapping[str, str]) -> str:
+    if not values:
+        return "{}"
+    lines = ",\n".join(f"    {json.dumps(name)}: {value}" for name, value in values.items())
+    return f"{{\n{lines}\n  }}"
+
+
+def _read_choice(value: Any, source: str) -> Choice:
+    if not isinstance(value, dict) or set(value) != {"method", "rank"}:
+        raise DecomposeError(f'{source}: must be {{"method": NAME, "rank": NUMBER}}')
+    method, rank = value["method"], value["rank"]
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise DecomposeError(f"{source}: rank {rank!r} is no whole number")
+    if not isinstance(method, str):
+        raise DecomposeError(f"{source}: method {method!r} is no name")
+    try:
+        get_method(method)
+    except DecomposeError as error:
+        raise DecomposeError(f"{source}: {error}") from None
+    return Choice(method, rank)

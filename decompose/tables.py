@@ -1,0 +1,63 @@
+"""One table, several faces: on the screen, in Markdown, in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns. The first column is a label, the others align to the right.
+
+    Attributes:
+        title: one line above.
+        columns: headings.
+        rows: cells, as many in each row as there are columns.
+        total: the last row, set apart, if there is one.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    total: Sequence[str] | None = None
+
+    def to_markdown(self) -> str:
+        """The table in GitHub's Markdown, its columns padded so that the source reads as well."""
+        body = [*self.rows, *([self.total] if self.total else [])]
+        widths = [max(map(len, column)) for column in zip(self.columns, *body, strict=True)]
+        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+        lines = [_pad(row, widths) for row in (self.columns, rule, *body)]
+        return f"**{self.title}**\n\n" + "\n".join(lines) + "\n"
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def __rich__(self) -> rich.table.Table:
+        import rich.box
+        import rich.table
+
+        table = rich.table.Table(
+            title=self.title,
+            title_justify="left",
+            box=rich.box.SIMPLE_HEAD,
+            show_footer=self.total is not None,
+        )
+        footer = self.total or [""] * len(self.columns)
+        for index, (heading, text) in enumerate(zip(self.columns, footer, strict=True)):
+            table.add_column(heading, text, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def _pad(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.rjust(width) if index else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return f"| {' | '.join(cells)} |"
