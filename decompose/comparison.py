@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,7 @@ from decompose.layers import (
     observing,
     trace_shapes,
 )
-from decompose.modules import DecomposedConv, to_conv, to_expression
+from decompose.modules import AnyConv, DecomposedConv, to_conv, to_expression
 from decompose.progress import track
 from decompose.tables import Table
 
@@ -54,8 +54,9 @@ class LayerComparison:
         rank: its rank; ``None`` if dense.
         macs: MACs for one input of the network.
         params: weights and biases.
-        weight: deviation of the composed kernel.
-        output: deviation of the layer's output, errors of earlier layers included.
+        weight_error: relative squared error of the composed kernel.
+        output_error: relative squared error of the layer's output, errors of earlier layers
+            included; ``None`` where only weights were compared.
     """
 
     name: str
@@ -63,20 +64,23 @@ class LayerComparison:
     rank: int | None
     macs: Change
     params: Change
-    weight: Deviation
-    output: Deviation
+    weight_error: float
+    output_error: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A network beside the smaller one made from it.
 
+    A relative squared error is the sum of squared differences over the sum of squares.
+
     Attributes:
         layers: the convolutions, in the network's order.
         macs: of all convolutions and fully connected layers, for one input.
         params: of the whole network.
-        weight: deviation of all convolution kernels together.
-        output: deviation of the network's output.
+        weight_error: relative squared error of all convolution kernels together.
+        output_error: relative squared error of the network's output; ``None`` where only weights
+            were compared.
         agreement: share of inputs whose highest score is that of the same class; ``None`` where
             the output is no vector of scores.
         num_inputs: inputs that the outputs were compared on.
@@ -85,28 +89,34 @@ class Comparison:
     layers: tuple[LayerComparison, ...]
     macs: Change
     params: Change
-    weight: Deviation
-    output: Deviation
-    agreement: float | None
-    num_inputs: int
+    weight_error: float
+    output_error: float | None = None
+    agreement: float | None = None
+    num_inputs: int = 0
 
     def table(self) -> Table:
         """A row a convolution, and one for the network."""
-        return Table(
-            f"Before and after; output error on {self.num_inputs} inputs",
-            ("layer", "method", "terms", "MMACs", "after", "ratio", "k params", "after",
-             "weight error", "output error"),
-            [
-                (layer.name, layer.method, "" if layer.rank is None else str(layer.rank),
-                 *_cells(layer))
-                for layer in self.layers
-            ],
-            ("network", "", "", *_cells(self)),
-        )  # fmt: skip
+        columns = ["layer", "method", "terms", "MMACs", "after", "ratio"]
+        columns += ["k\nparams", "after", "weight\nerror"]
+        title = "Before and after"
+        if self.output_error is not None:
+            columns.append("output\nerror")
+            title += f"; output error on {self.num_inputs} inputs"
+        rows = [
+            (layer.name, layer.method, str(layer.rank or ""), *_cells(layer))
+            for layer in self.layers
+        ]
+        return Table(title, columns, rows, ("network", "", "", *_cells(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Comparison:
+        """What ``to_dict`` made."""
+        layers = tuple(LayerComparison(**_with_changes(layer)) for layer in record["layers"])
+        return cls(**{**_with_changes(record), "layers": layers})
 
     def __str__(self) -> str:
         agreement = "" if self.agreement is None else f"\nSame top-1 class: {self.agreement:.1%}\n"
@@ -114,7 +124,7 @@ class Comparison:
 
 
 def compare(model: nn.Module, small: nn.Module, images: Tensor | Iterable[Tensor]) -> Comparison:
-    """Set a network beside the smaller one made from it.
+    """Set a network beside the smaller one made from it: costs, weights and outputs.
 
     Args:
         model: the original; left as it was, as is ``small``.
@@ -128,41 +138,79 @@ def compare(model: nn.Module, small: nn.Module, images: Tensor | Iterable[Tensor
     first = next(chunks, None)
     if first is None:
         raise DecomposeError("there are no inputs to compare the networks on")
+    comparison = compare_weights(model, small, first)
+    run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
+    total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
+    for chunk in track(chain([first], chunks), "comparing outputs", total):
+        run.add(chunk)
+    return replace(
+        comparison,
+        layers=tuple(
+            replace(layer, output_error=run.layers[layer.name].relative)
+            for layer in comparison.layers
+        ),
+        output_error=run.output.relative,
+        agreement=run.agreement,
+        num_inputs=run.num_inputs,
+    )
+
+
+def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comparison:
+    """Set a network beside the smaller one made from it, without data: costs and weights.
+
+    Args:
+        model: the original; left as it was, as is ``small``.
+        small: what ``apply`` made of it.
+        example: one input tensor with a batch axis; only its shape matters.
+
+    Raises:
+        DecomposeError: ``small`` was not made from ``model``, or does not take the example.
+    """
     originals, layers = find_convolutions(model), find_layers(small)
     if unknown := [name for name in originals if name not in layers]:
         raise DecomposeError(
             f"the smaller network was not made from the other: it lacks {', '.join(unknown[:5])}"
         )
-    shapes = trace_shapes(model, first)
+    shapes = trace_shapes(model, example)
     before, after = count_macs(model, shapes), count_macs(small, shapes)
-    run = _OutputComparison(model, small, originals, {name: layers[name] for name in originals})
-    total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
-    for chunk in track(chain([first], chunks), "comparing outputs", total):
-        run.add(chunk)
-    compared = []
+    compared, deviation = [], Deviation()
     for name, original in originals.items():
-        layer, conv = layers[name], to_conv(original)
-        rewritten = isinstance(layer, DecomposedConv)
+        layer = layers[name]
+        difference = _layer_deviation(name, original, layer)
+        deviation += difference
+        method, rank = (
+            (layer.method, layer.rank) if isinstance(layer, DecomposedConv) else ("dense", None)
+        )
         compared.append(
             LayerComparison(
                 name,
-                layer.method if rewritten else "dense",
-                layer.rank if rewritten else None,
+                method,
+                rank,
                 Change(before[name], after[name]),
                 Change(count_params(original), count_params(layer)),
-                weight_deviation(to_expression(layer), conv),
-                run.layers[name],
+                difference.relative,
             )
         )
     return Comparison(
         tuple(compared),
         Change(sum(before.values()), sum(after.values())),
         Change(count_params(model), count_params(small)),
-        sum((layer.weight for layer in compared), Deviation()),
-        run.output,
-        run.agreement,
-        run.num_inputs,
+        deviation.relative,
     )
+
+
+def _layer_deviation(name: str, original: AnyConv, layer: nn.Module) -> Deviation:
+    try:
+        return weight_deviation(to_expression(layer), to_conv(original))
+    except (TypeError, ValueError) as error:
+        raise DecomposeError(
+            f"the smaller network was not made from the other: {name} differs: {error}"
+        ) from None
+
+
+def _with_changes(record: Mapping[str, Any]) -> dict[str, Any]:
+    changes = {key: Change(**record[key]) for key in ("macs", "params")}
+    return {**record, **changes}
 
 
 class _OutputComparison:
@@ -172,13 +220,14 @@ class _OutputComparison:
         self,
         model: nn.Module,
         small: nn.Module,
-        originals: Mapping[str, nn.Module],
-        rewritten: Mapping[str, nn.Module],
+        names: Sequence[str],
     ) -> None:
         self._model, self._small = model, small
-        self._originals, self._rewritten = originals, rewritten
+        originals, rewritten = find_layers(model), find_layers(small)
+        self._originals = {name: originals[name] for name in names}
+        self._rewritten = {name: rewritten[name] for name in names}
         self._same_class: int | None = 0
-        self.layers = dict.fromkeys(originals, Deviation())
+        self.layers = dict.fromkeys(names, Deviation())
         self.output = Deviation()
         self.num_inputs = 0
 
@@ -231,6 +280,6 @@ def _cells(item: LayerComparison | Comparison) -> tuple[str, ...]:
         f"{item.macs.ratio:.2f}",
         f"{item.params.before / 1e3:,.1f}",
         f"{item.params.after / 1e3:,.1f}",
-        f"{item.weight.relative:.4f}",
-        f"{item.output.relative:.4f}",
+        f"{item.weight_error:.4f}",
+        *([] if item.output_error is None else [f"{item.output_error:.4f}"]),
     )

@@ -103,8 +103,13 @@ def read_picture(path: str | Path) -> Image.Image:
         raise DecomposeError(f"{path}: cannot be read as a picture: {reason}") from None
 
 
-def picture_folder(folder: str | Path, transform: Transform) -> Pictures:
-    """All pictures below a folder, without labels, in the order of their paths.
+def picture_folder(folder: str | Path, transform: Transform, most: int | None = None) -> Pictures:
+    """Pictures below a folder, without labels, in the order of their paths.
+
+    Args:
+        folder: where they lie, at any depth.
+        transform: the preprocessing.
+        most: the first so many; all by default.
 
     Raises:
         DecomposeError: there is no such folder, or no picture in it.
@@ -115,7 +120,7 @@ def picture_folder(folder: str | Path, transform: Transform) -> Pictures:
     )
     if not paths:
         raise DecomposeError(f"{folder}: holds no picture ({', '.join(EXTENSIONS)})")
-    return Pictures([(str(path), -1) for path in paths], transform)
+    return Pictures([(str(path), -1) for path in paths[:most]], transform)
 
 
 def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:

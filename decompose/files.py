@@ -20,10 +20,9 @@ def writing(path: str | Path) -> Iterator[Path]:
         DecomposeError: the folder does not exist or cannot be written.
     """
     path = Path(path)
+    require_writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if path.is_dir():
-            raise DecomposeError(f"{path}: is a folder; name a file")
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -36,3 +35,20 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole, in UTF-8."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Check, before long work, that files can be written where they are to go.
+
+    Raises:
+        DecomposeError: a folder does not exist or may not be written to, or a path is one.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise DecomposeError(f"{path}: is a folder; name a file")
+        if not path.parent.is_dir():
+            raise DecomposeError(f"{path}: cannot be written: there is no folder {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise DecomposeError(f"{path}: cannot be written: no permission")

@@ -75,8 +75,9 @@ def save(model: nn.Module, path: str | Path) -> None:
         path: the file, replaced as a whole.
 
     Raises:
-        DecomposeError: the file cannot be written.
+        DecomposeError: the file cannot be written, or its name does not end in .safetensors.
     """
+    require_saved_name(path)
     architecture = architecture_of(model)
     record = {
         "version": _VERSION,
@@ -120,6 +121,43 @@ def read_header(path: str | Path) -> Header | None:
 def architecture_of(model: nn.Module) -> Architecture | None:
     """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
     return getattr(model, _ARCHITECTURE, None)
+
+
+def required_architecture(model: nn.Module) -> Architecture:
+    """The architecture that a network was loaded as.
+
+    Raises:
+        DecomposeError: it has no name.
+    """
+    architecture = architecture_of(model)
+    if architecture is None:
+        raise DecomposeError(
+            "the network's architecture has no name, which would tell its input size and "
+            "preprocessing"
+        )
+    return architecture
+
+
+def is_unnamed_checkpoint(source: str | Path) -> bool:
+    """Whether a source is a file that does not say which architecture its weights are of.
+
+    Raises:
+        DecomposeError: there is no such file, or it is damaged.
+    """
+    if is_architecture_name(str(source)):
+        return False
+    header = read_header(source)
+    return header is None or header.architecture is None
+
+
+def require_saved_name(path: str | Path) -> None:
+    """Check the name of a file to be saved.
+
+    Raises:
+        DecomposeError: it does not end in .safetensors, by which ``load`` knows such a file.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise DecomposeError(f"{path}: is to hold safetensors; end its name in .safetensors")
 
 
 def _build(architecture: Architecture) -> nn.Module:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import reduce
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, macs
@@ -36,7 +35,10 @@ class Branches(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the branches' outputs."""
-        return reduce(torch.add, (branch(x) for branch in self))
+        # In place: each fresh output costs as many page faults as it has pages. No convolution
+        # needs its own output for the gradient, so autograd does not mind.
+        outputs = (branch(x) for branch in self)
+        return reduce(Tensor.add_, outputs)
 
 
 class DecomposedConv(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decompose.algebra import Conv, macs
 from decompose.errors import DecomposeError
 from decompose.layers import find_convolutions, obstacle, trace_shapes
-from decompose.methods import Method, get_method
+from decompose.methods import DEFAULT_METHOD, Method, get_method
 from decompose.modules import AnyConv, to_conv
 from decompose.plans import Choice, Plan
 
@@ -22,7 +22,7 @@ def plan(
     model: nn.Module,
     example: Tensor,
     *,
-    method: str = "pw_dw",
+    method: str = DEFAULT_METHOD,
     rank: int | Mapping[str, int] | None = None,
     energy: float | None = None,
     skip: Sequence[str] = (),

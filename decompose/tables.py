@@ -16,7 +16,7 @@ class Table:
 
     Attributes:
         title: one line above.
-        columns: headings.
+        columns: headings; a line break in one keeps its column narrow on the screen.
         rows: cells, as many in each row as there are columns.
         total: the last row, set apart, if there is one.
     """
@@ -28,10 +28,11 @@ class Table:
 
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown, its columns padded so that the source reads as well."""
+        headings = [heading.replace("\n", " ") for heading in self.columns]
         body = [*self.rows, *([self.total] if self.total else [])]
-        widths = [max(map(len, column)) for column in zip(self.columns, *body, strict=True)]
+        widths = [max(map(len, column)) for column in zip(headings, *body, strict=True)]
         rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        lines = [_pad(row, widths) for row in (self.columns, rule, *body)]
+        lines = [_pad(row, widths) for row in (headings, rule, *body)]
         return f"**{self.title}**\n\n" + "\n".join(lines) + "\n"
 
     def __str__(self) -> str:
@@ -45,11 +46,14 @@ class Table:
             title=self.title,
             title_justify="left",
             box=rich.box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
             show_footer=self.total is not None,
         )
         footer = self.total or [""] * len(self.columns)
         for index, (heading, text) in enumerate(zip(self.columns, footer, strict=True)):
-            table.add_column(heading, text, justify="right" if index else "left")
+            table.add_column(
+                heading, text, justify="right" if index else "left", vertical="bottom", no_wrap=True
+            )
         for row in self.rows:
             table.add_row(*row)
         return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from decompose.algebra.composition import compose, with_groups
@@ -24,10 +25,10 @@ class Deviation:
 
     @classmethod
     def between(cls, approximation: Tensor, reference: Tensor) -> Deviation:
-        """Compare two tensors of one shape, in float64."""
-        reference = reference.double()
-        difference = approximation.double() - reference
-        return cls(float(difference.square().sum()), float(reference.square().sum()))
+        """Compare two tensors of one shape; the sums run in float64."""
+        dtype = torch.promote_types(reference.dtype, torch.float32)
+        reference = reference.to(dtype)
+        return cls(_energy(approximation.to(dtype) - reference), _energy(reference))
 
     @property
     def relative(self) -> float:
@@ -46,8 +47,20 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
     Args:
         expression: of the same channels, kernel size and geometry as ``conv``.
         conv: the reference.
+
+    Raises:
+        ValueError: they differ in shape.
     """
     composed = compose(expression)
     if composed.groups != conv.groups:
         composed, conv = with_groups(composed, 1), with_groups(conv, 1)
+    if composed.weight.shape != conv.weight.shape:
+        raise ValueError(
+            f"its kernel has shape {tuple(composed.weight.shape)}, not {tuple(conv.weight.shape)}"
+        )
     return Deviation.between(composed.weight, conv.weight)
+
+
+def _energy(tensor: Tensor) -> float:
+    # The norm reduces in float64 without a float64 copy of the tensor.
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64).square())

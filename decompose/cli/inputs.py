@@ -1,0 +1,90 @@
+"""From the words of a command line to networks, inputs and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from decompose import models
+from decompose.data import picture_folder
+from decompose.errors import DecomposeError
+from decompose.layers import find_layers
+
+_BATCH_SIZE = 8
+
+
+class FolderInputs:
+    """Pictures of a folder as inputs of a network; those that cannot be read are kept aside.
+
+    Args:
+        folder: where the pictures lie, at any depth.
+        network: whose preprocessing, dtype and device they get.
+        most: take no more than this.
+        workers: processes that decode.
+    """
+
+    def __init__(self, folder: Path, network: nn.Module, most: int, workers: int) -> None:
+        transform = models.required_architecture(network).transform()
+        self._pictures = picture_folder(folder, transform, most)
+        self._workers = workers
+        self._parameter = next(network.parameters())
+        self.unreadable: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self._pictures.batches(_BATCH_SIZE, self._workers):
+            self.unreadable |= batch.unreadable
+            if len(batch.images):
+                yield batch.images.to(self._parameter)
+
+
+def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
+    """Load a network and the smaller one made from it.
+
+    A checkpoint that does not name its architecture takes the smaller one's.
+    """
+    after = models.load(small)
+    named = models.architecture_of(after)
+    if arch is None and named is not None and models.is_unnamed_checkpoint(original):
+        arch = str(named)
+    return models.load(original, arch), after
+
+
+def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
+    """One input of zeros, of the network's own size or of the one asked for (N or HxW)."""
+    if input_size is None:
+        shape = models.required_architecture(network).input_shape()
+    else:
+        sizes = input_size.lower().split("x")
+        if not all(size.isdecimal() and int(size) for size in sizes):
+            raise DecomposeError(f"input size {input_size!r}: write N or HxW, in pixels")
+        first = next(iter(find_layers(network).values()))
+        pixels = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+        shape = (getattr(first, "in_channels", 3), *pixels)
+    return torch.zeros(1, *shape).to(next(network.parameters()))
+
+
+def named_device(name: str) -> str:
+    """Check that a device can be used; ``auto`` is a GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise DecomposeError(f"device {name!r}: cannot be used: {cause}") from None
+    return name
+
+
+def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
+    """Read ``N`` and ``PATTERN=N``: one rank for all layers, or ranks by pattern."""
+    ranks: dict[str, int] = {}
+    for text in texts:
+        pattern, _, number = text.rpartition("=")
+        try:
+            ranks[pattern or "*"] = int(number)
+        except ValueError:
+            raise DecomposeError(f"rank {text!r}: write N or PATTERN=N, a whole number") from None
+    return ranks["*"] if list(ranks) == ["*"] else ranks

@@ -1,0 +1,60 @@
+"""What the commands print and write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from decompose.files import write_text
+from decompose.plans import Plan
+from decompose.tables import Table
+
+
+def show_table(table: Table, markdown: Path | None = None) -> None:
+    """Print a table, and write it to a Markdown file where one was asked for."""
+    console = Console()
+    # A number that is cut off is worse than a line that wraps.
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
+    if markdown is not None:
+        write_text(markdown, table.to_markdown())
+
+
+def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
+    """Write figures as JSON, where a file was asked for."""
+    if path is not None:
+        write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def tell_dense(plan: Plan) -> None:
+    """Say which convolutions a plan leaves as they are, and why."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, reason in plan.dense.items():
+        names[reason].append(name)
+    for reason, group in names.items():
+        print(f"Left dense, {reason}: {', '.join(group)}")
+    if not plan.layers:
+        print(
+            "warning: nothing was rewritten; the file holds the original network", file=sys.stderr
+        )
+
+
+def tell_files(*paths: Path | None) -> None:
+    """Say which files were written."""
+    if written := ", ".join(str(path) for path in paths if path is not None):
+        print(f"Wrote {written}")
+
+
+def tell_unreadable(unreadable: Mapping[str, str]) -> None:
+    """Name the pictures that could not be read, and count them."""
+    for path, reason in unreadable.items():
+        print(f"unreadable: {path}: {reason}", file=sys.stderr)
+    if unreadable:
+        print(f"{len(unreadable)} pictures could not be read and do not count", file=sys.stderr)

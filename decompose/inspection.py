@@ -1,0 +1,151 @@
+"""What a network is made of: the cost of each layer, and how much of it few terms hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, compose
+from decompose.layers import count_macs, count_params, find_layers, trace_shapes
+from decompose.methods import METHODS, principal_components
+from decompose.methods.network_decoupling import NetworkDecoupling
+from decompose.modules import DecomposedConv, to_expression
+from decompose.tables import Table
+
+_SHOWN_TERMS = 4
+
+
+@dataclass(frozen=True)
+class LayerInspection:
+    """One convolution or fully connected layer.
+
+    Attributes:
+        name: its full name.
+        shape: kernel size, channels and groups, for readers.
+        method: what rewrote it; ``dense`` if nothing did; ``linear`` if it is fully connected.
+        rank: its rank; ``None`` where nothing rewrote it.
+        macs: MACs for one input of the network.
+        params: weights and biases.
+        energy: by method, the share of the kernel's energy that its first 1, 2, ... terms hold.
+            Of a rewritten layer it is the recomposed kernel's. Empty for kernels that are
+            pointwise or depthwise already.
+        explained_variance: the same for the principal components, the mean kernel taken out.
+    """
+
+    name: str
+    shape: str
+    method: str
+    rank: int | None
+    macs: int
+    params: int
+    energy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    explained_variance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network, layer by layer.
+
+    Attributes:
+        layers: convolutions and fully connected layers, in the network's order.
+        macs: of all of them, for one input.
+        params: of the whole network.
+    """
+
+    layers: tuple[LayerInspection, ...]
+    macs: int
+    params: int
+
+    def table(self, method: str, *, centred: bool = False) -> Table:
+        """A row a layer.
+
+        Args:
+            method: whose terms are shown.
+            centred: show the explained variance of the principal components instead.
+        """
+        rows = []
+        for layer in self.layers:
+            held = (layer.explained_variance if centred else layer.energy).get(method, ())
+            shares = [f"{100 * share:.1f}" for share in held[:_SHOWN_TERMS]]
+            rows.append(
+                (
+                    layer.name,
+                    layer.shape,
+                    layer.method,
+                    str(layer.rank or ""),
+                    f"{layer.macs / 1e6:,.1f}",
+                    f"{layer.params / 1e3:,.1f}",
+                    *shares,
+                    *[""] * (_SHOWN_TERMS - len(shares)),
+                )
+            )
+        what = "variance explained by first components" if centred else "energy of first terms"
+        terms = [str(term) for term in range(1, _SHOWN_TERMS + 1)]
+        total = [f"{self.macs / 1e6:,.1f}", f"{self.params / 1e3:,.1f}"]
+        return Table(
+            f"Layers; {what}, {method}, in %",
+            ["layer", "kernel", "method", "terms", "MMACs", "k\nparams", *terms],
+            rows,
+            ["network", "", "", "", *total, *[""] * _SHOWN_TERMS],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, ready for JSON."""
+        return asdict(self)
+
+
+def inspect_network(model: nn.Module, example: Tensor) -> Inspection:
+    """Look at every layer of a network, rewritten or not.
+
+    Args:
+        model: left as it was.
+        example: one input tensor with a batch axis; only its shape matters.
+
+    Raises:
+        DecomposeError: the network does not take the example.
+    """
+    macs = count_macs(model, trace_shapes(model, example))
+    layers = tuple(
+        _inspect_layer(name, layer, macs[name]) for name, layer in find_layers(model).items()
+    )
+    return Inspection(layers, sum(macs.values()), count_params(model))
+
+
+def _inspect_layer(name: str, layer: nn.Module, macs: int) -> LayerInspection:
+    params = count_params(layer)
+    if isinstance(layer, nn.Linear):
+        shape = f"{layer.in_features}→{layer.out_features}"
+        return LayerInspection(name, shape, "linear", None, macs, params)
+    conv = compose(to_expression(layer))
+    rewritten = isinstance(layer, DecomposedConv)
+    return LayerInspection(
+        name,
+        _shape(conv),
+        layer.method if rewritten else "dense",
+        layer.rank if rewritten else None,
+        macs,
+        params,
+        *({}, {}) if conv.is_pointwise or conv.is_depthwise else _spectra(conv),
+    )
+
+
+def _spectra(conv: Conv) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+    orders = {
+        name: method for name, method in METHODS.items() if isinstance(method, NetworkDecoupling)
+    }
+    return (
+        {name: tuple(order.energy(conv).tolist()) for name, order in orders.items()},
+        {
+            name: tuple(principal_components(conv, order).cumulative_ratio().tolist())
+            for name, order in orders.items()
+        },
+    )
+
+
+def _shape(conv: Conv) -> str:
+    taps = "x".join(map(str, conv.kernel_size))
+    groups = f" /{conv.groups}" if conv.groups > 1 else ""
+    return f"{taps} {conv.in_channels}→{conv.out_channels}{groups}"

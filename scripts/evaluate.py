@@ -1,0 +1,7 @@
+"""Measure top-1 and top-5 accuracy over a folder of class folders; ``--help`` tells how."""
+
+import sys
+
+from decompose.cli import main
+
+sys.exit(main(["evaluate", *sys.argv[1:]]))
