@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from decompose.errors import DecomposeError
 from decompose.layers import count_macs, evaluating, trace_shapes
 from decompose.progress import track
-from decompose.tables import Table
+from decompose.tables import Table, format_count
 
 _CALLS_A_ROUND = 3
 
@@ -70,7 +70,7 @@ class SideBySide:
             rows.append(
                 (
                     latency.name,
-                    f"{latency.macs / 1e6:,.1f}",
+                    format_count(latency.macs / 1e6),
                     f"{latency.latency_ms:,.1f}",
                     f"{latency.spread_ms:,.1f}",
                     f"{mac_ratio:.2f}",

@@ -23,7 +23,7 @@ from decompose.layers import (
 )
 from decompose.modules import AnyConv, DecomposedConv, to_conv, to_expression
 from decompose.progress import track
-from decompose.tables import Table
+from decompose.tables import Table, format_count
 
 _CHUNK = 4  # inputs at a time, since the outputs of every layer are held
 
@@ -275,11 +275,11 @@ def _output(model: nn.Module, x: Tensor) -> Tensor:
 
 def _cells(item: LayerComparison | Comparison) -> tuple[str, ...]:
     return (
-        f"{item.macs.before / 1e6:,.1f}",
-        f"{item.macs.after / 1e6:,.1f}",
+        format_count(item.macs.before / 1e6),
+        format_count(item.macs.after / 1e6),
         f"{item.macs.ratio:.2f}",
-        f"{item.params.before / 1e3:,.1f}",
-        f"{item.params.after / 1e3:,.1f}",
+        format_count(item.params.before / 1e3),
+        format_count(item.params.after / 1e3),
         f"{item.weight_error:.4f}",
         *([] if item.output_error is None else [f"{item.output_error:.4f}"]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -139,9 +140,10 @@ def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
     if (folder / "meta.bin").is_file() or (folder / "ILSVRC2012_devkit_t12.tar.gz").is_file():
         try:
             dataset = ImageNet(str(folder), split="val")
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            cause = str(error) or "its meta.bin is damaged"
             raise DecomposeError(
-                f"{folder}: is no ImageNet folder of torchvision: {error}"
+                f"{folder}: is no ImageNet folder of torchvision: {cause}"
             ) from None
         return Pictures(dataset.samples, transform, dataset.wnids)
     if (folder / "val").is_dir():

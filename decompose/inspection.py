@@ -13,7 +13,7 @@ from decompose.layers import count_macs, count_params, find_layers, trace_shapes
 from decompose.methods import METHODS, principal_components
 from decompose.methods.network_decoupling import NetworkDecoupling
 from decompose.modules import DecomposedConv, to_expression
-from decompose.tables import Table
+from decompose.tables import Table, format_count
 
 _SHOWN_TERMS = 4
 
@@ -76,15 +76,15 @@ class Inspection:
                     layer.shape,
                     layer.method,
                     str(layer.rank or ""),
-                    f"{layer.macs / 1e6:,.1f}",
-                    f"{layer.params / 1e3:,.1f}",
+                    format_count(layer.macs / 1e6),
+                    format_count(layer.params / 1e3),
                     *shares,
                     *[""] * (_SHOWN_TERMS - len(shares)),
                 )
             )
         what = "variance explained by first components" if centred else "energy of first terms"
         terms = [str(term) for term in range(1, _SHOWN_TERMS + 1)]
-        total = [f"{self.macs / 1e6:,.1f}", f"{self.params / 1e3:,.1f}"]
+        total = [format_count(self.macs / 1e6), format_count(self.params / 1e3)]
         return Table(
             f"Layers; {what}, {method}, in %",
             ["layer", "kernel", "method", "terms", "MMACs", "k\nparams", *terms],

@@ -1,4 +1,4 @@
-"""Plots. Tables are made where their figures are (``tables.Table``) and shown from here on."""
+"""Tables on the screen and as Markdown, and plots."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from decompose.errors import DecomposeError
-from decompose.files import writing
+from decompose.files import write_text, writing
 from decompose.inspection import Inspection
 from decompose.methods import METHODS
+from decompose.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_TERMS = 9  # columns that remain legible; more taps than 3 x 3 are cut there
+
+_MARKERS = "osD^vP*X"
 
 
 class Point(NamedTuple):
@@ -25,6 +29,21 @@ class Point(NamedTuple):
     rank: int
     macs: int
     error: float
+
+
+def show_table(table: Table, markdown: str | Path | None = None) -> None:
+    """Print a table, and write it to a Markdown file where one is named.
+
+    Raises:
+        DecomposeError: the file cannot be written.
+    """
+    console = Console()
+    # A number that is cut off is worse than a line that wraps.
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
+    if markdown is not None:
+        write_text(markdown, table.to_markdown())
 
 
 def plot_spectra(inspection: Inspection, path: str | Path) -> None:
@@ -82,22 +101,26 @@ def plot_error_against_macs(
         DecomposeError: matplotlib is not installed, or the file cannot be written.
     """
     figure = _figure(6.4, 4.4)
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator  # there, since there is a figure
 
     ax = figure.subplots()
-    for (method, points), marker in zip(curves.items(), "osD^vP*X" * len(curves), strict=False):
+    for index, (method, points) in enumerate(curves.items()):
         macs = [point.macs / 1e9 for point in points]
-        ax.plot(macs, [p.error for p in points], marker=marker, label=METHODS[method].title)
+        errors = [point.error for point in points]
+        ax.plot(macs, errors, marker=_MARKERS[index % len(_MARKERS)], label=METHODS[method].title)
+        # Labels of neighbouring curves stand on opposite sides.
+        offset, side = ((6, 4), "left") if index % 2 else ((-6, -12), "right")
         for point, x in zip(points, macs, strict=True):
             ax.annotate(
                 f"T={point.rank}",
                 (x, point.error),
                 textcoords="offset points",
-                xytext=(6, 4),
+                xytext=offset,
+                ha=side,
                 fontsize=8,
             )
     ax.axvline(original_macs / 1e9, color="grey", linestyle=":", label="original network")
-    ax.set_yscale("log", subs=range(2, 10))
+    ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")

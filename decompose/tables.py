@@ -59,6 +59,11 @@ class Table:
         return table
 
 
+def format_count(count: float) -> str:
+    """A count to three significant digits at least: 15,347 and 86.7 and 0.0432."""
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+
+
 def _pad(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
         cell.rjust(width) if index else cell.ljust(width)

@@ -10,7 +10,7 @@ import typer
 from decompose import models
 from decompose.benchmark import time_side_by_side
 from decompose.cli.inputs import FolderInputs, blank_input, load_pair, named_device, parse_ranks
-from decompose.cli.outputs import show_table, tell_dense, tell_files, tell_unreadable, write_record
+from decompose.cli.outputs import tell_dense, tell_files, tell_unreadable, write_record
 from decompose.comparison import compare, compare_weights
 from decompose.convert import apply
 from decompose.data import default_workers, labelled_folder
@@ -20,7 +20,7 @@ from decompose.files import require_writable
 from decompose.inspection import inspect_network
 from decompose.methods import DEFAULT_METHOD, METHODS, get_method
 from decompose.plans import Plan
-from decompose.report import plot_spectra
+from decompose.report import plot_spectra, show_table
 from decompose.search import plan
 
 app = typer.Typer(

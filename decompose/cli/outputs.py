@@ -1,4 +1,4 @@
-"""What the commands print and write."""
+"""What the commands print and write besides tables."""
 
 from __future__ import annotations
 
@@ -9,22 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from decompose.files import write_text
 from decompose.plans import Plan
-from decompose.tables import Table
-
-
-def show_table(table: Table, markdown: Path | None = None) -> None:
-    """Print a table, and write it to a Markdown file where one was asked for."""
-    console = Console()
-    # A number that is cut off is worse than a line that wraps.
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.width = max(console.width, needed)
-    console.print(table)
-    if markdown is not None:
-        write_text(markdown, table.to_markdown())
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:

@@ -1,0 +1,78 @@
+"""Draw the idea: one output channel of a real convolution as a sum of depthwise separable terms.
+
+    python experiments/vgg16_decoupled/idea.py idea.png
+
+A few seconds. Each term is one column of pointwise weights times one depthwise kernel (Guo et al.
+2018, PW+DW); of the 64 input channels of conv2_1 the eight with the largest kernels are shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import typer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import decompose
+from decompose.architectures import OFFLINE_VGG16
+from decompose.files import writing
+
+LAYER, CHANNEL = "conv2_1", 3
+SHOWN_INPUTS, SHOWN_TERMS = 8, 4
+
+
+def main(output: Path) -> None:
+    """Draw the picture to a PNG file."""
+    weight = decompose.load(OFFLINE_VGG16).get_parameter(f"{LAYER}.weight").detach()[CHANNEL]
+    shown = weight.flatten(1).norm(dim=1).topk(SHOWN_INPUTS).indices.sort().values
+    u, sigma, vt = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+    shares = sigma.square().cumsum(0) / sigma.square().sum()
+    pointwise = u[shown] * sigma
+    sums = (pointwise[:, :SHOWN_TERMS] @ vt[:SHOWN_TERMS]).view(-1, 3, 3)
+    limit = float(weight[shown].abs().max())
+
+    figure = Figure(figsize=(10.5, 5.4), layout="constrained")
+    columns = [1.0, 0.35] + [0.5, 1.0, 0.35] * SHOWN_TERMS + [1.0]
+    grid = figure.add_gridspec(SHOWN_INPUTS, len(columns), width_ratios=columns, wspace=0, hspace=0)
+    for row in range(SHOWN_INPUTS):
+        draw(figure.add_subplot(grid[row, 0]), weight[shown[row]], limit)
+        draw(figure.add_subplot(grid[row, len(columns) - 1]), sums[row], limit)
+    for term in range(SHOWN_TERMS):
+        first = 2 + 3 * term
+        sign(figure.add_subplot(grid[:, first - 1]), "=" if term == 0 else "+")
+        column = figure.add_subplot(grid[:, first])
+        draw(column, pointwise[:, term : term + 1], float(pointwise.abs().max()))
+        column.set_aspect("auto")
+        kernel = figure.add_subplot(grid[3:5, first + 1])
+        draw(kernel, vt[term].view(3, 3), float(vt.abs().max()))
+        kernel.set_title(f"term {term + 1}", fontsize=10)
+        kernel.set_xlabel(f"{shares[term]:.1%} held\nso far", fontsize=9)
+    sign(figure.add_subplot(grid[:, len(columns) - 2]), "+ …\n\n≈")
+    figure.suptitle(
+        f"VGG16, {LAYER}, output channel {CHANNEL}: kernels of eight of its inputs "
+        f"= pointwise × depthwise + …  (right: the sum of {SHOWN_TERMS} terms)",
+        fontsize=11,
+    )
+    with writing(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    print(f"Wrote {output}")
+
+
+def draw(ax: Axes, values: Tensor, limit: float) -> None:
+    """Show a small matrix, blue for negative and red for positive weights."""
+    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def sign(ax: Axes, text: str) -> None:
+    """Write a sign between two parts of the equation."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=16)
+
+
+if __name__ == "__main__":
+    typer.run(main)

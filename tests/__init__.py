@@ -1,0 +1,1 @@
+"""The tests mirror decompose/, one file a module."""

@@ -1,0 +1,83 @@
+"""Architectures by name."""
+
+import pytest
+import torch
+
+from decompose.architectures import OFFLINE_VGG16, Architecture, is_architecture_name
+from decompose.errors import DecomposeError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision:resnet18",
+        "torchvision:resnet18,weights=IMAGENET1K_V1",
+        "torchvision:resnet18,weights=none,num_classes=10",
+        OFFLINE_VGG16,
+    ],
+)
+def test_a_name_is_written_as_it_was_read(name: str) -> None:
+    assert str(Architecture.parse(name)) == name
+    assert is_architecture_name(name)
+
+
+def test_files_are_no_names() -> None:
+    assert not is_architecture_name("torchvision.pth")
+    assert not is_architecture_name("models/resnet18.safetensors")
+
+
+def test_options_reach_the_builder() -> None:
+    network = Architecture.parse("torchvision:resnet18,weights=none,num_classes=10").build()
+    assert network.get_submodule("fc").out_features == 10
+    assert not network.training
+
+
+def test_the_preprocessing_is_the_weights_own() -> None:
+    architecture = Architecture.parse("torchvision:efficientnet_b1,weights=none")
+    assert architecture.input_shape() == (3, 240, 240)
+    vgg16 = Architecture.parse(OFFLINE_VGG16)
+    assert vgg16.input_shape() == (3, 224, 224)
+    assert getattr(vgg16.transform(), "std")[0] == pytest.approx(1 / 255)  # noqa: B009
+    assert getattr(vgg16.transform(), "mean") == pytest.approx((0.48235, 0.45882, 0.40784))  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision:vgg61", "did you mean .*vgg16"),
+        ("torchvision:resnet18,weights=V9", "no weights 'V9'; there are: none, IMAGENET1K_V1"),
+        ("torchvision:resnet18,pretrained", "KEY=VALUE, not 'pretrained'"),
+        ("timm:resnet18", "is no architecture"),
+        ("pypi:resnet18", f"only {OFFLINE_VGG16}"),
+    ],
+)
+def test_names_that_mean_nothing(name: str, message: str) -> None:
+    with pytest.raises(DecomposeError, match=message):
+        Architecture.parse(name)
+
+
+def test_an_option_that_does_not_exist() -> None:
+    with pytest.raises(DecomposeError, match="clases"):
+        Architecture.parse("torchvision:resnet18,weights=none,clases=10").build()
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(DecomposeError, match=r"cannot be downloaded .*no route to host.*--arch"):
+        Architecture.parse("torchvision:resnet18").pretrained_state()
+
+
+@pytest.mark.network
+def test_pretrained_weights_come_from_the_hub() -> None:
+    architecture = Architecture.parse("torchvision:squeezenet1_1")
+    try:
+        state = architecture.pretrained_state()
+    except DecomposeError as error:
+        pytest.skip(f"no hub is reachable: {error}")
+    assert state is not None
+    architecture.build().load_state_dict(state)

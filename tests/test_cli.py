@@ -1,0 +1,290 @@
+"""The command line, as its users meet it: files in, tables and files out, one line on bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+
+import decompose
+from decompose.architectures import OFFLINE_VGG16
+from decompose.cli import main
+from decompose.methods import METHODS
+
+ARCH = "torchvision:resnet18,weights=none,num_classes=6"
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: object) -> int:
+    """Exit code of the command with these arguments."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, and real photographs in six class folders."""
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=6).state_dict(), folder / "resnet18.pth")
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "brick.png", "coins.png", "rocket.jpg")
+    for index, name in enumerate(names):
+        (folder / "val" / f"n{index:02}").mkdir(parents=True)
+        with resources.as_file(resources.files("skimage.data") / name) as path:
+            Image.open(path).convert("RGB").save(folder / "val" / f"n{index:02}" / "picture.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Path:
+    """The checkpoint, compressed."""
+    path = folder / "small.safetensors"
+    arguments = ["--arch", ARCH, "--rank", "3", "--skip", "conv1", "-o", path]
+    assert run("compress", folder / "resnet18.pth", *arguments) == 0
+    return path
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_compress_writes_the_network_its_plan_and_a_table(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = [tmp_path / name for name in ("a.safetensors", "plan.json", "table.md")]
+    arguments = ["--arch", ARCH, "--rank", "2", "--rank", "layer4.*=5", "--skip", "conv1"]
+    outputs = ["-o", files[0], "--save-plan", files[1], "--table", files[2]]
+    assert run("compress", folder / "resnet18.pth", *arguments, *outputs) == 0
+    printed = capsys.readouterr().out
+    assert "Left dense, skipped by name: conv1" in printed
+    assert all(str(path) in printed for path in files)
+    plan = decompose.Plan.load(files[1])
+    assert plan.layers["layer4.1.conv2"].rank == 5
+    assert plan.layers["layer1.0.conv1"].rank == 2
+    assert "| layer4.1.conv2 " in files[2].read_text()
+    again = tmp_path / "again.safetensors"
+    command = ["compress", folder / "resnet18.pth", "--arch", ARCH, "--plan", files[1]]
+    assert run(*command, "-o", again) == 0
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(decompose.load(again)(x), decompose.load(files[0])(x))
+
+
+def test_compress_by_energy(tmp_path: Path, capsys: Captured) -> None:
+    command = ["compress", ARCH, "--method", "dw_pw", "--energy", "0.5", "--skip", "conv1"]
+    assert run(*command, "-o", tmp_path / "a.safetensors") == 0
+    assert "dw_pw" in capsys.readouterr().out
+
+
+def test_compressing_nothing_warns(tmp_path: Path, capsys: Captured) -> None:
+    assert run("compress", ARCH, "--energy", "1", "-o", tmp_path / "a.safetensors") == 0
+    assert "warning: nothing was rewritten" in capsys.readouterr().err
+
+
+def test_inspect_needs_nothing_but_the_file(small: Path, tmp_path: Path, capsys: Captured) -> None:
+    outputs = ["--plot", tmp_path / "spectrum.png", "-o", tmp_path / "layers.json"]
+    assert run("inspect", small, *outputs) == 0
+    printed = capsys.readouterr().out
+    assert "layer1.0.conv1" in printed
+    assert "pw_dw" in printed
+    assert (tmp_path / "spectrum.png").stat().st_size > 1000
+    record = json.loads((tmp_path / "layers.json").read_text())
+    assert record["layers"][1]["rank"] == 3
+    assert run("inspect", small, "--pca", "--method", "dw_pw") == 0
+    assert "variance explained by first components, dw_pw" in capsys.readouterr().out
+
+
+def test_compare_takes_the_architecture_from_the_small_file(
+    folder: Path, small: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for index in range(3):
+        picture = folder / "val" / f"n{index:02}" / "picture.jpg"
+        (tmp_path / "pictures" / f"{index}.jpg").write_bytes(picture.read_bytes())
+    (tmp_path / "pictures" / "broken.jpg").write_text("no picture")
+    images = ["--images", tmp_path / "pictures", "--workers", "0", "-o", tmp_path / "r.json"]
+    assert run("compare", folder / "resnet18.pth", small, *images) == 0
+    captured = capsys.readouterr()
+    assert "output" in captured.out
+    assert "of 3 pictures" in captured.out
+    assert "broken.jpg: is no picture" in captured.err
+    assert "1 pictures could not be read" in captured.err
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["num_inputs"] == 3
+    assert record["macs"]["before"] > record["macs"]["after"]
+    assert list(record["unreadable"]) == [str(tmp_path / "pictures" / "broken.jpg")]
+
+
+def test_compare_without_pictures_looks_at_weights(
+    folder: Path, small: Path, capsys: Captured
+) -> None:
+    assert run("compare", folder / "resnet18.pth", small) == 0
+    assert "output" not in capsys.readouterr().out
+
+
+def test_evaluate_counts_over_class_folders(
+    folder: Path, small: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    result = tmp_path / "result.json"
+    arguments = ["--data", folder / "val", "--workers", "2", "--batch-size", "4", "-o", result]
+    assert run("evaluate", small, *arguments) == 0
+    assert "on 6 pictures" in capsys.readouterr().out
+    record = json.loads(result.read_text())
+    assert record["num_pictures"] == record["num_classes"] == 6
+    assert 0 <= record["top1"] <= record["top5"] <= 1
+
+
+def test_benchmark_times_several_networks(folder: Path, small: Path, tmp_path: Path) -> None:
+    arguments = ["--rounds", "1", "--input-size", "64x48", "--batch-size", "2", "--contiguous"]
+    result = tmp_path / "times.json"
+    assert run("benchmark", folder / "resnet18.pth", small, *arguments, "-o", result) == 0
+    record = json.loads(result.read_text())
+    assert record["input_shape"] == [2, 3, 64, 48]
+    assert [latency["name"] for latency in record["latencies"]][1] == str(small)
+
+
+def test_the_offline_weights_are_a_source(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "vgg16.safetensors"
+    assert run("compress", OFFLINE_VGG16, "--rank", "4", "--skip", "conv1_1", "-o", path) == 0
+    assert "2.12" in capsys.readouterr().out
+    assert run("inspect", path) == 0
+
+
+def truncated(folder: Path) -> Path:
+    path = folder / "cut.pth"
+    path.write_bytes((folder / "resnet18.pth").read_bytes()[:5000])
+    return path
+
+
+def poisoned(folder: Path) -> Path:
+    class Attack:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(folder / "attacked"),)
+
+    torch.save({"weight": Attack()}, folder / "evil.pth")
+    return folder / "evil.pth"
+
+
+def not_finite(folder: Path) -> Path:
+    state: dict[str, Tensor] = torchvision.models.resnet18(num_classes=6).state_dict()
+    state["conv1.weight"][0] = float("inf")
+    torch.save(state, folder / "inf.pth")
+    return folder / "inf.pth"
+
+
+Source = Callable[[Path], object]
+
+
+def checkpoint(folder: Path) -> Path:
+    return folder / "resnet18.pth"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (lambda f: f / "missing.pth", ["--rank", 2], "missing.pth: no such file"),
+        (truncated, ["--rank", 2], "cut.pth: is damaged"),
+        (poisoned, ["--rank", 2], "could run code"),
+        (not_finite, ["--rank", 2], "inf.pth: conv1.weight is not finite"),
+        (checkpoint, ["--rank", 0], "rank 0 of pw_dw is out of bounds: it is 1 to 9"),
+        (checkpoint, ["--rank", 10], "rank 10 of pw_dw is out of bounds: it is 1 to 9"),
+        (checkpoint, ["--rank", "two"], "rank 'two': write N or PATTERN=N"),
+        (checkpoint, ["--rank", 2, "--energy", 0.9], "a rank or an energy, and not both"),
+        (checkpoint, [], "give a rank or an energy"),
+        (checkpoint, ["--energy", 2], "energy 2.0 is out of bounds"),
+        (checkpoint, ["--rank", 2, "--method", "svd"], f"there are: {', '.join(METHODS)}"),
+        (checkpoint, ["--rank", 2, "--skip", "conv9"], "conv9: no convolution has that name"),
+        (checkpoint, ["--rank", 2, "--input-size", "big"], "input size 'big': write N or HxW"),
+        (checkpoint, ["--rank", 2, "--plan", "p.json"], "--plan holds all choices"),
+        (checkpoint, ["--plan", "missing.json"], "missing.json: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: Captured, source: Source, options: list, message: str
+) -> None:
+    output = tmp_path / "small.safetensors"
+    assert run("compress", source(folder), "--arch", ARCH, *options, "-o", output) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert not (folder / "attacked").exists()
+
+
+def test_a_wrong_architecture_names_the_keys(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    output = tmp_path / "small.safetensors"
+    arch = "torchvision:squeezenet1_1,weights=none"
+    assert run("compress", checkpoint(folder), "--arch", arch, "--rank", 2, "-o", output) == 2
+    error = capsys.readouterr().err
+    assert "missing keys: features.0.weight" in error
+    assert "unexpected keys: conv1.weight" in error
+    assert error.count("\n") == 1
+    assert run("compress", checkpoint(folder), "--rank", 2, "-o", output) == 2
+    assert "give it (--arch NAME" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written_are_found_early(tmp_path: Path, capsys: Captured) -> None:
+    for output, message in (
+        (tmp_path / "missing" / "a.safetensors", "there is no folder"),
+        (tmp_path / "a.pth", "end its name in .safetensors"),
+    ):
+        assert run("compress", "no.pth", "--arch", ARCH, "--rank", 2, "-o", output) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bad_folders_of_pictures(small: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert run("evaluate", small, "--data", tmp_path) == 2
+    assert f"{tmp_path}: holds no class folders" in capsys.readouterr().err
+    assert run("compare", small, small, "--images", tmp_path) == 2
+    assert f"{tmp_path}: holds no picture" in capsys.readouterr().err
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.jpg").write_text("no picture")
+    assert run("evaluate", small, "--data", tmp_path, "--workers", 0) == 2
+    assert "a.jpg: is no picture" in capsys.readouterr().err
+    assert run("compare", small, small, "--images", tmp_path, "--workers", 0) == 2
+    assert "no inputs" in capsys.readouterr().err
+
+
+def test_other_bad_words(small: Path, capsys: Captured) -> None:
+    assert run("benchmark", small, small) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert run("benchmark", ARCH, small, "--device", "cuda:99", "--rounds", 1) == 2
+    assert "device 'cuda:99': cannot be used" in capsys.readouterr().err
+    assert run("inspect", small, "--method", "svd") == 2
+    assert "no method is called 'svd'" in capsys.readouterr().err
+    assert run("inspect") == 2
+
+
+def test_the_help_names_every_method(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("compress", "--help") == 0
+    assert ", ".join(METHODS) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
+def test_each_script_is_its_command(script: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / script), "--help"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"Usage: {script} " in printed
+
+
+def test_the_command_is_installed() -> None:
+    command = [sys.executable, "-c", "import decompose.cli, sys; sys.exit(decompose.cli.main())"]
+    ended = subprocess.run(
+        [*command, "inspect", "no.pth"], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: no.pth: no such file\n"

@@ -1,0 +1,116 @@
+"""Folders of pictures, and the pictures inside packages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from decompose.data import (
+    digits,
+    labelled_folder,
+    photographs,
+    picture_folder,
+    read_picture,
+)
+from decompose.errors import DecomposeError
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Preprocess as simply as can be."""
+    return pil_to_tensor(picture.resize((8, 8))).float()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders with a grey, a transparent and a palette picture."""
+    for name, mode in (("cat/a.png", "L"), ("cat/b.PNG", "RGBA"), ("dog/c.png", "P")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new(mode, (9, 7)).save(path, "PNG")
+    return tmp_path
+
+
+def test_class_folders_are_labels_in_the_order_of_their_names(folder: Path) -> None:
+    pictures = labelled_folder(folder, to_tensor)
+    assert list(pictures.classes) == ["cat", "dog"]
+    (batch,) = pictures.batches(8)
+    assert batch.images.shape == (3, 3, 8, 8)
+    assert batch.labels.tolist() == [0, 0, 1]
+
+
+def test_a_val_folder_is_entered(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "imagenet"
+    root.mkdir()
+    (root / "val").symlink_to(folder, target_is_directory=True)
+    for entry in ("cat", "dog"):
+        assert (root / "val" / entry).is_dir()
+    assert "cat" in labelled_folder(root, to_tensor).classes
+
+
+def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "imagenet"
+    (root / "val").mkdir(parents=True)
+    for index, wnid in enumerate(("n01440764", "n01443537")):
+        (root / "val" / wnid).mkdir()
+        Image.new("RGB", (9, 7), (index, 0, 0)).save(root / "val" / wnid / "a.JPEG")
+    torch.save(({"n01440764": ("tench",), "n01443537": ("goldfish",)}, []), root / "meta.bin")
+    pictures = labelled_folder(root, to_tensor)
+    assert len(pictures) == 2
+    assert list(pictures.classes) == ["n01440764", "n01443537"]
+    (root / "meta.bin").write_bytes(b"")
+    with pytest.raises(DecomposeError, match="no ImageNet folder"):
+        labelled_folder(root, to_tensor)
+
+
+def test_an_unreadable_picture_is_named_and_left_out(folder: Path) -> None:
+    (folder / "dog" / "broken.jpg").write_text("no picture")
+    whole = (folder / "cat" / "a.png").read_bytes()
+    (folder / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    for workers in (0, 2):
+        (batch,) = labelled_folder(folder, to_tensor).batches(8, workers)
+        assert len(batch.images) == len(batch.labels) == 3
+        assert {Path(path).name for path in batch.unreadable} == {"broken.jpg", "cut.png"}
+        assert batch.unreadable[str(folder / "dog" / "broken.jpg")] == "is no picture"
+
+
+def test_pictures_are_found_at_any_depth(folder: Path) -> None:
+    assert len(picture_folder(folder, to_tensor)) == 3
+    assert len(picture_folder(folder, to_tensor, most=2)) == 2
+
+
+def test_pictures_are_read_as_rgb(folder: Path) -> None:
+    assert read_picture(folder / "cat" / "a.png").mode == "RGB"
+    with pytest.raises(DecomposeError, match="No such file"):
+        read_picture(folder / "missing.png")
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("x")
+    for read in (labelled_folder, picture_folder):
+        with pytest.raises(DecomposeError, match="missing: no such folder"):
+            read(tmp_path / "missing", to_tensor)
+    with pytest.raises(DecomposeError, match="holds no picture"):
+        picture_folder(tmp_path, to_tensor)
+    with pytest.raises(DecomposeError, match="holds no class folders"):
+        labelled_folder(tmp_path / "empty", to_tensor)
+    with pytest.raises(DecomposeError, match="class folders hold no picture"):
+        labelled_folder(tmp_path / "classes", to_tensor)
+
+
+def test_the_photographs_are_twelve() -> None:
+    names, images = photographs(to_tensor)
+    assert len(names) == len(set(names)) == len(images) == 12
+    assert {"astronaut", "chelsea", "china", "flower"} <= set(names)
+
+
+def test_the_digits_are_scaled_up() -> None:
+    images, labels = digits(16)
+    assert images.shape == (1797, 3, 16, 16)
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    assert sorted(set(labels.tolist())) == list(range(10))

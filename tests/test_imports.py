@@ -1,0 +1,82 @@
+"""Imports run downhill, and importing the package stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "decompose"
+
+LEVELS = [
+    {"errors"},
+    {"files", "progress", "tables", "algebra"},
+    {"methods", "modules"},
+    {"plans", "layers"},
+    {"search", "convert", "vgg16", "comparison", "inspection"},
+    {"architectures"},
+    {"models", "data", "benchmark"},
+    {"evaluation"},
+    {"report"},
+    {"cli"},
+]
+"""From the bottom up: a room may import from those below it and from its own."""
+
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+ALONE = {"algebra": {"algebra"}, "methods": {"algebra", "methods", "errors"}}
+"""Rooms that can be lifted into another project with these beside them."""
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "decompose":
+            parts = (node.module or "").split(".")
+            rooms |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("decompose.")}
+    return rooms
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_room_has_its_level() -> None:
+    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(LEVEL)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_run_downhill(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    for imported in imported_rooms(path):
+        assert imported == room or LEVEL[imported] < LEVEL[room], f"{room} imports {imported}"
+        assert imported in ALONE.get(room, LEVEL)
+
+
+def test_nothing_imports_from_the_experiments_scripts_or_tests() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not line.startswith(("from experiments", "from scripts", "from tests"))
+
+
+def test_the_bare_import_is_lean() -> None:
+    heavy = ["torchvision", "torchmetrics", "matplotlib", "onnx", "timm", "sklearn", "skimage"]
+    code = f"import decompose, sys; print([m for m in {heavy} if m in sys.modules])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert printed.strip() == "[]"
+
+
+def test_the_public_face_is_short() -> None:
+    import decompose
+
+    assert {"plan", "apply", "compare", "save", "load"} <= set(decompose.__all__)
+    assert len(decompose.__all__) < 15

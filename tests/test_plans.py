@@ -1,0 +1,59 @@
+"""Plans on disk, written by us or edited by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from decompose import Choice, DecomposeError, Plan
+
+PLAN = Plan({"conv1": Choice("pw_dw", 3), "conv2": Choice("dw_pw", 4)}, {"stem": "skipped by name"})
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    PLAN.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == PLAN
+    assert Plan.from_json(Plan().to_json()) == Plan()
+
+
+def test_it_is_plain_json_with_a_layer_a_line() -> None:
+    text = PLAN.to_json()
+    assert json.loads(text)["layers"]["conv1"] == {"method": "pw_dw", "rank": 3}
+    assert '    "conv1": {"method": "pw_dw", "rank": 3},\n' in text
+
+
+def edited(**changes: object) -> str:
+    return json.dumps(json.loads(PLAN.to_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "is no plan"),
+        (edited(format="other"), "is no plan"),
+        (edited(version=9), "version 9"),
+        (edited(layers=[]), "must be objects"),
+        (edited(layers={"conv1": 3}), "conv1: must be"),
+        (edited(layers={"conv1": {"method": "pw_dw", "rank": "3"}}), "'3' is no whole number"),
+        (edited(layers={"conv1": {"method": "pw_dw", "rank": True}}), "no whole number"),
+        (edited(layers={"conv1": {"method": 1, "rank": 3}}), "is no name"),
+        (edited(layers={"conv1": {"method": "svd", "rank": 3}}), "no method is called 'svd'"),
+    ],
+)
+def test_what_is_no_plan_is_refused_with_the_files_name(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(DecomposeError, match=message) as error:
+        Plan.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DecomposeError, match=r"missing\.json: cannot be read"):
+        Plan.load(tmp_path / "missing.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DecomposeError, match="is no text"):
+        Plan.load(tmp_path / "binary.json")

@@ -1,0 +1,34 @@
+"""Tables in Markdown and on the screen."""
+
+import pytest
+from rich.console import Console
+
+from decompose.tables import Table, format_count
+
+TABLE = Table("Title", ["layer", "k\nparams"], [["conv1", "1.79"]], ["network", "14,715"])
+
+
+def test_markdown_is_aligned() -> None:
+    assert TABLE.to_markdown() == (
+        "**Title**\n\n"
+        "| layer   | k params |\n"
+        "| ------- | -------: |\n"
+        "| conv1   |     1.79 |\n"
+        "| network |   14,715 |\n"
+    )
+
+
+def test_the_screen_shows_the_same_cells() -> None:
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(TABLE)
+    for cell in ("Title", "layer", "params", "conv1", "1.79", "network", "14,715"):
+        assert cell in capture.get()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(15346.6, "15,347"), (86.7, "86.7"), (1.792, "1.79"), (0.04321, "0.0432"), (0, "0")],
+)
+def test_counts_keep_three_digits(count: float, text: str) -> None:
+    assert format_count(count) == text
