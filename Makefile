@@ -13,6 +13,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python experiments/vgg16_decoupled/table.py --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
