@@ -92,6 +92,8 @@ class Architecture:
             options["weights_backbone"] = None
         if self._weights_enum() is not None:
             options |= _PRETRAINED_OPTIONS.get(self.model, {})
+        elif self.model in _PRETRAINED_OPTIONS:
+            options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
         except (TypeError, ValueError) as error:

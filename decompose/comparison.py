@@ -236,6 +236,7 @@ class _OutputComparison:
         return None if self._same_class is None else self._same_class / self.num_inputs
 
     def add(self, x: Tensor) -> None:
+        """Run both networks on more inputs, ``(batch, ...)``."""
         expected: dict[str, list[Tensor]] = defaultdict(list)
 
         def keep(name: str, _: Tensor, output: Tensor) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from decompose.files import write_text
 from decompose.plans import Plan
 
+_MOST_NAMED = 6
+
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
     """Write figures as JSON, where a file was asked for."""
@@ -25,7 +27,8 @@ def tell_dense(plan: Plan) -> None:
     for name, reason in plan.dense.items():
         names[reason].append(name)
     for reason, group in names.items():
-        print(f"Left dense, {reason}: {', '.join(group)}")
+        more = f" and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
+        print(f"Left dense, {reason}: {', '.join(group[:_MOST_NAMED])}{more}")
     if not plan.layers:
         print(
             "warning: nothing was rewritten; the file holds the original network", file=sys.stderr
