@@ -9,11 +9,12 @@
     small = decompose.load("small.safetensors")
 """
 
+from decompose.choices import Choice
 from decompose.comparison import compare
 from decompose.convert import apply
 from decompose.errors import DecomposeError
 from decompose.models import load, save
-from decompose.plans import Choice, Plan
+from decompose.plans import Plan
 from decompose.search import plan
 
 __all__ = ["Choice", "DecomposeError", "Plan", "apply", "compare", "load", "plan", "save"]

@@ -23,7 +23,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 from decompose.vgg16 import vgg16_features, vgg16_features_state
 
 Transform = Callable[[Any], Tensor]
@@ -96,8 +96,8 @@ class Architecture:
             options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
-        except (TypeError, ValueError) as error:
-            raise DecomposeError(f"{self}: {error}") from None
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DecomposeError(f"{self}: {first_line(error)}") from None
         return model.eval()
 
     def pretrained_state(self) -> dict[str, Tensor] | None:

@@ -10,18 +10,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from decompose.algebra import Deviation, weight_deviation
+from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.errors import DecomposeError
 from decompose.layers import (
     count_macs,
     count_params,
     evaluating,
-    find_convolutions,
     find_layers,
     observing,
     trace_shapes,
 )
-from decompose.modules import AnyConv, DecomposedConv, to_conv, to_expression
+from decompose.modules import DecomposedLayer, to_expression
 from decompose.progress import track
 from decompose.tables import Table, format_count
 
@@ -46,12 +45,12 @@ class Change:
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One convolution before and after.
+    """One convolution or fully connected layer before and after.
 
     Attributes:
         name: its full name.
         method: what rewrote it; ``dense`` if nothing did.
-        rank: its rank; ``None`` if dense.
+        rank: its rank, those of its factors behind it; empty if dense.
         macs: MACs for one input of the network.
         params: weights and biases.
         weight_error: relative squared error of the composed kernel.
@@ -61,7 +60,7 @@ class LayerComparison:
 
     name: str
     method: str
-    rank: int | None
+    rank: str
     macs: Change
     params: Change
     weight_error: float
@@ -75,10 +74,10 @@ class Comparison:
     A relative squared error is the sum of squared differences over the sum of squares.
 
     Attributes:
-        layers: the convolutions, in the network's order.
+        layers: the convolutions and fully connected layers, in the network's order.
         macs: of all convolutions and fully connected layers, for one input.
         params: of the whole network.
-        weight_error: relative squared error of all convolution kernels together.
+        weight_error: relative squared error of all kernels together.
         output_error: relative squared error of the network's output; ``None`` where only weights
             were compared.
         agreement: share of inputs whose highest score is that of the same class; ``None`` where
@@ -95,17 +94,14 @@ class Comparison:
     num_inputs: int = 0
 
     def table(self) -> Table:
-        """A row a convolution, and one for the network."""
+        """A row a layer, and one for the network."""
         columns = ["layer", "method", "terms", "MMACs", "after", "ratio"]
         columns += ["k\nparams", "after", "weight\nerror"]
         title = "Before and after"
         if self.output_error is not None:
             columns.append("output\nerror")
             title += f"; output error on {self.num_inputs} inputs"
-        rows = [
-            (layer.name, layer.method, str(layer.rank or ""), *_cells(layer))
-            for layer in self.layers
-        ]
+        rows = [(layer.name, layer.method, layer.rank, *_cells(layer)) for layer in self.layers]
         return Table(title, columns, rows, ("network", "", "", *_cells(self)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +162,7 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comp
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or does not take the example.
     """
-    originals, layers = find_convolutions(model), find_layers(small)
+    originals, layers = find_layers(model), find_layers(small)
     if unknown := [name for name in originals if name not in layers]:
         raise DecomposeError(
             f"the smaller network was not made from the other: it lacks {', '.join(unknown[:5])}"
@@ -178,14 +174,12 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comp
         layer = layers[name]
         difference = _layer_deviation(name, original, layer)
         deviation += difference
-        method, rank = (
-            (layer.method, layer.rank) if isinstance(layer, DecomposedConv) else ("dense", None)
-        )
+        choice = layer.choice if isinstance(layer, DecomposedLayer) else None
         compared.append(
             LayerComparison(
                 name,
-                method,
-                rank,
+                "dense" if choice is None else choice.label,
+                "" if choice is None else choice.rank_label,
                 Change(before[name], after[name]),
                 Change(count_params(original), count_params(layer)),
                 difference.relative,
@@ -199,9 +193,9 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comp
     )
 
 
-def _layer_deviation(name: str, original: AnyConv, layer: nn.Module) -> Deviation:
+def _layer_deviation(name: str, original: nn.Module, layer: nn.Module) -> Deviation:
     try:
-        return weight_deviation(to_expression(layer), to_conv(original))
+        return weight_deviation(to_expression(layer), compose(to_expression(original)))
     except (TypeError, ValueError) as error:
         raise DecomposeError(
             f"the smaller network was not made from the other: {name} differs: {error}"
@@ -261,6 +255,8 @@ class _OutputComparison:
 
 def _chunks(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
     for batch in [images] if isinstance(images, Tensor) else images:
+        if not isinstance(batch, Tensor):
+            raise DecomposeError(f"inputs must be tensors, not a {type(batch).__name__}")
         if len(batch):
             yield from batch.split(_CHUNK)
 

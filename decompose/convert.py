@@ -10,10 +10,9 @@ from torch import nn
 
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError
-from decompose.layers import find_convolutions, find_layers, obstacle
-from decompose.methods import get_method
-from decompose.modules import AnyConv, DecomposedConv, to_conv
-from decompose.plans import Choice, Plan
+from decompose.layers import find_layers, find_originals, obstacle
+from decompose.modules import DecomposedLayer, Original, to_conv
+from decompose.plans import Plan
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:
@@ -50,20 +49,20 @@ def plan_of(model: nn.Module) -> Plan:
     """The plan that a rewritten network carries in its layers."""
     return Plan(
         {
-            name: Choice(layer.method, layer.rank)
+            name: layer.choice
             for name, layer in find_layers(model).items()
-            if isinstance(layer, DecomposedConv)
+            if isinstance(layer, DecomposedLayer)
         }
     )
 
 
 def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -> nn.Module:
-    modules = find_convolutions(model)
+    modules = find_originals(model)
     replacements: dict[int, nn.Module] = {}
     for name, choice in plan.layers.items():
         if name not in modules:
             raise DecomposeError(
-                f"the plan rewrites {name}, but no convolution of the network has that name; "
+                f"the plan rewrites {name}, but no dense layer of the network has that name; "
                 f"there are: {', '.join(modules)}"
             )
         module = modules[name]
@@ -71,18 +70,16 @@ def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -
             raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
         conv = prepare(to_conv(module))
         try:
-            expression = get_method(choice.method)(conv, choice.rank)
+            expression = choice.rewrite(conv)
         except DecomposeError as error:
             raise DecomposeError(f"layer {name}: {error}") from None
-        replacements[id(module)] = _like(
-            module, DecomposedConv(module, expression, choice.method, choice.rank)
-        )
+        replacements[id(module)] = _like(module, DecomposedLayer(module, expression, choice))
     # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
     # wherever it is held, becomes one to its replacement.
     return copy.deepcopy(model, dict(replacements))
 
 
-def _like(original: AnyConv, layer: DecomposedConv) -> DecomposedConv:
+def _like(original: Original, layer: DecomposedLayer) -> DecomposedLayer:
     """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
     layer.train(original.training)
     for name, parameter in layer.named_parameters():

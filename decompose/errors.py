@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The one error that is the user's to mend, and what to quote of others."""
 
 
 class DecomposeError(ValueError):
@@ -7,3 +7,8 @@ class DecomposeError(ValueError):
     The command line prints it and exits with code 2. A mistake of our own is an
     ``AssertionError`` or whatever Python raises, and keeps its traceback.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what another library says, or the kind of error where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

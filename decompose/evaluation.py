@@ -75,14 +75,20 @@ def evaluate(
             unreadable |= batch.unreadable
             if not len(batch.images):
                 continue
-            scores = model(batch.images.to(device, dtype)).float().cpu()
+            scores = model(batch.images.to(device, dtype))
+            if not isinstance(scores, Tensor):
+                raise DecomposeError(
+                    f"the network gives a {type(scores).__name__}, not class scores"
+                )
+            scores = scores.float().cpu()
             if not metrics:
                 _require_classes(scores, num_classes)
                 metrics = {
                     k: MulticlassAccuracy(num_classes, top_k=k, average="micro")
                     for k in (1, _TOP)
-                    if k < num_classes
+                    if k == 1 or k < num_classes
                 }
+            _require_finite(scores)
             for metric in metrics.values():
                 metric.update(scores, batch.labels)
             num_pictures += len(batch.labels)
@@ -91,6 +97,11 @@ def evaluate(
         raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
     accuracies = {k: float(metric.compute()) for k, metric in metrics.items()}
     return Accuracy(accuracies[1], accuracies.get(_TOP), num_pictures, num_classes, unreadable)
+
+
+def _require_finite(scores: Tensor) -> None:
+    if not torch.isfinite(scores).all():
+        raise DecomposeError("the network gives scores that are not finite (NaN or Inf)")
 
 
 def _require_classes(scores: Tensor, num_classes: int) -> None:

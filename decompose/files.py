@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from decompose.errors import DecomposeError
 
 
@@ -25,8 +27,9 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        raise DecomposeError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DecomposeError(f"{path}: cannot be written: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,11 +44,13 @@ def require_writable(*paths: Path | None) -> None:
     """Check, before long work, that files can be written where they are to go.
 
     Raises:
-        DecomposeError: a folder does not exist or may not be written to, or a path is one.
+        DecomposeError: a folder does not exist or may not be written to, a path is one, or is
+            given twice.
     """
-    for path in paths:
-        if path is None:
-            continue
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if given.count(path) > 1:
+            raise DecomposeError(f"{path}: is named for two outputs")
         if path.is_dir():
             raise DecomposeError(f"{path}: is a folder; name a file")
         if not path.parent.is_dir():

@@ -12,7 +12,7 @@ from decompose.algebra import Conv, compose
 from decompose.layers import count_macs, count_params, find_layers, trace_shapes
 from decompose.methods import METHODS, principal_components
 from decompose.methods.network_decoupling import NetworkDecoupling
-from decompose.modules import DecomposedConv, to_expression
+from decompose.modules import DecomposedLayer, to_expression
 from decompose.tables import Table, format_count
 
 _SHOWN_TERMS = 4
@@ -25,8 +25,8 @@ class LayerInspection:
     Attributes:
         name: its full name.
         shape: kernel size, channels and groups, for readers.
-        method: what rewrote it; ``dense`` if nothing did; ``linear`` if it is fully connected.
-        rank: its rank; ``None`` where nothing rewrote it.
+        method: what rewrote it; ``dense`` if nothing did.
+        rank: its rank, those of its factors behind it; empty where nothing rewrote it.
         macs: MACs for one input of the network.
         params: weights and biases.
         energy: by method, the share of the kernel's energy that its first 1, 2, ... terms hold.
@@ -38,7 +38,7 @@ class LayerInspection:
     name: str
     shape: str
     method: str
-    rank: int | None
+    rank: str
     macs: int
     params: int
     energy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Inspection:
                     layer.name,
                     layer.shape,
                     layer.method,
-                    str(layer.rank or ""),
+                    layer.rank,
                     format_count(layer.macs / 1e6),
                     format_count(layer.params / 1e3),
                     *shares,
@@ -116,16 +116,13 @@ def inspect_network(model: nn.Module, example: Tensor) -> Inspection:
 
 def _inspect_layer(name: str, layer: nn.Module, macs: int) -> LayerInspection:
     params = count_params(layer)
-    if isinstance(layer, nn.Linear):
-        shape = f"{layer.in_features}→{layer.out_features}"
-        return LayerInspection(name, shape, "linear", None, macs, params)
     conv = compose(to_expression(layer))
-    rewritten = isinstance(layer, DecomposedConv)
+    choice = layer.choice if isinstance(layer, DecomposedLayer) else None
     return LayerInspection(
         name,
         _shape(conv),
-        layer.method if rewritten else "dense",
-        layer.rank if rewritten else None,
+        "dense" if choice is None else choice.label,
+        "" if choice is None else choice.rank_label,
         macs,
         params,
         *({}, {}) if conv.is_pointwise or conv.is_depthwise else _spectra(conv),
@@ -146,6 +143,6 @@ def _spectra(conv: Conv) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[
 
 
 def _shape(conv: Conv) -> str:
-    taps = "x".join(map(str, conv.kernel_size))
+    taps = "x".join(map(str, conv.kernel_size)) + " " if conv.kernel_size else ""
     groups = f" /{conv.groups}" if conv.groups > 1 else ""
-    return f"{taps} {conv.in_channels}→{conv.out_channels}{groups}"
+    return f"{taps}{conv.in_channels}→{conv.out_channels}{groups}"

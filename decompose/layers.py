@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from decompose.errors import DecomposeError
-from decompose.modules import CONVOLUTIONS, AnyConv, DecomposedConv, layer_macs
+from decompose.errors import DecomposeError, first_line
+from decompose.modules import ORIGINALS, DecomposedLayer, Original, layer_macs
 
 Shapes = Mapping[str, list[tuple[int, ...]]]
 """Input shapes of every layer, one for each of its calls."""
@@ -27,40 +27,50 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {}
     inside: set[int] = set()
     for name, module in model.named_modules():
-        if isinstance(module, DecomposedConv):
+        if isinstance(module, DecomposedLayer):
             inside.update(id(part) for part in module.body.modules())
-        if id(module) not in inside and isinstance(
-            module, (*CONVOLUTIONS, DecomposedConv, nn.Linear)
-        ):
+        if id(module) not in inside and isinstance(module, (*ORIGINALS, DecomposedLayer)):
             layers[name] = module
     return layers
 
 
-def find_convolutions(model: nn.Module) -> dict[str, AnyConv]:
-    """The convolutions that are not decomposed yet, by their full names.
+def find_originals(model: nn.Module) -> dict[str, Original]:
+    """The convolutions and fully connected layers that are not rewritten yet, by full name.
 
     Raises:
         DecomposeError: a weight is NaN or infinite; nothing can be decomposed from there.
     """
-    convolutions: dict[str, AnyConv] = {
-        name: layer for name, layer in find_layers(model).items() if isinstance(layer, CONVOLUTIONS)
+    originals: dict[str, Original] = {
+        name: layer for name, layer in find_layers(model).items() if isinstance(layer, ORIGINALS)
     }
-    for name, module in convolutions.items():
+    for name, module in originals.items():
         if not module.weight.is_meta and not torch.isfinite(module.weight).all():
             raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
-    return convolutions
+    return originals
 
 
-def obstacle(module: AnyConv) -> str | None:
-    """Why a convolution cannot be swapped for another module, or ``None`` if it can."""
-    plain = next(kind for kind in CONVOLUTIONS if isinstance(module, kind))
+def obstacle(module: Original) -> str | None:
+    """Why a layer cannot be swapped for another module, or ``None`` if it can."""
+    plain = next(kind for kind in ORIGINALS if isinstance(module, kind))
     if parametrize.is_parametrized(module):
         return "its weight is parametrised"
-    if type(module).forward is not plain.forward:
+    computed = ("forward", "_conv_forward", "__call__")
+    if any(
+        getattr(type(module), name, None) is not getattr(plain, name, None) for name in computed
+    ):
         return f"{type(module).__name__} computes its own forward"
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-        return "it has hooks"
-    return None
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    if plain is nn.Linear and type(module) is not plain:
+        return f"others may look into a {type(module).__name__}"
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+        *(parameter._backward_hooks for parameter in module.parameters()),
+    )
+    return "it has hooks" if any(hooks) else None
 
 
 @contextmanager
@@ -83,10 +93,15 @@ def observing(
 ) -> Iterator[None]:
     """Call ``observe(name, input, output)`` after each call of a layer."""
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda module, inputs, output: observe(name, inputs[0], output)
+    def hook(name: str) -> Callable[[nn.Module, Any, dict[str, Any], Tensor], None]:
+        def call(_: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor) -> None:
+            observe(name, inputs[0] if inputs else keywords["input"], output)
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+        return call
+
+    handles = [
+        layer.register_forward_hook(hook(name), with_kwargs=True) for name, layer in layers.items()
+    ]
     try:
         yield
     finally:
@@ -112,10 +127,10 @@ def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
     with evaluating(model), observing(find_layers(model), record):
         try:
             model(example[:1])
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            cause = str(error).strip().splitlines()[0]
+        except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:
             raise DecomposeError(
-                f"the network does not take an input of shape {tuple(example.shape)}: {cause}"
+                f"the network does not take an input of shape {tuple(example.shape)}: "
+                f"{first_line(error)}"
             ) from error
     return dict(shapes)
 

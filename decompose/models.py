@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from collections import defaultdict
+import struct
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from decompose.architectures import Architecture, is_architecture_name
 from decompose.convert import plan_of, rebuild
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
 from decompose.plans import Plan
 
@@ -32,6 +34,7 @@ _HEADER, _VERSION = "decompose", 1
 _ARCHITECTURE = "decompose_architecture"
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _MOST_NAMED = 5
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
             not finite, or they do not fit the architecture.
     """
     if is_architecture_name(str(source)):
+        if model is not None:
+            raise DecomposeError(f"{source}: is an architecture already; give no other")
         architecture = Architecture.parse(str(source))
         network, state = _build(architecture), architecture.pretrained_state()
         return network if state is None else _fill(network, state, str(source))
@@ -182,7 +187,7 @@ def _network(model: nn.Module | str | None, header: Header | None, path: Path) -
 def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _unwrap(load_file(path), path)
         except (SafetensorError, OSError) as error:
             raise DecomposeError(f"{path}: is damaged: {error}") from None
     try:
@@ -190,11 +195,20 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise DecomposeError(
             f"{path}: holds more than tensors and is not loaded, since that could run code; save "
-            f"the state_dict alone ({_first_line(error)})"
+            f"the state_dict alone ({first_line(error)})"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AssertionError,
+        struct.error,
+    ) as error:
         raise DecomposeError(
-            f"{path}: is damaged or no checkpoint of PyTorch: {_first_line(error)}"
+            f"{path}: is damaged or no checkpoint of PyTorch: {first_line(error)}"
         ) from None
     return _unwrap(content, path)
 
@@ -221,22 +235,41 @@ def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Modul
     # A file holds a shared tensor once; every name of it is served.
     for names in tied:
         stored = [name for name in names if name in state]
+        if any(not torch.equal(state[stored[0]], state[name]) for name in stored[1:]):
+            raise DecomposeError(
+                f"{source}: {_some(stored)} are one in the network but differ here"
+            )
         state |= {name: state[stored[0]] for name in names if stored and name not in state}
-    _require_fit(network.state_dict(), state, source)
-    network.load_state_dict(state, assign=True)
+    own = network.state_dict()
+    # Checkpoints older than this counter do without it, as torch itself lets them.
+    state |= {name: own[name] for name in own if _COUNTER in name and name not in state}
+    _require_fit(own, state, source)
+    # Files drop the versions that some modules ask for.
+    versioned = OrderedDict(state)
+    versioned._metadata = own._metadata  # type: ignore[attr-defined]
+    try:
+        network.load_state_dict(versioned, assign=True)
+    except RuntimeError as error:
+        raise DecomposeError(
+            f"{source}: does not fit the architecture; {first_line(error)}"
+        ) from None
     for first, *others in tied:
-        parameter = network.get_parameter(first)
+        owner, _, attribute = first.rpartition(".")
+        shared = getattr(network.get_submodule(owner), attribute)
         for name in others:
             owner, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(owner), attribute, parameter)
+            setattr(network.get_submodule(owner), attribute, shared)
     return network
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:
-    """The names of each parameter that has several."""
+    """The names of each parameter or buffer that has several."""
     names: dict[int, list[str]] = defaultdict(list)
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        names[id(parameter)].append(name)
+    for name, tensor in chain(
+        network.named_parameters(remove_duplicate=False),
+        network.named_buffers(remove_duplicate=False),
+    ):
+        names[id(tensor)].append(name)
     return [group for group in names.values() if len(group) > 1]
 
 
@@ -264,7 +297,3 @@ def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(names[:_MOST_NAMED]) + more
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,8 +11,9 @@ from math import prod
 
 from torch import Tensor, nn
 
-from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, macs
+from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, leaves, macs
 from decompose.algebra.execution import swap_transposed_layout
+from decompose.choices import Choice
 from decompose.errors import DecomposeError
 
 CONVOLUTIONS = (
@@ -25,8 +26,26 @@ CONVOLUTIONS = (
 )
 """The modules that are convolutions of the algebra: by number of axes, transposed ones last."""
 
-AnyConv = (
+ORIGINALS = (*CONVOLUTIONS, nn.Linear)
+"""The modules that can be rewritten; a fully connected layer is a convolution without axes."""
+
+Convolution = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+)
+
+Original = Convolution | nn.Linear
+
+# What others read off a layer, of a convolution and of a fully connected one.
+_COPIED = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "in_features",
+    "out_features",
 )
 
 
@@ -41,27 +60,21 @@ class Branches(nn.ModuleList):
         return reduce(Tensor.add_, outputs)
 
 
-class DecomposedConv(nn.Module):
-    """A convolution rewritten by a method.
+class DecomposedLayer(nn.Module):
+    """A convolution or fully connected layer rewritten by a method.
 
     Args:
-        original: the convolution that it stands for; its attributes are copied for readers.
+        original: the layer that it stands for; its attributes are copied for readers.
         expression: what the method made of it.
-        method: the method's name.
-        rank: its rank.
+        choice: the method and rank.
     """
 
-    def __init__(self, original: AnyConv, expression: Expression, method: str, rank: int) -> None:
+    def __init__(self, original: Original, expression: Expression, choice: Choice) -> None:
         super().__init__()
-        self.in_channels = original.in_channels
-        self.out_channels = original.out_channels
-        self.kernel_size = original.kernel_size
-        self.stride = original.stride
-        self.padding = original.padding
-        self.dilation = original.dilation
-        self.groups = original.groups
-        self.method = method
-        self.rank = rank
+        for name in _COPIED:
+            if hasattr(original, name):
+                setattr(self, name, getattr(original, name))
+        self.choice = choice
         self.body = to_module(expression)
 
     @property
@@ -75,21 +88,21 @@ class DecomposedConv(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the method and rank where the module is printed."""
-        return f"method={self.method}, rank={self.rank}"
+        return f"method={self.choice.label}, rank={self.choice.rank_label}"
 
 
 def to_expression(module: nn.Module) -> Expression:
     """Read a module back as an expression, detached, sharing its weights.
 
     Args:
-        module: a convolution, a ``Sequential`` or ``Branches`` of such, or a ``DecomposedConv``.
+        module: a convolution, a ``Sequential`` or ``Branches`` of such, or a ``DecomposedLayer``.
 
     Raises:
         TypeError: the module, or one inside it, is none of these.
     """
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, ORIGINALS):
         return to_conv(module)
-    if isinstance(module, DecomposedConv):
+    if isinstance(module, DecomposedLayer):
         return module.expression
     if isinstance(module, nn.Sequential):
         return Chain(*(to_expression(part) for part in module))
@@ -98,12 +111,14 @@ def to_expression(module: nn.Module) -> Expression:
     raise TypeError(f"a {type(module).__name__} is no expression of convolutions")
 
 
-def to_conv(module: AnyConv) -> Conv:
-    """Read a convolution module as a ``Conv``, detached, sharing its weights."""
+def to_conv(module: Original) -> Conv:
+    """Read a convolution or fully connected module as a ``Conv``, detached, sharing its weights."""
     weight = module.weight.detach()
+    bias = None if module.bias is None else module.bias.detach()
+    if isinstance(module, nn.Linear):
+        return Conv(weight, bias)
     if module.transposed:
         weight = swap_transposed_layout(weight, module.groups)
-    bias = None if module.bias is None else module.bias.detach()
     return Conv(weight, bias, _geometry(module), module.groups)
 
 
@@ -115,26 +130,30 @@ def to_module(expression: Expression) -> nn.Module:
             what ``padding='same'`` does.
     """
     if isinstance(expression, Conv):
-        return _to_conv_module(expression)
+        return _to_leaf_module(expression)
     parts = [to_module(part) for part in expression.parts]
     return nn.Sequential(*parts) if isinstance(expression, Chain) else Branches(parts)
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """MACs of one call of a convolution, a ``DecomposedConv`` or a fully connected layer.
+    """MACs of one call of a layer, rewritten or not.
 
     Args:
-        module: the layer.
+        module: a convolution, a fully connected layer or a ``DecomposedLayer``.
         input_shape: of the whole input tensor, batch included.
     """
-    if isinstance(module, nn.Linear):
-        return prod(input_shape[:-1]) * module.weight.numel()
-    expression = to_expression(module)
-    num_axes = len(module.kernel_size)  # type: ignore[arg-type]
+    return expression_macs(to_expression(module), input_shape)
+
+
+def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int:
+    """MACs of one call of the module that an expression becomes, as ``layer_macs``."""
+    num_axes = next(leaves(expression)).geometry.num_axes
+    if num_axes == 0:
+        return prod(input_shape[:-1]) * macs(expression, ())
     return prod(input_shape[: -num_axes - 1]) * macs(expression, input_shape[-num_axes:])
 
 
-def _geometry(module: AnyConv) -> Geometry:
+def _geometry(module: Convolution) -> Geometry:
     if module.padding == "valid":
         padding = ((0, 0),) * len(module.kernel_size)
     elif isinstance(module.padding, str):
@@ -157,8 +176,12 @@ def _geometry(module: AnyConv) -> Geometry:
     )
 
 
-def _to_conv_module(conv: Conv) -> AnyConv:
+def _to_leaf_module(conv: Conv) -> Original:
     g = conv.geometry
+    if g.num_axes == 0:
+        return _filled(
+            nn.Linear(conv.in_channels, conv.out_channels, device="meta"), conv.weight, conv.bias
+        )
     options = {
         "kernel_size": conv.kernel_size,
         "stride": g.stride,
@@ -173,10 +196,12 @@ def _to_conv_module(conv: Conv) -> AnyConv:
     if g.transposed:
         kind, weight = CONVOLUTIONS[g.num_axes + 2], swap_transposed_layout(weight, conv.groups)
         options["output_padding"] = g.output_padding
-    module = kind(conv.in_channels, conv.out_channels, **options)
+    return _filled(kind(conv.in_channels, conv.out_channels, **options), weight, conv.bias)
+
+
+def _filled(module: Original, weight: Tensor, bias: Tensor | None) -> Original:
     module.weight = nn.Parameter(weight)
-    if conv.bias is not None:
-        module.bias = nn.Parameter(conv.bias)
+    module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
     return module
 
 

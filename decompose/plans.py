@@ -20,19 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.files import write_text
-from decompose.methods import get_method
 
 _FORMAT, _VERSION = "decompose-plan", 1
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The method and rank of one layer."""
-
-    method: str
-    rank: int
 
 
 @dataclass(frozen=True)
@@ -49,10 +41,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON text, one layer a line."""
-        layers = {
-            name: json.dumps({"method": choice.method, "rank": choice.rank})
-            for name, choice in self.layers.items()
-        }
+        layers = {name: json.dumps(choice.to_record()) for name, choice in self.layers.items()}
         dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
         return (
             f'{{\n  "format": "{_FORMAT}",\n  "version": {_VERSION},\n'
@@ -113,15 +102,7 @@ def _json_lines(values: Mapping[str, str]) -> str:
 
 
 def _read_choice(value: Any, source: str) -> Choice:
-    if not isinstance(value, dict) or set(value) != {"method", "rank"}:
-        raise DecomposeError(f'{source}: must be {{"method": NAME, "rank": NUMBER}}')
-    method, rank = value["method"], value["rank"]
-    if not isinstance(rank, int) or isinstance(rank, bool):
-        raise DecomposeError(f"{source}: rank {rank!r} is no whole number")
-    if not isinstance(method, str):
-        raise DecomposeError(f"{source}: method {method!r} is no name")
     try:
-        get_method(method)
+        return Choice.from_record(value)
     except DecomposeError as error:
         raise DecomposeError(f"{source}: {error}") from None
-    return Choice(method, rank)

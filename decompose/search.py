@@ -2,133 +2,220 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, macs
+from decompose import algebra
+from decompose.algebra import Conv, Expression
+from decompose.budget import allocate
+from decompose.candidates import RECIPES, candidates
+from decompose.choices import Choice
 from decompose.errors import DecomposeError
-from decompose.layers import find_convolutions, obstacle, trace_shapes
-from decompose.methods import DEFAULT_METHOD, Method, get_method
-from decompose.modules import AnyConv, to_conv
-from decompose.plans import Choice, Plan
+from decompose.layers import count_macs, count_params, find_originals, obstacle, trace_shapes
+from decompose.methods import DEFAULT_METHOD, Method
+from decompose.modules import Original, expression_macs, to_conv
+from decompose.plans import Plan
+from decompose.progress import track
+from decompose.wishes import Recipe, parse_recipe, rank_rule
 
-RankRule = Callable[[str, Conv], int | None]
-"""From a layer's name and convolution to its rank, or ``None`` for a layer to leave dense."""
+Cost = Callable[[Expression], int]
+"""What an expression in a layer's place costs."""
 
 
 def plan(
     model: nn.Module,
     example: Tensor,
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     rank: int | Mapping[str, int] | None = None,
     energy: float | None = None,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
 ) -> Plan:
-    """Choose a rank for every convolution of a network, from its weights alone.
+    """Choose how to rewrite the layers of a network, from its weights alone.
 
-    Pointwise and depthwise convolutions stay as they are, and so does a layer whose rewriting
-    would not cost fewer MACs, unless ``rank`` names it in full.
+    Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
+    do, or a budget (``macs`` or ``params``) under which each layer gets the method and rank that
+    lose the least together. A layer that would not get cheaper stays as it is, unless ``rank``
+    names it in full.
 
     Args:
         model: any module; left as it was.
         example: one input tensor with a batch axis; its sizes tell what a layer costs.
-        method: the method's name (``decompose.methods.METHODS``).
-        rank: number of terms. One for all layers, or one for each name or pattern
-            (``{"conv4_*": 5, "conv4_1": 6}``: the last that fits counts, other layers stay
-            dense). It must be within the bound of some layer; the others take their own bound.
-        energy: share of the energy that each layer keeps, in (0, 1]; instead of ``rank``.
-        skip: names of layers, or of modules that hold them, or patterns, to leave dense.
+        method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
+            the other, outermost first (``spatial+pw_dw``).
+        rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
+            the last that fits counts, other layers stay as they are). It must be within the bound
+            of some layer; the others take their own bound. Of a combination it is the inner rank.
+        energy: share of the energy that each layer keeps, in (0, 1].
+        ratio: how many times fewer weights each layer gets, by its outermost method.
+        macs: MACs to keep of the whole network's, in (0, 1].
+        params: parameters to keep of the whole network's, in (0, 1].
+        methods: what the budget may choose from; ``decompose.candidates.RECIPES`` by default.
+        skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
 
     Returns:
-        The plan; its ``dense`` part says why each other convolution was left.
+        The plan; its ``dense`` part says why each other layer was left.
 
     Raises:
-        DecomposeError: neither or both of ``rank`` and ``energy``, a rank out of bounds, a name
-            that fits no layer, weights that are not finite, or a method that does not exist.
+        DecomposeError: the wish is incomplete or contradicts itself, no plan can meet the budget
+            (the message says what the least is), a rank is out of bounds, a name fits no layer,
+            weights are not finite, or a method does not exist.
     """
-    chosen = get_method(method)
-    if (rank is None) == (energy is None):
-        raise DecomposeError("give a rank or an energy, and not both")
-    modules = find_convolutions(model)
+    skip = (skip,) if isinstance(skip, str) else skip
+    _require_one_wish(method, rank, energy, ratio, macs, params, methods)
+    recipe = parse_recipe(method or DEFAULT_METHOD)
+    modules = find_originals(model)
     if not modules:
-        raise DecomposeError("the network has no convolution to decompose")
+        raise DecomposeError("the network has no layer to decompose")
     convs = {name: to_conv(module) for name, module in modules.items()}
-    ranks = {"*": rank} if isinstance(rank, int) else rank or {}
+    ranks = _ranks_by_pattern(rank)
     for pattern in (*skip, *ranks):
         _require_match(convs, pattern)
-    for pattern, value in ranks.items():
-        _require_within_bound(chosen, convs, pattern, value)
-    rank_of = _by_name(chosen, ranks) if energy is None else _by_energy(chosen, energy)
     shapes = trace_shapes(model, example)
+    dense = {
+        name: reason
+        for name, module in modules.items()
+        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
+    }
+    open_convs = {name: conv for name, conv in convs.items() if name not in dense}
+    macs_of = {name: partial(_count_macs, shapes[name]) for name in open_convs}
+    if macs is None and params is None:
+        for pattern, number in ranks.items():
+            _require_within_bound(recipe[-1], convs, pattern, number)
+        rule = rank_rule(recipe, ranks, partial(_last_match, ranks), energy, ratio)
+        return _uniform(rule, open_convs, macs_of, dense, named=ranks)
+    if params is not None:
+        costs: Mapping[str, Cost] = dict.fromkeys(open_convs, algebra.params)
+        budget, unit = params * count_params(model), "parameters"
+        spent = count_params(model) - sum(map(algebra.params, open_convs.values()))
+    else:
+        costs, counted = macs_of, count_macs(model, shapes)
+        budget, unit = (macs or 0) * sum(counted.values()), "MACs"
+        spent = sum(counted[name] for name in counted if name not in open_convs)
+    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    return _mixture(recipes, open_convs, costs, dense, budget - spent, unit)
 
+
+def _uniform(
+    rule: Callable[[str, Conv], Choice | str],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    dense: Mapping[str, str],
+    named: Mapping[str, int],
+) -> Plan:
+    """One rule for all layers; one that would cost no less stays as it is, unless it is named."""
     layers: dict[str, Choice] = {}
-    dense: dict[str, str] = {}
+    dense = dict(dense)
     for name, conv in convs.items():
-        reason = _reason_to_skip(name, modules[name], skip, reached=name in shapes)
-        wanted = None if reason else rank_of(name, conv)
-        if wanted is None:
-            dense[name] = reason or "no rank given"
-            continue
-        sizes = [shape[-conv.geometry.num_axes :] for shape in shapes[name]]
-        if name in ranks or _saves_macs(chosen, conv, wanted, sizes):
-            layers[name] = Choice(method, wanted)
+        choice = rule(name, conv)
+        if isinstance(choice, str):
+            dense[name] = choice
+        elif name in named or costs[name](choice.rewrite(conv.without_weights())) < costs[name](
+            conv
+        ):
+            layers[name] = choice
         else:
-            dense[name] = f"{method} of rank {wanted} costs no less"
-    return Plan(layers, dense)
+            dense[name] = f"{choice.label} of rank {choice.rank_label} costs no less"
+    return Plan(layers, {name: dense[name] for name in sorted(dense)})
 
 
-def _saves_macs(method: Method, conv: Conv, rank: int, sizes: Sequence[tuple[int, ...]]) -> bool:
-    candidate = method(conv.without_weights(), rank)
-    return sum(macs(candidate, size) for size in sizes) < sum(macs(conv, size) for size in sizes)
+def _mixture(
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    dense: Mapping[str, str],
+    budget: float,
+    unit: str,
+) -> Plan:
+    """What loses the least within a budget, each layer by itself."""
+    groups = {
+        name: candidates(conv, recipes, costs[name])
+        for name, conv in track(convs.items(), "weighing candidates", total=len(convs))
+    }
+    picked = allocate(groups, budget, unit)
+    layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
+    kept = {name: "worth its cost" for name in picked if name not in layers}
+    return Plan(layers, {**dense, **kept})
 
 
-def _by_energy(method: Method, threshold: float) -> RankRule:
-    return lambda _, conv: method.rank_for_energy(conv, threshold)
+def _require_one_wish(
+    method: str | None,
+    rank: int | Mapping[str, int] | None,
+    energy: float | None,
+    ratio: float | None,
+    macs: float | None,
+    params: float | None,
+    methods: Sequence[str] | None,
+) -> None:
+    if macs is None and params is None:
+        if methods is not None:
+            raise DecomposeError("methods are what a budget chooses from; give macs or params")
+        return
+    alone = (macs is None) != (params is None)
+    if not alone or any(wish is not None for wish in (method, rank, energy, ratio)):
+        raise DecomposeError("a budget of macs or of params stands alone, with methods and skip")
+    for name, share in (("macs", macs), ("params", params)):
+        if share is not None and not 0 < share <= 1:
+            raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")
 
 
-def _by_name(method: Method, ranks: Mapping[str, int]) -> RankRule:
-    def rank_of(name: str, conv: Conv) -> int | None:
-        fitting = [rank for pattern, rank in ranks.items() if _matches(name, pattern)]
-        return min(fitting[-1], method.max_rank(conv)) if fitting else None
-
-    return rank_of
+def _count_macs(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
+    return sum(expression_macs(expression, shape) for shape in shapes)
 
 
 def _reason_to_skip(
-    name: str, module: AnyConv, skip: Sequence[str], *, reached: bool
+    name: str, module: Original, skip: Sequence[str], *, reached: bool
 ) -> str | None:
-    conv = to_conv(module)
     if any(_matches(name, pattern) for pattern in skip):
         return "skipped by name"
-    if conv.is_pointwise:
-        return "pointwise"
-    if conv.is_depthwise:
-        return "depthwise"
     if not reached:
         return "not reached by the example"
     return obstacle(module)
+
+
+def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
+    if rank is None:
+        return {}
+    by_pattern = rank if isinstance(rank, Mapping) else {"*": rank}
+    try:
+        return {pattern: operator.index(number) for pattern, number in by_pattern.items()}
+    except TypeError:
+        raise DecomposeError(f"rank {rank!r} is no whole number") from None
+
+
+def _last_match(ranks: Mapping[str, int], name: str) -> int | None:
+    fitting = [rank for pattern, rank in ranks.items() if _matches(name, pattern)]
+    return fitting[-1] if fitting else None
+
+
+def _require_within_bound(
+    method: Method, convs: Mapping[str, Conv], pattern: str, rank: int
+) -> None:
+    bounds = [
+        method.max_rank(conv)
+        for name, conv in convs.items()
+        if _matches(name, pattern) and method.obstacle(conv) is None
+    ]
+    bound = max(bounds, default=rank)
+    if not 1 <= rank <= bound:
+        where = "" if pattern == "*" else f" for {pattern}"
+        raise DecomposeError(
+            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bound}"
+        )
 
 
 def _matches(name: str, pattern: str) -> bool:
     return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
 
 
-def _require_match(convs: Mapping[str, Conv], pattern: str) -> None:
-    if not any(_matches(name, pattern) for name in convs):
-        raise DecomposeError(
-            f"{pattern}: no convolution has that name; there are: {', '.join(convs)}"
-        )
-
-
-def _require_within_bound(
-    method: Method, convs: Mapping[str, Conv], pattern: str, rank: int
-) -> None:
-    bound = max(method.max_rank(conv) for name, conv in convs.items() if _matches(name, pattern))
-    if not 1 <= rank <= bound:
-        where = "" if pattern == "*" else f" for {pattern}"
-        raise DecomposeError(
-            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bound}"
-        )
+def _require_match(names: Iterable[str], pattern: str) -> None:
+    if not any(_matches(name, pattern) for name in names):
+        raise DecomposeError(f"{pattern}: no layer has that name; there are: {', '.join(names)}")

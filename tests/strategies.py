@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from decompose.algebra.expressions import PADDING_MODES
-from decompose.modules import CONVOLUTIONS, AnyConv
+from decompose.modules import CONVOLUTIONS, Convolution
 
-Case = tuple[AnyConv, Tensor]
+Case = tuple[Convolution, Tensor]
 
 
 @st.composite
@@ -50,8 +50,10 @@ def conv_cases(draw: st.DrawFn, *, groups: bool = True) -> Case:
 
 
 def spatial(case: Case) -> bool:
-    """Whether there is anything to decompose."""
-    return case[0].weight[0, 0].numel() > 1
+    """Whether network decoupling has anything to do."""
+    module = case[0]
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    return module.weight[0, 0].numel() > 1 and not depthwise
 
 
 def _axes(num_axes: int, least: int, most: int) -> st.SearchStrategy[tuple[int, ...]]:

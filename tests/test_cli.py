@@ -97,7 +97,7 @@ def test_inspect_needs_nothing_but_the_file(small: Path, tmp_path: Path, capsys:
     assert "pw_dw" in printed
     assert (tmp_path / "spectrum.png").stat().st_size > 1000
     record = json.loads((tmp_path / "layers.json").read_text())
-    assert record["layers"][1]["rank"] == 3
+    assert record["layers"][1]["rank"] == "3"
     assert run("inspect", small, "--pca", "--method", "dw_pw") == 0
     assert "variance explained by first components, dw_pw" in capsys.readouterr().out
 
@@ -197,11 +197,11 @@ def checkpoint(folder: Path) -> Path:
         (checkpoint, ["--rank", 0], "rank 0 of pw_dw is out of bounds: it is 1 to 9"),
         (checkpoint, ["--rank", 10], "rank 10 of pw_dw is out of bounds: it is 1 to 9"),
         (checkpoint, ["--rank", "two"], "rank 'two': write N or PATTERN=N"),
-        (checkpoint, ["--rank", 2, "--energy", 0.9], "a rank or an energy, and not both"),
-        (checkpoint, [], "give a rank or an energy"),
+        (checkpoint, ["--rank", 2, "--energy", 0.9], "give one of rank, energy or ratio"),
+        (checkpoint, [], "give one of rank, energy or ratio"),
         (checkpoint, ["--energy", 2], "energy 2.0 is out of bounds"),
-        (checkpoint, ["--rank", 2, "--method", "svd"], f"there are: {', '.join(METHODS)}"),
-        (checkpoint, ["--rank", 2, "--skip", "conv9"], "conv9: no convolution has that name"),
+        (checkpoint, ["--rank", 2, "--method", "sdv"], f"there are: {', '.join(METHODS)}"),
+        (checkpoint, ["--rank", 2, "--skip", "conv9"], "conv9: no layer has that name"),
         (checkpoint, ["--rank", 2, "--input-size", "big"], "input size 'big': write N or HxW"),
         (checkpoint, ["--rank", 2, "--plan", "p.json"], "--plan holds all choices"),
         (checkpoint, ["--plan", "missing.json"], "missing.json: cannot be read"),
@@ -263,8 +263,8 @@ def test_other_bad_words(small: Path, capsys: Captured) -> None:
     assert "named twice" in capsys.readouterr().err
     assert run("benchmark", ARCH, small, "--device", "cuda:99", "--rounds", 1) == 2
     assert "device 'cuda:99': cannot be used" in capsys.readouterr().err
-    assert run("inspect", small, "--method", "svd") == 2
-    assert "no method is called 'svd'" in capsys.readouterr().err
+    assert run("inspect", small, "--method", "sdv") == 2
+    assert "no method is called 'sdv'" in capsys.readouterr().err
     assert run("inspect") == 2
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose import Choice, DecomposeError, Plan
+from decompose.algebra import Deviation
 from decompose.comparison import Comparison, compare_weights
 from tests.strategies import Mixed
 
@@ -36,7 +37,7 @@ def test_errors_are_relative_and_squared() -> None:
         float((output - expected).square().sum() / expected.square().sum()), rel=1e-4
     )
     layer = comparison.layers[0]
-    assert (layer.name, layer.method, layer.rank) == ("stem", "pw_dw", 1)
+    assert (layer.name, layer.method, layer.rank) == ("stem", "pw_dw", "1")
     assert layer.output_error == pytest.approx(
         float((stems[1] - stems[0]).square().sum() / stems[0].square().sum()), rel=1e-4
     )
@@ -44,6 +45,30 @@ def test_errors_are_relative_and_squared() -> None:
         float((output.argmax(1) == expected.argmax(1)).float().mean())
     )
     assert comparison.num_inputs == 6
+
+
+def test_an_activation_in_place_does_not_hide_the_error() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True))
+    small = decompose.apply(Plan({"0": Choice("pw_dw", 1)}), network)
+    (layer,) = decompose.compare(network, small, IMAGES).layers
+    with torch.no_grad():
+        outputs = [n.get_submodule("0")(IMAGES) for n in (small, network)]
+    assert layer.output_error == pytest.approx(Deviation.between(*outputs).relative, rel=1e-4)
+
+
+def test_networks_that_are_both_rewritten_are_compared_as_well() -> None:
+    network = Mixed().eval()
+    first, second = (
+        decompose.apply(Plan({"stem": Choice("pw_dw", rank)}), network) for rank in (2, 1)
+    )
+    comparison = decompose.compare(first, second, IMAGES)
+    assert comparison.layers[0].weight_error > 0
+    assert comparison.weight_error > 0
+
+
+def test_another_stride_is_another_network() -> None:
+    with pytest.raises(DecomposeError, match="stride, padding or dilation"):
+        compare_weights(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3, stride=2), IMAGES)
 
 
 def test_every_call_of_a_shared_layer_counts() -> None:
@@ -114,5 +139,7 @@ def test_what_cannot_be_compared() -> None:
     other.conv = nn.Conv2d(3, 3, 5)
     with pytest.raises(DecomposeError, match="conv differs: its kernel has shape"):
         decompose.compare(Pair(), other, IMAGES)
+    with pytest.raises(DecomposeError, match="must be tensors, not a list"):
+        decompose.compare(network, small, [[IMAGES, IMAGES]])  # type: ignore[list-item]
     with pytest.raises(DecomposeError, match="returns a tuple"):
         decompose.compare(Pair(), Pair(), IMAGES)

@@ -12,7 +12,7 @@ import decompose
 from decompose import Choice, DecomposeError, Plan
 from decompose.convert import plan_of, rebuild
 from decompose.layers import find_layers
-from decompose.modules import DecomposedConv
+from decompose.modules import DecomposedLayer
 from tests.strategies import Mixed
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
@@ -45,7 +45,7 @@ def test_the_original_is_left_untouched() -> None:
 def test_a_module_used_twice_stays_one() -> None:
     small = decompose.apply(decompose.plan(Mixed(), EXAMPLE, rank=2), Mixed())
     assert small.get_submodule("blocks.0") is small.get_submodule("heads.edge")
-    assert isinstance(small.get_submodule("heads.edge.0"), DecomposedConv)
+    assert isinstance(small.get_submodule("heads.edge.0"), DecomposedLayer)
 
 
 def test_mode_and_requires_grad_are_kept() -> None:
@@ -98,7 +98,7 @@ def test_one_convolution_can_be_the_whole_network() -> None:
     conv = nn.Conv1d(4, 6, 5, padding=2)
     small = decompose.apply(decompose.plan(conv, torch.zeros(1, 4, 20), rank={"": 4}), conv)
     x = torch.randn(2, 4, 20)
-    assert isinstance(small, DecomposedConv)
+    assert isinstance(small, DecomposedLayer)
     torch.testing.assert_close(small(x), conv(x), rtol=1e-4, atol=1e-5)
 
 
@@ -135,9 +135,9 @@ def test_rebuilding_needs_no_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "choice", "message"),
     [
-        ("conv9", Choice("pw_dw", 1), "rewrites conv9, but no convolution .* has that name"),
+        ("conv9", Choice("pw_dw", 1), "rewrites conv9, but no dense layer .* has that name"),
         ("stem", Choice("pw_dw", 4), "layer stem: rank 4 of pw_dw is out of bounds: it is 1 to 3"),
-        ("stem", Choice("svd", 1), "layer stem: no method is called 'svd'"),
+        ("stem", Choice("sdv", 1), "layer stem: no method is called 'sdv'"),
     ],
 )
 def test_plans_that_do_not_fit(name: str, choice: Choice, message: str) -> None:

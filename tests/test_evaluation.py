@@ -89,6 +89,8 @@ def test_networks_that_are_no_classifiers_of_the_data(folder: Path) -> None:
     pictures = labelled_folder(folder, to_tensor)
     with pytest.raises(DecomposeError, match="6 class folders, but the network scores 7"):
         evaluate(Fixed(torch.zeros(9, 7)), pictures)
+    with pytest.raises(DecomposeError, match="not finite"):
+        evaluate(Fixed(torch.full((9, 6), float("nan"))), pictures)
     with pytest.raises(DecomposeError, match=r"output of shape \(6, 2\)"):
         evaluate(Fixed(torch.zeros(9, 6, 2)), pictures)
 

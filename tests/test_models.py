@@ -125,6 +125,36 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert torch.equal(again(EXAMPLE), network(EXAMPLE))
 
 
+def test_tied_weights_that_differ_in_a_file_are_refused(tmp_path: Path) -> None:
+    state = {"a.weight": torch.zeros(3, 3, 3, 3), "b.weight": torch.ones(3, 3, 3, 3)}
+    torch.save(state, tmp_path / "untied.pth")
+    with pytest.raises(DecomposeError, match=r"a\.weight, b\.weight are one in the network"):
+        decompose.load(tmp_path / "untied.pth", Tied())
+
+
+def test_shared_buffers_stay_shared(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        norm = nn.BatchNorm2d(3)
+        return nn.ModuleDict({"a": norm, "b": nn.Sequential(norm)})
+
+    decompose.save(build(), tmp_path / "shared.safetensors")
+    again = decompose.load(tmp_path / "shared.safetensors", build())
+    assert again.get_buffer("a.running_mean") is again.get_buffer("b.0.running_mean")
+
+
+def test_older_checkpoints_without_counters_load(tmp_path: Path) -> None:
+    state = torchvision.models.resnet18(num_classes=4).state_dict()
+    torch.save({k: v for k, v in state.items() if "num_batches" not in k}, tmp_path / "old.pth")
+    decompose.load(tmp_path / "old.pth", RESNET)
+
+
+def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
+    network = decompose.load("torchvision:mnasnet0_5,weights=none")
+    decompose.save(network, tmp_path / "mnasnet.safetensors")
+    again = decompose.load(tmp_path / "mnasnet.safetensors")
+    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+
+
 class Attack:
     """Pickles to a call that creates a file."""
 

@@ -5,12 +5,13 @@ import torch
 from hypothesis import given
 from torch import nn
 
+from decompose import Choice
 from decompose.algebra import Chain, Conv, Geometry, Sum, run
 from decompose.errors import DecomposeError
 from decompose.methods import METHODS
 from decompose.modules import (
     Branches,
-    DecomposedConv,
+    DecomposedLayer,
     layer_macs,
     to_conv,
     to_expression,
@@ -66,7 +67,7 @@ def test_only_convolutions_are_expressions() -> None:
 
 def test_a_decomposed_convolution_keeps_what_readers_look_at() -> None:
     original = nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=1, groups=2)
-    layer = DecomposedConv(original, METHODS["pw_dw"](to_conv(original), 2), "pw_dw", 2)
+    layer = DecomposedLayer(original, METHODS["pw_dw"](to_conv(original), 2), Choice("pw_dw", 2))
     for attribute in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"):
         assert getattr(layer, attribute) == getattr(original, attribute)
 

@@ -38,7 +38,7 @@ def edited(**changes: object) -> str:
         (edited(layers={"conv1": {"method": "pw_dw", "rank": "3"}}), "'3' is no whole number"),
         (edited(layers={"conv1": {"method": "pw_dw", "rank": True}}), "no whole number"),
         (edited(layers={"conv1": {"method": 1, "rank": 3}}), "is no name"),
-        (edited(layers={"conv1": {"method": "svd", "rank": 3}}), "no method is called 'svd'"),
+        (edited(layers={"conv1": {"method": "sdv", "rank": 3}}), "no method is called 'sdv'"),
     ],
 )
 def test_what_is_no_plan_is_refused_with_the_files_name(

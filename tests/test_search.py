@@ -1,11 +1,15 @@
 """From a wish to a plan."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import decompose
 from decompose import Choice, DecomposeError
+from decompose.candidates import loss
+from decompose.comparison import compare_weights
+from decompose.layers import find_originals
 from decompose.methods import get_method
 from decompose.modules import to_conv
 from tests.strategies import Mixed
@@ -20,7 +24,11 @@ def ranks(plan: decompose.Plan) -> dict[str, int]:
 def test_one_rank_for_all() -> None:
     plan = decompose.plan(Mixed(), EXAMPLE, method="dw_pw", rank=2)
     assert set(plan.layers.values()) == {Choice("dw_pw", 2)}
-    assert plan.dense == {"depthwise": "depthwise", "pointwise": "pointwise"}
+    assert plan.dense == {
+        "depthwise": "depthwise",
+        "pointwise": "pointwise",
+        "classifier": "pointwise",
+    }
 
 
 def test_a_rank_for_each_name_or_pattern() -> None:
@@ -34,6 +42,15 @@ def test_a_pattern_takes_each_layers_own_bound() -> None:
     assert plan.layers["stem"].rank == 3
     plan = decompose.plan(Mixed(), EXAMPLE, rank={"stem": 3})
     assert ranks(plan) == {"stem": 3}
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    assert decompose.plan(Mixed(), EXAMPLE, rank=np.int64(2)).layers["grouped"] == Choice(
+        "pw_dw", 2
+    )  # type: ignore[arg-type]
+    assert decompose.plan(Mixed(), EXAMPLE, rank=2, skip="stem").dense["stem"] == "skipped by name"
+    with pytest.raises(DecomposeError, match=r"rank 2\.0 is no whole number"):
+        decompose.plan(Mixed(), EXAMPLE, rank=2.0)  # type: ignore[arg-type]
 
 
 def test_what_costs_more_stays_dense_unless_named() -> None:
@@ -70,15 +87,21 @@ def test_layers_that_cannot_be_judged_stay_dense() -> None:
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({}, "a rank or an energy"),
-        ({"rank": 2, "energy": 0.9}, "not both"),
+        ({}, "give one of rank, energy or ratio"),
+        ({"rank": 2, "energy": 0.9}, "give one of"),
         ({"rank": 0}, "rank 0 of pw_dw is out of bounds: it is 1 to 16"),
         ({"rank": 17}, "rank 17 of pw_dw is out of bounds: it is 1 to 16"),
         ({"rank": {"stem": 4}}, "rank 4 of pw_dw for stem is out of bounds: it is 1 to 3"),
         ({"energy": 1.2}, "energy 1.2 is out of bounds"),
-        ({"rank": 2, "method": "svd"}, "there are: pw_dw, dw_pw"),
-        ({"rank": 2, "skip": ["conv9"]}, "conv9: no convolution has that name; there are: stem"),
-        ({"rank": {"conv9": 2}}, "conv9: no convolution"),
+        ({"macs": 0.5, "params": 0.5}, "stands alone"),
+        ({"macs": 0.5, "rank": 2}, "stands alone"),
+        ({"rank": 2, "methods": ["svd"]}, "methods are what a budget chooses from"),
+        ({"macs": 0.001}, "no plan meets the budget of .* MACs: the least is"),
+        ({"macs": 1.5}, "macs 1.5 is out of bounds"),
+        ({"method": "spatial+pw_dw", "ratio": 2}, "of a combination, give"),
+        ({"rank": 2, "method": "sdv"}, "there are: pw_dw, dw_pw"),
+        ({"rank": 2, "skip": ["conv9"]}, "conv9: no layer has that name; there are: stem"),
+        ({"rank": {"conv9": 2}}, "conv9: no layer"),
     ],
 )
 def test_wishes_that_cannot_be_met(wish: dict, message: str) -> None:
@@ -86,6 +109,46 @@ def test_wishes_that_cannot_be_met(wish: dict, message: str) -> None:
         decompose.plan(Mixed(), EXAMPLE, **wish)
 
 
-def test_a_network_without_convolutions() -> None:
-    with pytest.raises(DecomposeError, match="no convolution to decompose"):
-        decompose.plan(nn.Linear(3, 3), torch.zeros(1, 3), rank=1)
+def test_a_network_without_layers() -> None:
+    with pytest.raises(DecomposeError, match="no layer to decompose"):
+        decompose.plan(nn.ReLU(), torch.zeros(1, 3), rank=1)
+
+
+def test_combinations_take_a_ratio_and_an_inner_rank() -> None:
+    network = Mixed()
+    plan = decompose.plan(network, EXAMPLE, method="spatial+pw_dw", ratio=2, rank=2)
+    assert plan.layers["heads.mask"].label == "spatial+pw_dw"
+    small = decompose.apply(plan, network)
+    assert small(EXAMPLE).shape == network(EXAMPLE).shape
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_budget_is_kept_and_spent(unit: str, share: float) -> None:
+    network = Mixed().eval()
+    macs, params = (share, None) if unit == "macs" else (None, share)
+    plan = decompose.plan(network, EXAMPLE, macs=macs, params=params)
+    small = decompose.apply(plan, network)
+    costs = getattr(compare_weights(network, small, EXAMPLE), unit)
+    assert costs.after <= share * costs.before
+    assert costs.after > 0.8 * share * costs.before
+    assert set(plan.layers) | set(plan.dense) == set(find_originals(network))
+
+
+def test_the_mixture_beats_one_method_at_the_same_cost() -> None:
+    network = Mixed().eval()
+    uniform = decompose.apply(decompose.plan(network, EXAMPLE, rank=3), network)
+    costs = compare_weights(network, uniform, EXAMPLE)
+    share = costs.macs.after / costs.macs.before
+    mixed = decompose.apply(decompose.plan(network, EXAMPLE, macs=share), network)
+    kept = [
+        sum(loss(layer.weight_error) for layer in compare_weights(network, n, EXAMPLE).layers)
+        for n in (uniform, mixed)
+    ]
+    assert kept[1] < kept[0]
+
+
+def test_a_budget_chooses_from_the_methods_given() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, params=0.6, methods=["dw_pw", "svd"], skip=["stem"])
+    assert {choice.method for choice in plan.layers.values()} <= {"dw_pw", "svd"}
+    assert plan.dense["stem"] == "skipped by name"

@@ -68,7 +68,7 @@ def _compose_chain(a: Conv, b: Conv) -> Conv:
     groups = gcd(a.groups, b.groups)
     kernel = _chain_kernel(a, b, groups)
     kernel_size = [x * y for x, y in zip(a.kernel_size, b.kernel_size, strict=True)]
-    return Conv(kernel.unflatten(-1, kernel_size), bias, geometry, groups)
+    return Conv(kernel.reshape(*kernel.shape[:2], *kernel_size), bias, geometry, groups)
 
 
 def _chain_kernel(a: Conv, b: Conv, groups: int) -> Tensor:
@@ -80,15 +80,15 @@ def _chain_kernel(a: Conv, b: Conv, groups: int) -> Tensor:
     u, t = a.kernel_size, b.kernel_size
     if a.groups == groups:
         n = b.groups // groups
-        left = b.weight.flatten(2).unflatten(0, (groups, n, -1))
-        right = a.weight.flatten(2).unflatten(0, (groups, n, -1))
+        left = b.taps_last.unflatten(0, (groups, n, -1))
+        right = a.taps_last.unflatten(0, (groups, n, -1))
         product = torch.einsum("gnomt,gnmiu->gnoitu", left, right).flatten(0, 2)
     else:
         n = a.groups // groups
-        left = b.weight.flatten(2).unflatten(0, (groups, -1)).unflatten(2, (n, -1))
-        right = a.weight.flatten(2).unflatten(0, (groups, n, -1))
+        left = b.taps_last.unflatten(0, (groups, -1)).unflatten(2, (n, -1))
+        right = a.taps_last.unflatten(0, (groups, n, -1))
         product = torch.einsum("gonmt,gnmiu->gonitu", left, right).flatten(2, 3).flatten(0, 1)
-    interleaved = product.unflatten(-1, u).unflatten(2, t)
+    interleaved = product.reshape(*product.shape[:2], *t, *u)
     num_axes = len(t)
     order = [2 + axis + side * num_axes for axis in range(num_axes) for side in (0, 1)]
     return interleaved.permute(0, 1, *order).reshape(*product.shape[:2], prod(t) * prod(u))

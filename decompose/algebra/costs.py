@@ -65,7 +65,7 @@ def _conv_output_size(conv: Conv, input_size: Sequence[int]) -> tuple[int, ...]:
             size.append(upsampled + reach - before - after + g.output_padding[axis])
         else:
             size.append((pixels + before + after - reach - 1) // g.stride[axis] + 1)
-    if min(size) < 1:
+    if any(pixels < 1 for pixels in size):
         raise ValueError(
             f"a kernel of size {conv.kernel_size} does not fit an input of {tuple(input_size)}"
         )

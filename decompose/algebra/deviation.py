@@ -49,9 +49,11 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
         conv: the reference.
 
     Raises:
-        ValueError: they differ in shape.
+        ValueError: they differ in shape or geometry.
     """
     composed = compose(expression)
+    if composed.geometry != conv.geometry:
+        raise ValueError("its stride, padding or dilation is another")
     if composed.groups != conv.groups:
         composed, conv = with_groups(composed, 1), with_groups(conv, 1)
     if composed.weight.shape != conv.weight.shape:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decompose.algebra.composition import with_groups
 from decompose.algebra.expressions import Chain, Conv, Expression
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -46,6 +47,8 @@ def swap_transposed_layout(weight: Tensor, groups: int) -> Tensor:
 
 def _convolve(conv: Conv, x: Tensor) -> Tensor:
     geometry, num_axes = conv.geometry, conv.geometry.num_axes
+    if num_axes == 0:
+        return F.linear(x, with_groups(conv, 1).weight, conv.bias)
     if geometry.transposed:
         return _TRANSPOSED[num_axes](
             x,

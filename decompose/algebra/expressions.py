@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -50,6 +50,20 @@ class Geometry:
         """The geometry that visits every pixel once: stride 1, no padding."""
         return cls((1,) * num_axes, ((0, 0),) * num_axes, (1,) * num_axes)
 
+    def along(self, axes: Collection[int]) -> Geometry:
+        """The same movement along some axes, and none along the others."""
+
+        def pick(values: tuple, still: object) -> tuple:
+            return tuple(v if axis in axes else still for axis, v in enumerate(values))
+
+        return replace(
+            self,
+            stride=pick(self.stride, 1),
+            padding=pick(self.padding, (0, 0)),
+            dilation=pick(self.dilation, 1),
+            output_padding=pick(self.output_padding, 0),
+        )
+
     @property
     def num_axes(self) -> int:
         """Number of spatial axes."""
@@ -67,7 +81,7 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """One convolution.
+    """One convolution; without spatial axes, a fully connected layer.
 
     The kernel has one layout, whether the convolution is transposed or not; torch's other
     layout for transposed kernels is made where torch is called.
@@ -118,6 +132,11 @@ class Conv:
     def kernel_size(self) -> tuple[int, ...]:
         """Taps along each spatial axis."""
         return tuple(self.weight.shape[2:])
+
+    @property
+    def taps_last(self) -> Tensor:
+        """The kernel with its taps as one axis, ``(out_channels, in_channels / groups, taps)``."""
+        return self.weight.reshape(*self.weight.shape[:2], -1)
 
     @property
     def num_taps(self) -> int:

@@ -9,6 +9,7 @@ import typer
 
 from decompose import models
 from decompose.benchmark import time_side_by_side
+from decompose.candidates import RECIPES
 from decompose.cli.inputs import FolderInputs, blank_input, load_pair, named_device, parse_ranks
 from decompose.cli.outputs import tell_dense, tell_files, tell_unreadable, write_record
 from decompose.comparison import compare, compare_weights
@@ -59,8 +60,21 @@ def compress_network(
     source: Annotated[str, typer.Argument(help=SOURCES)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
     arch: Arch = None,
+    macs: Annotated[
+        float | None, typer.Option(help="MACs to keep, in (0, 1]: the best mixture of methods.")
+    ] = None,
+    params: Annotated[
+        float | None, typer.Option(help="Parameters to keep, in (0, 1]; instead of MACs.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help=f"What the mixture is made of. Default: {','.join(RECIPES)}.")
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(METHODS)}. Default: {DEFAULT_METHOD}.")
+        str | None,
+        typer.Option(
+            help=f"One method for all: {', '.join(METHODS)}; or some, one inside the other: "
+            f"spatial+pw_dw. Default: {DEFAULT_METHOD}."
+        ),
     ] = None,
     rank: Annotated[
         list[str] | None,
@@ -71,6 +85,9 @@ def compress_network(
     ] = None,
     energy: Annotated[
         float | None, typer.Option(help="Energy to keep in each layer, in (0, 1]; instead of rank.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="How many times fewer weights each layer gets.")
     ] = None,
     skip: Annotated[
         list[str] | None,
@@ -89,21 +106,22 @@ def compress_network(
     """Rewrite a network's convolutions as smaller ones, from the weights alone."""
     require_writable(output, save_plan, table)
     models.require_saved_name(output)
-    if plan_file is not None and (method or rank or energy is not None or skip):
-        raise DecomposeError("--plan holds all choices; give no method, rank, energy or skip")
+    wish = {
+        "macs": macs,
+        "params": params,
+        "methods": methods.split(",") if methods else None,
+        "method": method,
+        "rank": parse_ranks(rank) if rank else None,
+        "energy": energy,
+        "ratio": ratio,
+    }
+    if plan_file is not None and (skip or any(value is not None for value in wish.values())):
+        raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
     choices = None if plan_file is None else Plan.load(plan_file)
-    ranks = parse_ranks(rank) if rank else None
     network = models.load(source, arch)
     example = blank_input(network, input_size)
     if choices is None:
-        choices = plan(
-            network,
-            example,
-            method=method or DEFAULT_METHOD,
-            rank=ranks,
-            energy=energy,
-            skip=skip or (),
-        )
+        choices = plan(network, example, skip=skip or (), **wish)
     small = apply(choices, network)
     comparison = compare_weights(network, small, example)
     models.save(small, output)

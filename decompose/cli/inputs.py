@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decompose import models
 from decompose.data import picture_folder
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 from decompose.layers import find_layers
 
 _BATCH_SIZE = 8
@@ -45,11 +45,11 @@ def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, n
 
     A checkpoint that does not name its architecture takes the smaller one's.
     """
-    after = models.load(small)
+    after = models.load(small, arch if models.is_unnamed_checkpoint(small) else None)
+    if not models.is_unnamed_checkpoint(original):
+        return models.load(original), after
     named = models.architecture_of(after)
-    if arch is None and named is not None and models.is_unnamed_checkpoint(original):
-        arch = str(named)
-    return models.load(original, arch), after
+    return models.load(original, arch or (None if named is None else str(named))), after
 
 
 def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
@@ -71,10 +71,9 @@ def named_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).strip().splitlines()[0]
-        raise DecomposeError(f"device {name!r}: cannot be used: {cause}") from None
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
+        raise DecomposeError(f"device {name!r}: cannot be used: {first_line(error)}") from None
     return name
 
 
@@ -84,6 +83,8 @@ def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
     for text in texts:
         pattern, _, number = text.rpartition("=")
         try:
+            # The last one counts, so a repeated pattern moves to the end.
+            ranks.pop(pattern or "*", None)
             ranks[pattern or "*"] = int(number)
         except ValueError:
             raise DecomposeError(f"rank {text!r}: write N or PATTERN=N, a whole number") from None

@@ -1,9 +1,11 @@
 """What every method says of itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from decompose.algebra import Conv, Expression
@@ -24,6 +26,9 @@ class Method(ABC):
     title: ClassVar[str]
     """The name in the literature."""
 
+    iterates: ClassVar[bool] = False
+    """Whether it is an iteration that may stop short of the best, at full rank as well."""
+
     def __call__(self, conv: Conv, rank: int) -> Expression:
         """Rewrite a convolution.
 
@@ -36,13 +41,45 @@ class Method(ABC):
             with the convolution.
 
         Raises:
-            DecomposeError: the rank is out of bounds.
+            DecomposeError: the method cannot take the convolution, or the rank is out of bounds.
         """
+        return self.prepare(conv)(rank)
+
+    def prepare(self, conv: Conv) -> Callable[[int], Expression]:
+        """Do once what all ranks of a convolution share.
+
+        Returns:
+            A function from a rank to the expression that ``self(conv, rank)`` is.
+
+        Raises:
+            DecomposeError: the method cannot take the convolution; the function raises it where
+                the rank is out of bounds.
+        """
+        if reason := self.obstacle(conv):
+            raise DecomposeError(f"{self.name} cannot take it: {reason}")
         bound = self.max_rank(conv)
-        if not 1 <= rank <= bound:
-            raise DecomposeError(f"rank {rank} of {self.name} is out of bounds: it is 1 to {bound}")
         bias = None if conv.bias is None else conv.bias.clone()
-        return self._decompose(replace(conv, bias=bias), rank)
+        truncate = self._factorize(replace(conv, bias=bias))
+
+        def rewrite(rank: int) -> Expression:
+            if not 1 <= rank <= bound:
+                raise DecomposeError(
+                    f"rank {rank} of {self.name} is out of bounds: it is 1 to {bound}"
+                )
+            return truncate(rank)
+
+        return rewrite
+
+    def draft(self, conv: Conv) -> Callable[[int], Expression]:
+        """As ``prepare``, but quick, for a search that tries many ranks.
+
+        The expressions have the same shapes, and errors no smaller than the real ones.
+        """
+        return self.prepare(conv)
+
+    @abstractmethod
+    def obstacle(self, conv: Conv) -> str | None:
+        """Why the method has nothing to offer for such a convolution, or ``None`` if it has."""
 
     @abstractmethod
     def max_rank(self, conv: Conv) -> int:
@@ -56,6 +93,13 @@ class Method(ABC):
             ``(max_rank,)``, float64: entry t - 1 is what t terms hold, non-decreasing, 1 at last.
         """
 
+    def errors(self, conv: Conv) -> Tensor:
+        """Relative squared error of the kernel at each rank, ``(max_rank,)``, float64.
+
+        Where a method iterates, an upper bound.
+        """
+        return 1 - self.energy(conv)
+
     def rank_for_energy(self, conv: Conv, threshold: float) -> int:
         """The smallest rank that holds at least this share of the energy, in (0, 1].
 
@@ -67,5 +111,10 @@ class Method(ABC):
         return int((self.energy(conv) < threshold).sum()) + 1
 
     @abstractmethod
-    def _decompose(self, conv: Conv, rank: int) -> Expression:
-        """Rewrite, given a rank within bounds."""
+    def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
+        """The expression as a function of a rank within bounds."""
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, since linear algebra has no routines for it."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

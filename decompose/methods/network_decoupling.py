@@ -22,13 +22,14 @@ in float32, since there is no SVD for it.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from decompose.algebra import Chain, Conv, Expression, Geometry, Sum
-from decompose.methods.base import Method
+from decompose.methods.base import Method, at_least_float32
 
 
 class NetworkDecoupling(Method):
@@ -38,9 +39,15 @@ class NetworkDecoupling(Method):
     def slices(self, conv: Conv) -> Tensor:
         """The kernel as a batch of matrices, ``(S, N, K)``: one slice a depthwise channel."""
 
+    def obstacle(self, conv: Conv) -> str | None:
+        """Pointwise and depthwise kernels are what a term is made of."""
+        if conv.is_pointwise:
+            return "pointwise"
+        return "depthwise" if conv.is_depthwise else None
+
     def singular_values(self, conv: Conv) -> Tensor:
         """Singular values of every slice, ``(S, max_rank)``, non-increasing along the rows."""
-        return torch.linalg.svdvals(_at_least_float32(self.slices(conv)))
+        return torch.linalg.svdvals(at_least_float32(self.slices(conv)))
 
     def max_rank(self, conv: Conv) -> int:
         """min(N, K), the rank of a slice."""
@@ -59,12 +66,33 @@ class NetworkDecoupling(Method):
         cumulative = squares.cumsum(dim=1)
         return (cumulative / cumulative[:, -1:]).mean(dim=0)
 
-    def _terms(self, conv: Conv, rank: int) -> tuple[Tensor, Tensor]:
-        """Pointwise vectors sigma u, ``(S, N, T)``, and depthwise kernels v, ``(S, T, *taps)``."""
-        u, sigma, vt = torch.linalg.svd(_at_least_float32(self.slices(conv)), full_matrices=False)
-        pointwise = (u * sigma.unsqueeze(1))[..., :rank]
-        depthwise = vt[:, :rank].unflatten(2, conv.kernel_size)
-        return pointwise.to(conv.weight.dtype), depthwise.to(conv.weight.dtype)
+    def errors(self, conv: Conv) -> Tensor:
+        """The tail of the squared singular values over their sum, all slices together."""
+        squares = self.singular_values(conv).double().square().sum(dim=0)
+        tails = squares.sum() - squares.cumsum(dim=0)
+        return tails / squares.sum() if squares.sum() > 0 else torch.zeros_like(tails)
+
+    def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
+        u, sigma, vt = torch.linalg.svd(at_least_float32(self.slices(conv)), full_matrices=False)
+        dtype = conv.weight.dtype
+        pointwise = (u * sigma.unsqueeze(1)).to(dtype).unbind(2)
+        depthwise = vt.to(dtype).reshape(*vt.shape[:2], *conv.kernel_size).split(1, dim=1)
+        return lambda rank: Sum(
+            *(
+                self._term(conv if t == 0 else replace(conv, bias=None), pointwise[t], depthwise[t])
+                for t in range(rank)
+            )
+        )
+
+    @abstractmethod
+    def _term(self, conv: Conv, pointwise: Tensor, depthwise: Tensor) -> Chain:
+        """One term, with the convolution's bias and geometry.
+
+        Args:
+            conv: the convolution.
+            pointwise: its vectors sigma u, ``(S, N)``.
+            depthwise: its kernels v, ``(S, 1, *kernel_size)``.
+        """
 
 
 class PointwiseDepthwise(NetworkDecoupling):
@@ -75,24 +103,12 @@ class PointwiseDepthwise(NetworkDecoupling):
 
     def slices(self, conv: Conv) -> Tensor:
         """``(O, I / groups, K)``."""
-        return conv.weight.flatten(2)
+        return conv.taps_last
 
-    def _decompose(self, conv: Conv, rank: int) -> Expression:
-        rows, kernels = self._terms(conv, rank)
-        taps = (1,) * conv.geometry.num_axes
-        return Sum(
-            *(
-                Chain(
-                    Conv(_owned(rows[..., t].unflatten(1, (-1, *taps))), groups=conv.groups),
-                    replace(
-                        conv,
-                        weight=_owned(kernels[:, t : t + 1]),
-                        bias=conv.bias if t == 0 else None,
-                        groups=conv.out_channels,
-                    ),
-                )
-                for t in range(rank)
-            )
+    def _term(self, conv: Conv, pointwise: Tensor, depthwise: Tensor) -> Chain:
+        return Chain(
+            Conv(_pointwise_kernel(pointwise, conv), groups=conv.groups),
+            replace(conv, weight=depthwise.contiguous(), groups=conv.out_channels),
         )
 
 
@@ -104,38 +120,22 @@ class DepthwisePointwise(NetworkDecoupling):
 
     def slices(self, conv: Conv) -> Tensor:
         """``(I, O / groups, K)``."""
-        blocks = conv.weight.flatten(2).unflatten(0, (conv.groups, -1))
+        blocks = conv.taps_last.unflatten(0, (conv.groups, -1))
         return blocks.transpose(1, 2).flatten(0, 1)
 
-    def _decompose(self, conv: Conv, rank: int) -> Expression:
-        columns, kernels = self._terms(conv, rank)
-        taps = (1,) * conv.geometry.num_axes
-        # (I, O / groups, T) -> (O, I / groups, T)
-        rows = columns.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)
-        return Sum(
-            *(
-                Chain(
-                    Conv(
-                        _owned(kernels[:, t : t + 1]),
-                        geometry=conv.geometry,
-                        groups=conv.in_channels,
-                    ),
-                    Conv(
-                        _owned(rows[..., t].unflatten(1, (-1, *taps))),
-                        conv.bias if t == 0 else None,
-                        Geometry.pointwise(conv.geometry.num_axes),
-                        conv.groups,
-                    ),
-                )
-                for t in range(rank)
-            )
+    def _term(self, conv: Conv, pointwise: Tensor, depthwise: Tensor) -> Chain:
+        # (I, O / groups) -> (O, I / groups)
+        rows = pointwise.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)
+        return Chain(
+            replace(conv, weight=depthwise.contiguous(), bias=None, groups=conv.in_channels),
+            Conv(
+                _pointwise_kernel(rows, conv),
+                conv.bias,
+                Geometry.pointwise(conv.geometry.num_axes),
+                conv.groups,
+            ),
         )
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _owned(factor: Tensor) -> Tensor:
-    """A factor with memory of its own: a slice would keep all the terms alive, and be strided."""
-    return factor.clone(memory_format=torch.contiguous_format)
+def _pointwise_kernel(rows: Tensor, conv: Conv) -> Tensor:
+    return rows.reshape(*rows.shape, *(1 for _ in conv.kernel_size)).contiguous()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Conv
+from decompose.methods.base import at_least_float32
 from decompose.methods.network_decoupling import NetworkDecoupling
 
 
@@ -40,7 +41,13 @@ class PrincipalComponents:
         Zero in a slice whose kernels are all alike.
         """
         total = self.explained_variance.sum(dim=1, keepdim=True)
-        return torch.where(total > 0, self.explained_variance / total, torch.zeros_like(total))
+        # What rounding leaves of kernels that are all alike is no variance.
+        noise = torch.finfo(total.dtype).eps ** 2 * self.mean.flatten(1).square().sum(
+            1, keepdim=True
+        )
+        return torch.where(
+            total > 100 * noise, self.explained_variance / total, torch.zeros_like(total)
+        )
 
     def cumulative_ratio(self) -> Tensor:
         """Share of the variance that the first components hold, ``(R,)``, float64.
@@ -60,8 +67,7 @@ def principal_components(conv: Conv, order: NetworkDecoupling) -> PrincipalCompo
         conv: the convolution; half precision is computed in float32.
         order: PW+DW takes the kernels of each output channel, DW+PW those of each input channel.
     """
-    slices = order.slices(conv)
-    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
+    slices = at_least_float32(order.slices(conv))
     mean = slices.mean(dim=1, keepdim=True)
     _, sigma, vt = torch.linalg.svd(slices - mean, full_matrices=False)
     degrees_of_freedom = max(slices.shape[1] - 1, 1)

@@ -51,6 +51,7 @@ def test_kernels_that_are_all_alike_have_no_variance() -> None:
     nn.init.constant_(module.weight, 0.5)
     view = principal_components(to_conv(module), ORDERS[0])
     assert float(view.explained_variance.max()) < 1e-10
+    assert float(view.explained_variance_ratio.sum()) == 0
     nn.init.zeros_(module.weight)
     view = principal_components(to_conv(module), ORDERS[0])
     assert torch.equal(view.cumulative_ratio(), torch.ones(4, dtype=torch.float64))

@@ -1,0 +1,25 @@
+"""CP iterates, so it is held to kernels that have the rank it is asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+from decompose.algebra import weight_deviation
+from decompose.errors import DecomposeError
+from decompose.methods import METHODS
+from decompose.modules import to_conv
+
+
+def test_a_planted_rank_is_found() -> None:
+    module = nn.Conv2d(8, 7, 3, dtype=torch.float64)
+    factors = [torch.randn(size, 3, dtype=torch.float64) for size in (7, 8, 3, 3)]
+    with torch.no_grad():
+        module.weight.copy_(torch.einsum("or,ir,yr,xr->oiyx", *factors))
+    conv = to_conv(module)
+    assert weight_deviation(METHODS["cp"](conv, 3), conv).relative < 1e-6
+    assert weight_deviation(METHODS["cp"](conv, 1), conv).relative > 1e-3
+
+
+def test_there_is_no_rule_from_energy_to_rank() -> None:
+    with pytest.raises(DecomposeError, match="give a rank"):
+        METHODS["cp"].rank_for_energy(to_conv(nn.Conv2d(4, 4, 3)), 0.9)
