@@ -1,5 +1,7 @@
 """From a wish to a plan."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,12 +47,13 @@ def test_a_pattern_takes_each_layers_own_bound() -> None:
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
-    assert decompose.plan(Mixed(), EXAMPLE, rank=np.int64(2)).layers["grouped"] == Choice(
-        "pw_dw", 2
-    )  # type: ignore[arg-type]
+    two: Any = np.int64(2)
+    plan = decompose.plan(Mixed(), EXAMPLE, rank=two)
+    assert plan.layers["grouped"] == Choice("pw_dw", 2)
     assert decompose.plan(Mixed(), EXAMPLE, rank=2, skip="stem").dense["stem"] == "skipped by name"
+    half: Any = 2.0
     with pytest.raises(DecomposeError, match=r"rank 2\.0 is no whole number"):
-        decompose.plan(Mixed(), EXAMPLE, rank=2.0)  # type: ignore[arg-type]
+        decompose.plan(Mixed(), EXAMPLE, rank=half)
 
 
 def test_what_costs_more_stays_dense_unless_named() -> None:
