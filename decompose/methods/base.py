@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Expression
+from decompose.algebra import Conv, Expression, map_leaves
 from decompose.errors import DecomposeError
 
 
@@ -66,7 +66,7 @@ class Method(ABC):
                 raise DecomposeError(
                     f"rank {rank} of {self.name} is out of bounds: it is 1 to {bound}"
                 )
-            return truncate(rank)
+            return map_leaves(_owned, truncate(rank))
 
         return rewrite
 
@@ -113,6 +113,11 @@ class Method(ABC):
     @abstractmethod
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
         """The expression as a function of a rank within bounds."""
+
+
+def _owned(leaf: Conv) -> Conv:
+    """Give a factor memory of its own: a slice would keep all ranks alive, and in a file."""
+    return replace(leaf, weight=leaf.weight.clone(memory_format=torch.contiguous_format))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

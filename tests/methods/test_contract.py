@@ -1,6 +1,7 @@
 """What holds for every method, on every kind of convolution. A new method joins by existing."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from decompose import Choice
+import decompose
+from decompose import Choice, Plan
 from decompose.algebra import (
     Conv,
     Deviation,
@@ -184,6 +186,23 @@ def test_the_original_and_its_memory_are_left_alone(method: Method) -> None:
     assert torch.equal(module.weight, before)
     assert module.bias is not None
     assert bool(module.bias.abs().sum() > 0)
+
+
+@EVERY_METHOD
+def test_factors_hold_no_more_memory_than_they_need(method: Method) -> None:
+    for leaf in leaves(method(to_conv(example_for(method)), 1)):
+        assert leaf.weight.untyped_storage().nbytes() == leaf.weight.nbytes
+        assert leaf.weight.is_contiguous()
+
+
+@EVERY_METHOD
+def test_files_are_read_back_bit_for_bit(method: Method, tmp_path: Path) -> None:
+    network = nn.Sequential(example_for(method), nn.Linear(4, 3))
+    small = decompose.apply(Plan({"0": Choice(method.name, 2)}), network)
+    decompose.save(small, tmp_path / "small.safetensors")
+    again = decompose.load(tmp_path / "small.safetensors", network)
+    x = torch.randn(1, 6, 6, 6)
+    assert torch.equal(again.get_submodule("0")(x), small.get_submodule("0")(x))
 
 
 @EVERY_METHOD
