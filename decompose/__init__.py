@@ -15,6 +15,18 @@ from decompose.convert import apply
 from decompose.errors import DecomposeError
 from decompose.models import load, save
 from decompose.plans import Plan
-from decompose.search import plan
+from decompose.search import measure, plan
+from decompose.synthetic import synthetic_inputs
 
-__all__ = ["Choice", "DecomposeError", "Plan", "apply", "compare", "load", "plan", "save"]
+__all__ = [
+    "Choice",
+    "DecomposeError",
+    "Plan",
+    "apply",
+    "compare",
+    "load",
+    "measure",
+    "plan",
+    "save",
+    "synthetic_inputs",
+]

@@ -29,6 +29,8 @@ from decompose.vgg16 import vgg16_features, vgg16_features_state
 Transform = Callable[[Any], Tensor]
 """From a PIL picture to a ``(3, H, W)`` tensor."""
 
+_ATTRIBUTE = "decompose_architecture"
+
 OFFLINE_VGG16 = "pypi:vgg16_features"
 
 # What torchvision's builders set by themselves when they load pretrained weights.
@@ -187,6 +189,16 @@ class Architecture:
 def is_architecture_name(source: str) -> bool:
     """Whether a source is written as an architecture's name rather than as a file's."""
     return source.split(":")[0] in ("torchvision", "pypi") and ":" in source
+
+
+def remember_architecture(network: nn.Module, architecture: Architecture | None) -> None:
+    """Keep with a network the name that it was loaded by."""
+    setattr(network, _ATTRIBUTE, architecture)
+
+
+def architecture_of(network: nn.Module) -> Architecture | None:
+    """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
+    return getattr(network, _ATTRIBUTE, None)
 
 
 def _literal(text: str) -> Any:

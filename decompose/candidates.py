@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from decompose.algebra import Conv, Expression, weight_deviation
-from decompose.budget import Candidate
 from decompose.choices import Choice
+from decompose.methods import Method
 from decompose.wishes import Recipe, combine, largest_rank
 
 RECIPES = (
@@ -28,58 +31,134 @@ RECIPES = (
 )
 """What a budget chooses from by default: all but CP, which iterates too long."""
 
-_SHARES = np.geomspace(0.9, 0.05, 40)
+_SHARES = np.geomspace(0.85, 0.05, 24)
 """Shares of a layer's weights at which a low-rank method is tried by itself."""
 
-_OUTER_STEP = 4
+_OUTER_STEP = 5
 """Of those, every so many are tried as the outer method of a combination."""
 
 _MOST_INNER_TERMS = 3
 
+_MOST_GAIN = 3.0
+"""How much more a combination may win by repair than its outer method alone."""
 
-def candidates(
-    conv: Conv, recipes: Sequence[Recipe], cost: Callable[[Expression], int]
-) -> list[Candidate]:
-    """Ways to rewrite a layer, none of which both costs and loses more than another.
 
-    The loss of a candidate that leaves a relative weight error e is -log(1 - e): what is kept of a
-    signal multiplies along a network, so these add up, and starving one layer costs without bound.
+@dataclass(frozen=True)
+class Option:
+    """One way to leave or rewrite a layer, and what it costs and does.
+
+    Attributes:
+        choice: the method and rank; ``None`` leaves the layer as it is.
+        cost: MACs or parameters.
+        error: relative squared error, of the kernel or of what the kernel does to an output.
+    """
+
+    choice: Choice | None
+    cost: int
+    error: float
+
+    @property
+    def label(self) -> str:
+        """The methods' names; ``dense`` where there are none."""
+        return "dense" if self.choice is None else self.choice.label
+
+
+def options(
+    conv: Conv,
+    recipes: Sequence[Recipe],
+    cost: Callable[[Expression], int],
+    error: Callable[[Expression], float] | None = None,
+) -> list[Option]:
+    """Ways to rewrite a layer, none both dearer and worse than another of the same methods.
 
     Args:
         conv: the layer.
         recipes: methods and combinations, as ``wishes.parse_recipe`` reads them.
         cost: counts an expression's MACs or parameters.
+        error: measures an expression in the layer's place; by default the relative squared error
+            of its kernel.
+
+    Returns:
+        The layer as it is, then the others.
     """
-    shape = conv.without_weights()
-    found = [Candidate(None, cost(conv), 0.0)]
-    outers = {recipe[0].name: recipe[0] for recipe in recipes if not recipe[0].obstacle(conv)}
-    shapes = {name: method.prepare(shape) for name, method in outers.items()}
-    ranks = {
-        name: _ranks(shapes[name], method.max_rank(conv), conv) for name, method in outers.items()
-    }
-    losses = {
-        name: [loss(e) for e in method.errors(conv).tolist()] for name, method in outers.items()
-    }
-    alone = {recipe[0].name for recipe in recipes if len(recipe) == 1} & set(outers)
-    for name in alone:
-        for rank in ranks[name]:
-            price = cost(shapes[name](rank))
-            if price < found[0].cost:
-                found.append(Candidate(Choice(name, rank), price, losses[name][rank - 1]))
-    found = _undominated(found)
-    for name, method in outers.items():
-        combinations = [recipe for recipe in recipes if len(recipe) > 1 and recipe[0] is method]
-        rewrite = None
-        for rank in ranks[name][::_OUTER_STEP]:
-            for choice in _combined(combinations, shape, rank):
-                price = cost(choice.go_on(shapes[name](rank)))
-                # The factors' own truncation only adds to the error.
-                if _is_dominated(price, losses[name][rank - 1], found):
-                    continue
-                rewrite = rewrite or method.draft(conv)
-                error = weight_deviation(choice.go_on(rewrite(rank)), conv).relative
-                found.append(Candidate(choice, price, loss(error)))
-    return _undominated(found)
+    dense = Option(None, cost(conv), 0.0)
+    outers = [
+        _Outer(method, conv, cost, error)
+        for method in dict.fromkeys(recipe[0] for recipe in recipes)
+        if not method.obstacle(conv)
+    ]
+    alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
+    named = {recipe[0].name for recipe in recipes if len(recipe) == 1}
+    found = [dense, *(o for o in alone if o.label in named)]
+    for outer in outers:
+        inside = [r for r in recipes if r[0] is outer.method and len(r) > 1]
+        found += outer.combined(inside, [dense, *alone]) if inside else []
+    families: dict[str, list[Option]] = defaultdict(list)
+    for option in found:
+        families[option.label].append(option)
+    return [option for family in families.values() for option in undominated(family)]
+
+
+class _Outer:
+    """A method of one layer, alone and with others inside."""
+
+    def __init__(
+        self,
+        method: Method,
+        conv: Conv,
+        cost: Callable[[Expression], int],
+        error: Callable[[Expression], float] | None,
+    ) -> None:
+        self.method = method
+        self._conv, self._cost, self._error = conv, cost, error
+        self._shape = conv.without_weights()
+        self._outline = method.prepare(self._shape)
+        self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
+        self._draft = cache(lambda: method.draft(conv))
+        self._weight_errors = cache(lambda: method.errors(conv).tolist())
+        self._measured: dict[int, float] = {}
+
+    def alone(self) -> list[Option]:
+        """One for every rank."""
+        name = self.method.name
+        return [
+            Option(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
+            for rank in self._ranks
+        ]
+
+    def combined(self, recipes: Sequence[Recipe], others: Sequence[Option]) -> list[Option]:
+        """Combinations that promise more than others do."""
+        found = []
+        for rank in self._ranks[::_OUTER_STEP]:
+            # The factors' own truncation only adds to the error.
+            least = self._measure(rank)
+            for choice in _combined(recipes, self._shape, rank):
+                price = self._cost(choice.go_on(self._outline(rank)))
+                if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
+                    expression = choice.go_on(self._draft()(rank))
+                    found.append(Option(choice, price, self._error_of(expression)))
+        return found
+
+    def _measure(self, rank: int) -> float:
+        if self._error is None:
+            return self._weight_errors()[rank - 1]
+        if rank not in self._measured:
+            self._measured[rank] = self._error(self._draft()(rank))
+        return self._measured[rank]
+
+    def _error_of(self, expression: Expression) -> float:
+        if self._error is None:
+            return weight_deviation(expression, self._conv).relative
+        return self._error(expression)
+
+
+def undominated(found: Sequence[Option]) -> list[Option]:
+    """Sorted by falling cost; each does worse than the one before."""
+    kept: list[Option] = []
+    for option in sorted(found, key=lambda o: (o.cost, o.error)):
+        if not kept or option.error < kept[-1].error:
+            kept.append(option)
+    return kept[::-1]
 
 
 def loss(error: float) -> float:
@@ -99,16 +178,3 @@ def _ranks(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list
     if bound <= len(_SHARES):
         return list(range(1, bound + 1))
     return sorted({largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES})
-
-
-def _is_dominated(cost: int, loss: float, found: Sequence[Candidate]) -> bool:
-    return any(other.cost <= cost and other.loss <= loss for other in found)
-
-
-def _undominated(found: Sequence[Candidate]) -> list[Candidate]:
-    """Sorted by falling cost; each loses more than the one before."""
-    kept: list[Candidate] = []
-    for candidate in sorted(found, key=lambda c: (c.cost, c.loss)):
-        if not kept or candidate.loss < kept[-1].loss:
-            kept.append(candidate)
-    return kept[::-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.errors import DecomposeError
+from decompose.inputs import Images, chunks
 from decompose.layers import (
     count_macs,
     count_params,
@@ -119,7 +120,7 @@ class Comparison:
         return f"{self.table()}{agreement}"
 
 
-def compare(model: nn.Module, small: nn.Module, images: Tensor | Iterable[Tensor]) -> Comparison:
+def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
     """Set a network beside the smaller one made from it: costs, weights and outputs.
 
     Args:
@@ -130,14 +131,12 @@ def compare(model: nn.Module, small: nn.Module, images: Tensor | Iterable[Tensor
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or there are no inputs.
     """
-    chunks = _chunks(images)
-    first = next(chunks, None)
-    if first is None:
-        raise DecomposeError("there are no inputs to compare the networks on")
+    inputs = chunks(images, _CHUNK)
+    first = next(inputs)
     comparison = compare_weights(model, small, first)
     run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
     total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
-    for chunk in track(chain([first], chunks), "comparing outputs", total):
+    for chunk in track(chain([first], inputs), "comparing outputs", total):
         run.add(chunk)
     return replace(
         comparison,
@@ -251,14 +250,6 @@ class _OutputComparison:
             self._same_class += int((output.argmax(1) == reference.argmax(1)).sum())
         else:
             self._same_class = None
-
-
-def _chunks(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
-    for batch in [images] if isinstance(images, Tensor) else images:
-        if not isinstance(batch, Tensor):
-            raise DecomposeError(f"inputs must be tensors, not a {type(batch).__name__}")
-        if len(batch):
-            yield from batch.split(_CHUNK)
 
 
 def _output(model: nn.Module, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -10,18 +11,22 @@ from torch import nn
 
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError
+from decompose.inputs import Images
 from decompose.layers import find_layers, find_originals, obstacle
 from decompose.modules import DecomposedLayer, Original, to_conv
 from decompose.plans import Plan
+from decompose.repair import repair_
 
 
-def apply(plan: Plan, model: nn.Module) -> nn.Module:
+def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> nn.Module:
     """Rewrite the layers of a network as a plan says.
 
     Args:
         plan: the choices.
         model: any module; left as it was. It may hold a layer in several places: the rewritten
             one stands in all of them.
+        calibrate: unlabelled inputs to repair the layers on (``repair.repair_``): a tensor, or an
+            iterable of batches. Without them nothing but the weights is used.
 
     Returns:
         A new network. Its layers keep device, dtype, memory format, mode and requires_grad.
@@ -30,7 +35,15 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
             or a rank out of bounds, or weights are not finite.
     """
-    return _substitute(plan, model, lambda conv: conv)
+    small = _substitute(plan, model, lambda conv: conv)
+    if calibrate is not None:
+        repairs = repair_(small, model, calibrate)
+        if left := [layer.name for layer in repairs if layer.how == "left"]:
+            names = ", ".join(left)
+            warnings.warn(
+                f"left as truncated, since repair made them no better: {names}", stacklevel=2
+            )
+    return small
 
 
 def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
@@ -47,12 +60,14 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
 
 def plan_of(model: nn.Module) -> Plan:
     """The plan that a rewritten network carries in its layers."""
+    layers = {
+        name: layer
+        for name, layer in find_layers(model).items()
+        if isinstance(layer, DecomposedLayer)
+    }
     return Plan(
-        {
-            name: layer.choice
-            for name, layer in find_layers(model).items()
-            if isinstance(layer, DecomposedLayer)
-        }
+        {name: layer.choice for name, layer in layers.items()},
+        notes={name: layer.note for name, layer in layers.items() if layer.note is not None},
     )
 
 
@@ -73,7 +88,8 @@ def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -
             expression = choice.rewrite(conv)
         except DecomposeError as error:
             raise DecomposeError(f"layer {name}: {error}") from None
-        replacements[id(module)] = _like(module, DecomposedLayer(module, expression, choice))
+        layer = DecomposedLayer(module, expression, choice, plan.notes.get(name))
+        replacements[id(module)] = _like(module, layer)
     # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
     # wherever it is held, becomes one to its replacement.
     return copy.deepcopy(model, dict(replacements))

@@ -13,6 +13,7 @@ from decompose.layers import count_macs, count_params, find_layers, trace_shapes
 from decompose.methods import METHODS, principal_components
 from decompose.methods.network_decoupling import NetworkDecoupling
 from decompose.modules import DecomposedLayer, to_expression
+from decompose.plans import Note
 from decompose.tables import Table, format_count
 
 _SHOWN_TERMS = 4
@@ -33,6 +34,7 @@ class LayerInspection:
             Of a rewritten layer it is the recomposed kernel's. Empty for kernels that are
             pointwise or depthwise already.
         explained_variance: the same for the principal components, the mean kernel taken out.
+        note: what the search that chose the method knew: its predicted error, and the runner-up.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LayerInspection:
     params: int
     energy: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     explained_variance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    note: Note | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Inspection:
             method: whose terms are shown.
             centred: show the explained variance of the principal components instead.
         """
+        searched = any(layer.note for layer in self.layers)
         rows = []
         for layer in self.layers:
             held = (layer.explained_variance if centred else layer.energy).get(method, ())
@@ -80,16 +84,18 @@ class Inspection:
                     format_count(layer.params / 1e3),
                     *shares,
                     *[""] * (_SHOWN_TERMS - len(shares)),
+                    *(_note_cells(layer.note) if searched else ()),
                 )
             )
         what = "variance explained by first components" if centred else "energy of first terms"
         terms = [str(term) for term in range(1, _SHOWN_TERMS + 1)]
         total = [format_count(self.macs / 1e6), format_count(self.params / 1e3)]
+        noted = ["predicted\nerror", "runner-up", "its\nerror"] if searched else []
         return Table(
             f"Layers; {what}, {method}, in %",
-            ["layer", "kernel", "method", "terms", "MMACs", "k\nparams", *terms],
+            ["layer", "kernel", "method", "terms", "MMACs", "k\nparams", *terms, *noted],
             rows,
-            ["network", "", "", "", *total, *[""] * _SHOWN_TERMS],
+            ["network", "", "", "", *total, *[""] * (_SHOWN_TERMS + len(noted))],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +132,15 @@ def _inspect_layer(name: str, layer: nn.Module, macs: int) -> LayerInspection:
         macs,
         params,
         *({}, {}) if conv.is_pointwise or conv.is_depthwise else _spectra(conv),
+        note=layer.note if isinstance(layer, DecomposedLayer) else None,
     )
+
+
+def _note_cells(note: Note | None) -> tuple[str, str, str]:
+    if note is None:
+        return "", "", ""
+    beaten = "" if note.runner_up_error is None else f"{note.runner_up_error:.5f}"
+    return f"{note.error:.5f}", note.runner_up, beaten
 
 
 def _spectra(conv: Conv) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:

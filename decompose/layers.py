@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -107,6 +107,66 @@ def observing(
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Done(Exception):
+    """Ends a forward pass early."""
+
+
+def calls_until(
+    model: nn.Module, layer: nn.Module, num_calls: int, x: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Run a network until a layer has been called so often, and no further.
+
+    Args:
+        model: the network.
+        layer: one of its layers.
+        num_calls: how often the network calls it.
+        x: ``(batch, ...)``.
+
+    Returns:
+        The layer's input and output in each call; fewer where the network calls it less often.
+    """
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: str, seen: Tensor, output: Tensor) -> None:
+        # What runs on may change them in place.
+        calls.append((seen.clone(), output.clone()))
+        if len(calls) == num_calls:
+            raise _Done
+
+    with observing({"": layer}, keep), suppress(_Done):
+        model(x)
+    return calls
+
+
+@contextmanager
+def replacing(layer: nn.Module, replacement: nn.Module) -> Iterator[None]:
+    """Let another module compute what a layer gives, from the same input."""
+
+    def call(_: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor) -> Tensor:
+        return replacement(inputs[0] if inputs else keywords["input"])
+
+    handle = layer.register_forward_hook(call, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def floating_tensors(output: object) -> list[Tensor]:
+    """The floating tensors in what a network returns: a tensor, or a nest of such.
+
+    Raises:
+        DecomposeError: it returns something else.
+    """
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        return [tensor for part in output.values() for tensor in floating_tensors(part)]
+    if isinstance(output, tuple | list):
+        return [tensor for part in output for tensor in floating_tensors(part)]
+    raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
 
 
 def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:

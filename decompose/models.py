@@ -24,14 +24,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
-from decompose.architectures import Architecture, is_architecture_name
+from decompose.architectures import (
+    Architecture,
+    architecture_of,
+    is_architecture_name,
+    remember_architecture,
+)
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
 from decompose.plans import Plan
 
 _HEADER, _VERSION = "decompose", 1
-_ARCHITECTURE = "decompose_architecture"
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _MOST_NAMED = 5
 _COUNTER = "num_batches_tracked"
@@ -123,11 +127,6 @@ def read_header(path: str | Path) -> Header | None:
     return Header(architecture, Plan.from_json(json.dumps(plan), str(path)))
 
 
-def architecture_of(model: nn.Module) -> Architecture | None:
-    """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
-    return getattr(model, _ARCHITECTURE, None)
-
-
 def required_architecture(model: nn.Module) -> Architecture:
     """The architecture that a network was loaded as.
 
@@ -167,7 +166,7 @@ def require_saved_name(path: str | Path) -> None:
 
 def _build(architecture: Architecture) -> nn.Module:
     network = architecture.build()
-    setattr(network, _ARCHITECTURE, architecture)
+    remember_architecture(network, architecture)
     return network
 
 

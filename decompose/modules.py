@@ -15,6 +15,7 @@ from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, leaves, ma
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
+from decompose.plans import Note
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -67,14 +68,22 @@ class DecomposedLayer(nn.Module):
         original: the layer that it stands for; its attributes are copied for readers.
         expression: what the method made of it.
         choice: the method and rank.
+        note: what the search knew of it, for readers.
     """
 
-    def __init__(self, original: Original, expression: Expression, choice: Choice) -> None:
+    def __init__(
+        self,
+        original: Original,
+        expression: Expression,
+        choice: Choice,
+        note: Note | None = None,
+    ) -> None:
         super().__init__()
         for name in _COPIED:
             if hasattr(original, name):
                 setattr(self, name, getattr(original, name))
         self.choice = choice
+        self.note = note
         self.body = to_module(expression)
 
     @property

@@ -6,17 +6,19 @@ A plan holds choices, never weights: a few kilobytes of JSON that a person can r
       "format": "decompose-plan",
       "version": 1,
       "layers": {"conv1_2": {"method": "pw_dw", "rank": 4}},
-      "dense": {"conv1_1": "skipped by name"}
+      "dense": {"conv1_1": "skipped by name"},
+      "notes": {"conv1_2": {"cost": 937754624, "unit": "MACs", "error": 0.002, ...}}
     }
 
-``dense`` says why a convolution is left as it is; it is a note to the reader, without effect.
+``dense`` says why a convolution is left as it is, and ``notes`` what a budget's search knew of a
+choice; both are for the reader, without effect.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +30,48 @@ _FORMAT, _VERSION = "decompose-plan", 1
 
 
 @dataclass(frozen=True)
+class Note:
+    """What the search knew of a choice.
+
+    Attributes:
+        cost: of the rewritten layer, in ``unit``.
+        unit: ``MACs`` or ``parameters``.
+        error: predicted relative squared error of the network's output, from this layer alone.
+        runner_up: the best of the other methods that cost no more; empty if none was better than
+            leaving the layer.
+        runner_up_error: its error.
+    """
+
+    cost: int
+    unit: str
+    error: float
+    runner_up: str = ""
+    runner_up_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The choices for a network.
 
     Attributes:
         layers: the layers to rewrite, by their full module names.
         dense: the convolutions left as they are, with the reason.
+        notes: what a budget's search knew of the layers' choices.
     """
 
     layers: Mapping[str, Choice] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Note] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The plan as JSON text, one layer a line."""
         layers = {name: json.dumps(choice.to_record()) for name, choice in self.layers.items()}
         dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
+        notes = {name: json.dumps(asdict(note)) for name, note in self.notes.items()}
+        last = f',\n  "notes": {_json_lines(notes)}' if notes else ""
         return (
             f'{{\n  "format": "{_FORMAT}",\n  "version": {_VERSION},\n'
-            f'  "layers": {_json_lines(layers)},\n  "dense": {_json_lines(dense)}\n}}\n'
+            f'  "layers": {_json_lines(layers)},\n  "dense": {_json_lines(dense)}{last}\n}}\n'
         )
 
     @classmethod
@@ -69,11 +95,12 @@ class Plan:
             raise DecomposeError(
                 f"{source}: is a plan of version {record.get('version')}; this is {_VERSION}"
             )
-        layers, dense = record.get("layers"), record.get("dense", {})
-        if not isinstance(layers, dict) or not isinstance(dense, dict):
-            raise DecomposeError(f'{source}: "layers" and "dense" must be objects')
+        layers, dense, notes = (record.get(key, {}) for key in ("layers", "dense", "notes"))
+        if "layers" not in record or not all(isinstance(d, dict) for d in (layers, dense, notes)):
+            raise DecomposeError(f'{source}: "layers", "dense" and "notes" must be objects')
         choices = {name: _read_choice(value, f"{source}: {name}") for name, value in layers.items()}
-        return cls(choices, {name: str(reason) for name, reason in dense.items()})
+        reasons = {name: str(reason) for name, reason in dense.items()}
+        return cls(choices, reasons, {n: _read_note(v, f"{source}: {n}") for n, v in notes.items()})
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file."""
@@ -99,6 +126,13 @@ def _json_lines(values: Mapping[str, str]) -> str:
         return "{}"
     lines = ",\n".join(f"    {json.dumps(name)}: {value}" for name, value in values.items())
     return f"{{\n{lines}\n  }}"
+
+
+def _read_note(value: Any, source: str) -> Note:
+    try:
+        return Note(**value)
+    except TypeError:
+        raise DecomposeError(f"{source}: its note is none that a search wrote") from None
 
 
 def _read_choice(value: Any, source: str) -> Choice:

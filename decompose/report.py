@@ -24,9 +24,9 @@ _MARKERS = "osD^vP*X"
 
 
 class Point(NamedTuple):
-    """What a network costs and loses at one rank."""
+    """What a network costs and loses, at one rank where it has one."""
 
-    rank: int
+    rank: int | None
     macs: int
     error: float
 
@@ -92,7 +92,7 @@ def plot_error_against_macs(
     """Draw what each method loses against what it saves, a point a rank.
 
     Args:
-        curves: points by method, errors relative and squared.
+        curves: points by method, or by another name; errors relative and squared.
         original_macs: MACs of the original network.
         path: the picture; its ending tells the format.
         title: what was measured, on what.
@@ -107,10 +107,13 @@ def plot_error_against_macs(
     for index, (method, points) in enumerate(curves.items()):
         macs = [point.macs / 1e9 for point in points]
         errors = [point.error for point in points]
-        ax.plot(macs, errors, marker=_MARKERS[index % len(_MARKERS)], label=METHODS[method].title)
+        label = METHODS[method].title if method in METHODS else method
+        ax.plot(macs, errors, marker=_MARKERS[index % len(_MARKERS)], label=label)
         # Labels of neighbouring curves stand on opposite sides.
         offset, side = ((6, 4), "left") if index % 2 else ((-6, -12), "right")
         for point, x in zip(points, macs, strict=True):
+            if point.rank is None:
+                continue
             ax.annotate(
                 f"T={point.rank}",
                 (x, point.error),
@@ -129,7 +132,7 @@ def plot_error_against_macs(
     ax.set_ylabel("relative squared error")
     ax.set_title(title, fontsize=10)
     ax.grid(which="both", alpha=0.3)
-    ax.legend()
+    ax.legend(fontsize=8)
     _save(figure, path)
 
 

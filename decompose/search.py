@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -11,16 +12,23 @@ from torch import Tensor, nn
 
 from decompose import algebra
 from decompose.algebra import Conv, Expression
-from decompose.budget import allocate
-from decompose.candidates import RECIPES, candidates
+from decompose.budget import Candidate, allocate
+from decompose.candidates import RECIPES, Option, loss, options, undominated
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
+from decompose.inputs import Images
 from decompose.layers import count_macs, count_params, find_originals, obstacle, trace_shapes
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.modules import Original, expression_macs, to_conv
-from decompose.plans import Plan
+from decompose.plans import Note, Plan
+from decompose.prediction import output_error
+from decompose.probing import probe
 from decompose.progress import track
+from decompose.statistics import Statistics, gather
+from decompose.synthetic import synthetic_inputs
 from decompose.wishes import Recipe, parse_recipe, rank_rule
+
+_NUM_SYNTHETIC = 6
 
 Cost = Callable[[Expression], int]
 """What an expression in a layer's place costs."""
@@ -38,13 +46,15 @@ def plan(
     params: float | None = None,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
+    calibrate: Images | Statistics | None = None,
 ) -> Plan:
-    """Choose how to rewrite the layers of a network, from its weights alone.
+    """Choose how to rewrite the layers of a network.
 
     Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
-    do, or a budget (``macs`` or ``params``) under which each layer gets the method and rank that
-    lose the least together. A layer that would not get cheaper stays as it is, unless ``rank``
-    names it in full.
+    do, from the weights alone; or a budget (``macs`` or ``params``) under which each layer gets the
+    method and rank that together change the network's output the least, from its weights and
+    from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones. A layer that
+    would not get cheaper stays as it is, unless ``rank`` names it in full.
 
     Args:
         model: any module; left as it was.
@@ -60,6 +70,9 @@ def plan(
         params: parameters to keep of the whole network's, in (0, 1].
         methods: what the budget may choose from; ``decompose.candidates.RECIPES`` by default.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
+        calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
+            plan will also be repaired on; or the statistics that ``measure`` took from such.
+            Without it the plan supposes no repair.
 
     Returns:
         The plan; its ``dense`` part says why each other layer was left.
@@ -70,7 +83,7 @@ def plan(
             weights are not finite, or a method does not exist.
     """
     skip = (skip,) if isinstance(skip, str) else skip
-    _require_one_wish(method, rank, energy, ratio, macs, params, methods)
+    _require_one_wish(method, rank, energy, ratio, macs, params, methods, calibrate)
     recipe = parse_recipe(method or DEFAULT_METHOD)
     modules = find_originals(model)
     if not modules:
@@ -101,7 +114,8 @@ def plan(
         budget, unit = (macs or 0) * sum(counted.values()), "MACs"
         spent = sum(counted[name] for name in counted if name not in open_convs)
     recipes = [parse_recipe(name) for name in methods or RECIPES]
-    return _mixture(recipes, open_convs, costs, dense, budget - spent, unit)
+    weighed, gains = _weigh(model, example, recipes, open_convs, costs, calibrate)
+    return _mixture(weighed, gains, dense, budget - spent, unit)
 
 
 def _uniform(
@@ -127,23 +141,108 @@ def _uniform(
     return Plan(layers, {name: dense[name] for name in sorted(dense)})
 
 
-def _mixture(
+def measure(
+    model: nn.Module,
+    example: Tensor,
+    images: Images,
+    *,
+    methods: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+) -> Statistics:
+    """Take from inputs all that ``plan`` needs of them, to be kept for any number of budgets.
+
+    Args:
+        model: left as it was.
+        example: one input tensor with a batch axis.
+        images: unlabelled inputs, a tensor or an iterable of batches.
+        methods: what budgets will choose from.
+        skip: layers to leave, as for ``plan``.
+
+    Raises:
+        DecomposeError: there are no inputs, or the network does not take them.
+    """
+    shapes = trace_shapes(model, example)
+    convs = {
+        name: to_conv(module)
+        for name, module in find_originals(model).items()
+        if not _reason_to_skip(name, module, skip, reached=name in shapes)
+    }
+    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    statistics = gather(model, images, convs)
+    costs = {name: partial(_count_macs, shapes[name]) for name in convs}
+    weighed = _options(recipes, convs, costs, statistics)
+    known = {name: found for name, found in weighed.items() if name in statistics.layers}
+    return replace(statistics, gains=probe(model, images, known, repaired=True))
+
+
+def _weigh(
+    model: nn.Module,
+    example: Tensor,
     recipes: Sequence[Recipe],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
+    calibrate: Images | Statistics | None,
+) -> tuple[dict[str, list[Option]], Mapping[str, Mapping[str, float]]]:
+    """The options of every layer, and what their errors are to be multiplied by."""
+    if isinstance(calibrate, Statistics):
+        return _options(recipes, convs, costs, calibrate), calibrate.gains
+    images = calibrate
+    if images is None:
+        images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
+    elif isinstance(images, Iterator):
+        images = list(images)
+    statistics = gather(model, images, convs)
+    weighed = _options(recipes, convs, costs, statistics)
+    known = {name: found for name, found in weighed.items() if name in statistics.layers}
+    return weighed, probe(model, images, known, repaired=calibrate is not None)
+
+
+def _options(
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    statistics: Statistics,
+) -> dict[str, list[Option]]:
+    found = {}
+    for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
+        known = statistics.layers.get(name)
+        error = None if known is None else output_error(conv, known)
+        found[name] = options(conv, recipes, costs[name], error)
+    return found
+
+
+def _mixture(
+    weighed: Mapping[str, Sequence[Option]],
+    gains: Mapping[str, Mapping[str, float]],
     dense: Mapping[str, str],
     budget: float,
     unit: str,
 ) -> Plan:
-    """What loses the least within a budget, each layer by itself."""
+    """What loses the least within a budget."""
+    scaled = {
+        name: [replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) for o in found]
+        for name, found in weighed.items()
+    }
     groups = {
-        name: candidates(conv, recipes, costs[name])
-        for name, conv in track(convs.items(), "weighing candidates", total=len(convs))
+        name: [Candidate(o.choice, o.cost, loss(o.error)) for o in undominated(found)]
+        for name, found in scaled.items()
     }
     picked = allocate(groups, budget, unit)
     layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
     kept = {name: "worth its cost" for name in picked if name not in layers}
-    return Plan(layers, {**dense, **kept})
+    notes = {name: _note(picked[name], scaled[name], unit) for name in layers}
+    return Plan(layers, {**dense, **kept}, notes)
+
+
+def _note(picked: Candidate, found: Sequence[Option], unit: str) -> Note:
+    """What a layer's choice costs and loses, and the best of other methods for no more."""
+    chosen = next(o for o in found if o.choice == picked.choice)
+    others = [o for o in found if o.label != chosen.label and o.cost <= chosen.cost]
+    best = min(others, key=lambda o: o.error, default=None)
+    if best is None or best.choice is None:
+        return Note(chosen.cost, unit, chosen.error)
+    runner_up = f"{best.label} {best.choice.rank_label}"
+    return Note(chosen.cost, unit, chosen.error, runner_up, best.error)
 
 
 def _require_one_wish(
@@ -154,10 +253,13 @@ def _require_one_wish(
     macs: float | None,
     params: float | None,
     methods: Sequence[str] | None,
+    calibrate: Images | Statistics | None,
 ) -> None:
     if macs is None and params is None:
         if methods is not None:
             raise DecomposeError("methods are what a budget chooses from; give macs or params")
+        if calibrate is not None:
+            raise DecomposeError("one method's rank needs no inputs to calibrate on; apply does")
         return
     alone = (macs is None) != (params is None)
     if not alone or any(wish is not None for wish in (method, rank, energy, ratio)):

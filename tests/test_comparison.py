@@ -139,7 +139,7 @@ def test_what_cannot_be_compared() -> None:
     other.conv = nn.Conv2d(3, 3, 5)
     with pytest.raises(DecomposeError, match="conv differs: its kernel has shape"):
         decompose.compare(Pair(), other, IMAGES)
-    with pytest.raises(DecomposeError, match="must be tensors, not a list"):
-        decompose.compare(network, small, [[IMAGES, IMAGES]])  # type: ignore[list-item]
+    with pytest.raises(DecomposeError, match="must be tensors, not a str"):
+        decompose.compare(network, small, ["picture.png"])
     with pytest.raises(DecomposeError, match="returns a tuple"):
         decompose.compare(Pair(), Pair(), IMAGES)

@@ -9,11 +9,11 @@ from torch import nn
 
 import decompose
 from decompose import Choice, DecomposeError
-from decompose.candidates import loss
 from decompose.comparison import compare_weights
 from decompose.layers import find_originals
 from decompose.methods import get_method
 from decompose.modules import to_conv
+from decompose.synthetic import synthetic_inputs
 from tests.strategies import Mixed
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -144,14 +144,29 @@ def test_the_mixture_beats_one_method_at_the_same_cost() -> None:
     costs = compare_weights(network, uniform, EXAMPLE)
     share = costs.macs.after / costs.macs.before
     mixed = decompose.apply(decompose.plan(network, EXAMPLE, macs=share), network)
-    kept = [
-        sum(loss(layer.weight_error) for layer in compare_weights(network, n, EXAMPLE).layers)
-        for n in (uniform, mixed)
-    ]
-    assert kept[1] < kept[0]
+    inputs = synthetic_inputs(EXAMPLE, num=8, seed=1)
+    errors = [decompose.compare(network, n, inputs).output_error or 1.0 for n in (mixed, uniform)]
+    assert errors[0] < errors[1]
 
 
 def test_a_budget_chooses_from_the_methods_given() -> None:
     plan = decompose.plan(Mixed(), EXAMPLE, params=0.6, methods=["dw_pw", "svd"], skip=["stem"])
     assert {choice.method for choice in plan.layers.values()} <= {"dw_pw", "svd"}
     assert plan.dense["stem"] == "skipped by name"
+
+
+def test_a_budget_can_be_planned_on_inputs_or_on_what_was_kept_of_them() -> None:
+    network = Mixed().eval()
+    inputs = synthetic_inputs(EXAMPLE, num=6)
+    plan = decompose.plan(network, EXAMPLE, macs=0.5, calibrate=inputs)
+    assert set(plan.notes) == set(plan.layers)
+    assert all(note.unit == "MACs" and note.cost > 0 for note in plan.notes.values())
+    statistics = decompose.measure(network, EXAMPLE, inputs)
+    for share in (0.5, 0.7):
+        again = decompose.plan(network, EXAMPLE, macs=share, calibrate=statistics)
+        small = decompose.apply(again, network)
+        costs = compare_weights(network, small, EXAMPLE).macs
+        assert costs.after <= share * costs.before
+    assert decompose.plan(network, EXAMPLE, macs=0.5, calibrate=statistics).layers == plan.layers
+    with pytest.raises(DecomposeError, match="one method's rank needs no inputs"):
+        decompose.plan(network, EXAMPLE, rank=2, calibrate=inputs)

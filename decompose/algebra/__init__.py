@@ -7,7 +7,8 @@ written once, for every method and every combination of methods:
 - :func:`weight_deviation` tells how far that lies from the original,
 - :func:`macs` and :func:`params` count its cost from the leaves,
 - :func:`merge_branches` and :func:`split_branches` rewrite it into equal ones,
-- :func:`run` evaluates it on an input.
+- :func:`run` evaluates it on an input, :func:`patches` and :func:`features` give what its kernels
+  meet there, so that a regression can refit them.
 
 Tensors only: nothing here knows of modules or files. Tensors on the meta device serve as well,
 so that shapes and costs follow from an expression that has no weights.
@@ -26,6 +27,15 @@ from decompose.algebra.expressions import (
     leaves,
     map_leaves,
 )
+from decompose.algebra.last_factors import (
+    bias_of,
+    features,
+    last_factors,
+    last_weights,
+    scale_outputs,
+    with_last_weights,
+)
+from decompose.algebra.patches import on_patches, patches, places, step_for
 from decompose.algebra.rewrites import merge_branches, split_branches
 
 __all__ = [
@@ -35,15 +45,25 @@ __all__ = [
     "Expression",
     "Geometry",
     "Sum",
+    "bias_of",
     "compose",
+    "features",
+    "last_factors",
+    "last_weights",
     "leaves",
     "macs",
     "map_leaves",
     "merge_branches",
+    "on_patches",
     "output_size",
     "params",
+    "patches",
+    "places",
     "run",
+    "scale_outputs",
     "split_branches",
+    "step_for",
     "weight_deviation",
     "with_groups",
+    "with_last_weights",
 ]

@@ -45,6 +45,17 @@ def swap_transposed_layout(weight: Tensor, groups: int) -> Tensor:
     return blocks.transpose(1, 2).flatten(0, 1)
 
 
+def padded(conv: Conv, x: Tensor) -> Tensor:
+    """An input ``(batch, I, *input_size)`` with the padding that an ordinary convolution adds."""
+    geometry = conv.geometry
+    if not any(map(any, geometry.padding)):
+        return x
+    # F.pad counts axes from the last one.
+    widths = [width for pair in reversed(geometry.padding) for width in pair]
+    mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
+    return F.pad(x, widths, mode=mode)
+
+
 def _convolve(conv: Conv, x: Tensor) -> Tensor:
     geometry, num_axes = conv.geometry, conv.geometry.num_axes
     if num_axes == 0:
@@ -60,13 +71,8 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
             groups=conv.groups,
             dilation=geometry.dilation,
         )
-    if any(map(any, geometry.padding)):
-        # F.pad counts axes from the last one.
-        widths = [width for pair in reversed(geometry.padding) for width in pair]
-        mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
-        x = F.pad(x, widths, mode=mode)
     return _CONVOLUTIONS[num_axes](
-        x,
+        padded(conv, x),
         conv.weight,
         conv.bias,
         stride=geometry.stride,

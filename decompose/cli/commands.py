@@ -10,7 +10,14 @@ import typer
 from decompose import models
 from decompose.benchmark import time_side_by_side
 from decompose.candidates import RECIPES
-from decompose.cli.inputs import FolderInputs, blank_input, load_pair, named_device, parse_ranks
+from decompose.cli.inputs import (
+    FolderInputs,
+    blank_input,
+    calibration_pictures,
+    load_pair,
+    named_device,
+    parse_ranks,
+)
 from decompose.cli.outputs import tell_dense, tell_files, tell_unreadable, write_record
 from decompose.comparison import compare, compare_weights
 from decompose.convert import apply
@@ -21,11 +28,14 @@ from decompose.files import require_writable
 from decompose.inspection import inspect_network
 from decompose.methods import DEFAULT_METHOD, METHODS, get_method
 from decompose.plans import Plan
+from decompose.repair import repair_, repair_table
 from decompose.report import plot_spectra, show_table
-from decompose.search import plan
+from decompose.search import measure, plan
+from decompose.statistics import Statistics
+from decompose.synthetic import synthetic_inputs
 
 app = typer.Typer(
-    help="Rewrite pretrained convolutional networks as smaller ones, without data and training.",
+    help="Rewrite pretrained convolutional networks as smaller ones, without training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -93,6 +103,26 @@ def compress_network(
         list[str] | None,
         typer.Option(help="Layers to leave dense, by name or pattern; repeatable."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a few unlabelled pictures to plan and repair on."),
+    ] = None,
+    max_images: Annotated[int, typer.Option(min=2, help="Take no more of them than this.")] = 64,
+    repair: Annotated[
+        bool | None,
+        typer.Option(
+            "--repair/--no-repair",
+            help="Refit each layer's last factors. Default: with --calibrate, or for a budget; "
+            "without pictures on synthetic ones.",
+        ),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="Plan by these, which --save-statistics wrote.")
+    ] = None,
+    save_statistics: Annotated[
+        Path | None,
+        typer.Option(help="Keep what --calibrate measured, for plans of other budgets."),
+    ] = None,
     plan_file: Annotated[
         Path | None,
         typer.Option("--plan", help="Follow this plan (JSON) instead of a method and rank."),
@@ -103,33 +133,48 @@ def compress_network(
     input_size: InputSize = None,
     table: Markdown = None,
 ) -> None:
-    """Rewrite a network's convolutions as smaller ones, from the weights alone."""
-    require_writable(output, save_plan, table)
+    """Rewrite a network's convolutions as smaller ones, without training."""
+    require_writable(output, save_plan, save_statistics, table)
     models.require_saved_name(output)
+    names = methods.split(",") if methods else None
     wish = {
         "macs": macs,
         "params": params,
-        "methods": methods.split(",") if methods else None,
+        "methods": names,
         "method": method,
         "rank": parse_ranks(rank) if rank else None,
         "energy": energy,
         "ratio": ratio,
     }
+    budget = macs is not None or params is not None
     if plan_file is not None and (skip or any(value is not None for value in wish.values())):
         raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
+    if (statistics or save_statistics) and not budget:
+        raise DecomposeError("statistics are what a budget is planned by; give --macs or --params")
+    if save_statistics and not calibrate:
+        raise DecomposeError("--save-statistics keeps what was measured on pictures: --calibrate")
     choices = None if plan_file is None else Plan.load(plan_file)
     network = models.load(source, arch)
     example = blank_input(network, input_size)
+    pictures = calibrate and calibration_pictures(calibrate, network, max_images)
     if choices is None:
-        choices = plan(network, example, skip=skip or (), **wish)
+        known = Statistics.load(statistics) if statistics else None
+        if save_statistics and pictures:
+            known = measure(network, example, pictures, methods=names, skip=skip or ())
+            known.save(save_statistics)
+        seen = known or (pictures if budget else None)
+        choices = plan(network, example, skip=skip or (), calibrate=seen, **wish)
     small = apply(choices, network)
+    if repair is True or (repair is None and (calibrate or budget)):
+        images = pictures or synthetic_inputs(example, network)
+        show_table(repair_table(repair_(small, network, images)))
     comparison = compare_weights(network, small, example)
     models.save(small, output)
     if save_plan is not None:
         choices.save(save_plan)
     show_table(comparison.table(), table)
     tell_dense(choices)
-    tell_files(output, save_plan, table)
+    tell_files(output, save_plan, save_statistics, table)
 
 
 @app.command("inspect")

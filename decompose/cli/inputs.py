@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from decompose import models
-from decompose.data import picture_folder
+from decompose.architectures import architecture_of
+from decompose.cli.outputs import tell_unreadable
+from decompose.data import default_workers, picture_folder
 from decompose.errors import DecomposeError, first_line
 from decompose.layers import find_layers
 
@@ -40,6 +42,16 @@ class FolderInputs:
                 yield batch.images.to(self._parameter)
 
 
+def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[Tensor]:
+    """Pictures of a folder as batches, decoded once, since every layer's repair goes through them."""
+    inputs = FolderInputs(folder, network, most, default_workers())
+    batches = list(inputs)
+    tell_unreadable(inputs.unreadable)
+    if sum(map(len, batches)) < 2:
+        raise DecomposeError(f"{folder}: calibration needs two pictures at least")
+    return batches
+
+
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
     """Load a network and the smaller one made from it.
 
@@ -48,7 +60,7 @@ def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, n
     after = models.load(small, arch if models.is_unnamed_checkpoint(small) else None)
     if not models.is_unnamed_checkpoint(original):
         return models.load(original), after
-    named = models.architecture_of(after)
+    named = architecture_of(after)
     return models.load(original, arch or (None if named is None else str(named))), after
 
 

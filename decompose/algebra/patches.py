@@ -1,0 +1,82 @@
+"""A convolution as a matrix product: what its kernel sees at each place of its output.
+
+With the patches of an input as rows p, of I k_1 ... k_N numbers each, and the kernel as a matrix W
+of one row an output channel, the output at that place is ``W p + b``. So the second moments of the
+patches tell what every kernel, and every expression in its place, makes of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from decompose.algebra.execution import padded
+from decompose.algebra.expressions import Conv, Expression, Geometry, map_leaves
+
+
+def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
+    """What the kernel sees at every ``step``-th place along each axis.
+
+    Args:
+        conv: not transposed: such a kernel scatters, and sees nothing.
+        x: ``(batch, I, *input_size)``; of a fully connected layer ``(..., I)``.
+        step: distance of the places, in output pixels.
+
+    Returns:
+        ``(num_places, I, *kernel_size)``, in the order of ``places``.
+
+    Raises:
+        ValueError: the convolution is transposed.
+    """
+    geometry = conv.geometry
+    if geometry.transposed:
+        raise ValueError("a transposed convolution has no patches")
+    if geometry.num_axes == 0:
+        return x.reshape(-1, conv.in_channels)
+    x = padded(conv, x)
+    for axis, (taps, dilation) in enumerate(zip(conv.kernel_size, geometry.dilation, strict=True)):
+        reach = dilation * (taps - 1) + 1
+        x = x.unfold(axis + 2, reach, step * geometry.stride[axis])[..., ::dilation]
+    # (batch, I, *output_size, *kernel_size)
+    return x.movedim(1, geometry.num_axes + 1).flatten(0, geometry.num_axes)
+
+
+def places(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
+    """The outputs at the places that ``patches`` takes, ``(num_places, O)``.
+
+    Args:
+        conv: whose output it is.
+        y: ``(batch, O, *output_size)``; of a fully connected layer ``(..., O)``.
+        step: distance of the places, in output pixels.
+    """
+    num_axes = conv.geometry.num_axes
+    if num_axes == 0:
+        return y.reshape(-1, conv.out_channels)
+    grid = (slice(None), slice(None), *[slice(None, None, step)] * num_axes)
+    return y[grid].movedim(1, -1).flatten(0, num_axes)
+
+
+def on_patches(expression: Expression) -> Expression:
+    """The expression as it acts on patches: from ``(N, I, *kernel_size)`` to ``(N, O, 1, ...)``."""
+
+    def still(conv: Conv) -> Conv:
+        return replace(conv, geometry=Geometry.pointwise(conv.geometry.num_axes))
+
+    return map_leaves(still, expression)
+
+
+def step_for(output_size: Sequence[int], most: int) -> int:
+    """The distance of places that leaves no more than so many of them, more or less."""
+    step = 1
+    while _num_places(output_size, step) > most:
+        step += 1
+    return step
+
+
+def _num_places(output_size: Sequence[int], step: int) -> int:
+    count = 1
+    for pixels in output_size:
+        count *= -(-pixels // step)
+    return count

@@ -1,0 +1,152 @@
+"""How predicted errors become real: layers rewritten one at a time, and the network run.
+
+The gain of a layer and of the methods that rewrite it is the relative squared error of the network's
+output with that layer alone rewritten, over what ``prediction`` says of it. Where rewritten layers
+will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
+Methods differ in what repair wins them back: the pointwise kernels of DW+PW have more freedom
+than the depthwise ones of PW+DW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from itertools import islice
+from operator import add
+from statistics import median
+
+from torch import Tensor, nn
+
+from decompose.algebra import Deviation, Expression, bias_of
+from decompose.candidates import Option
+from decompose.inputs import Images, Inputs
+from decompose.layers import (
+    calls_until,
+    evaluating,
+    find_originals,
+    floating_tensors,
+    replacing,
+    trace_shapes,
+)
+from decompose.modules import Original, to_conv, to_module
+from decompose.progress import track
+from decompose.regression import Rows, ridge_fit
+from decompose.repair import prior_of, refitted, rows_of, widened
+
+_SHARE = 0.4
+"""A layer's cost at which its methods are probed, as a share of what it costs dense."""
+
+_WORTHWHILE = 3.0
+"""Methods that lose so many times more than another of their cost are not probed."""
+
+_RIDGE = 0.3
+_HELD, _FITTED = 4, 12
+"""Inputs that errors are measured on, and that repairs are fitted to, at most."""
+
+_MOST_KINDS, _FEW_KINDS = 5, 2
+"""How many kinds of rewriting are probed in a layer: with repair, and without."""
+
+_LEAST = 1e-8
+"""Predicted errors below this say nothing of others."""
+
+
+def probe(
+    model: nn.Module,
+    images: Images,
+    options: Mapping[str, Sequence[Option]],
+    *,
+    repaired: bool,
+) -> dict[str, dict[str, float]]:
+    """Measure the gains of every layer.
+
+    Args:
+        model: left as it was.
+        images: unlabelled inputs.
+        options: by layer, with their predicted errors.
+        repaired: whether rewritten layers will be repaired.
+
+    Returns:
+        By layer and label of the choice; a layer that was not probed is missing. Labels that were
+        not probed have the median of their layer's.
+    """
+    originals = find_originals(model)
+    inputs = Inputs(images, model)
+    every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
+    held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
+    fitted = [x for x in every if not any(x is other for other in held)] or every
+    calls = {name: len(seen) for name, seen in trace_shapes(model, every[0]).items()}
+    gains = {}
+    with evaluating(model):
+        expected = [floating_tensors(model(x)) for x in held]
+        for name, found in track(options.items(), "probing", total=len(options)):
+            chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
+            expressions = [_rewritten(originals[name], option) for option in chosen]
+            if repaired and chosen:
+                reference = partial(calls_until, model, originals[name], calls[name])
+                seen = [call for x in fitted for call in reference(x)]
+                expressions = [_repaired(expression, seen) for expression in expressions]
+            measured = {
+                option.label: _output_error(model, originals[name], e, held, expected)
+                / option.error
+                for option, e in zip(chosen, expressions, strict=True)
+            }
+            if measured:
+                middle = median(measured.values())
+                labels = {option.label for option in found}
+                gains[name] = {label: measured.get(label, middle) for label in labels}
+    return gains
+
+
+def _worth_probing(options: Sequence[Option]) -> list[Option]:
+    """One of each kind, near the share of cost, unless another is far better; the best first."""
+    dense = max(option.cost for option in options)
+    nearest: dict[str, Option] = {}
+    for option in options:
+        best = nearest.get(option.label)
+        if option.choice is None or option.error < _LEAST:
+            continue
+        if best is None or _distance(option, dense) < _distance(best, dense):
+            nearest[option.label] = option
+    hopeful = [option for option in nearest.values() if not _hopeless(option, options)]
+    return sorted(hopeful, key=lambda option: option.error)
+
+
+def _hopeless(option: Option, others: Sequence[Option]) -> bool:
+    return any(o.cost <= option.cost and o.error * _WORTHWHILE < option.error for o in others)
+
+
+def _distance(option: Option, dense: int) -> float:
+    return abs(option.cost / dense - _SHARE)
+
+
+def _rewritten(original: Original, option: Option) -> Expression:
+    assert option.choice is not None
+    return option.choice.draft(to_conv(original))
+
+
+def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Tensor]]) -> Expression:
+    """The expression refitted to the original layer's inputs and outputs."""
+    wide = widened(expression)
+    module = to_module(wide)
+    rows: Rows = reduce(
+        add, (rows_of(wide, x, module(x.to(next(module.parameters()))), y) for x, y in calls)
+    )
+    fit = ridge_fit(rows, prior_of(wide), _RIDGE, with_bias=bias_of(wide) is not None)
+    return refitted(wide, fit)
+
+
+def _output_error(
+    model: nn.Module,
+    layer: Original,
+    expression: Expression,
+    inputs: Sequence[Tensor],
+    expected: Sequence[Sequence[Tensor]],
+) -> float:
+    """Relative squared error of the network's output with one layer rewritten."""
+    deviation = Deviation()
+    module = to_module(expression).to(layer.weight)
+    with replacing(layer, module):
+        for x, references in zip(inputs, expected, strict=True):
+            for output, reference in zip(floating_tensors(model(x)), references, strict=True):
+                deviation += Deviation.between(output, reference)
+    return deviation.relative

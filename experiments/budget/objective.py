@@ -1,0 +1,88 @@
+"""Which objective predicts a plan's error: the rank correlation over random plans.
+
+A plan's loss is the sum over its layers of -log(1 - e). What e is makes the objectives differ: the
+relative error of the layer's kernel, or the error of the network's output that ``prediction`` says
+from synthetic statistics, without and with the gains that ``probing`` measures. Each random plan
+rewrites every layer, at costs that scatter about one share, so that plans of all sizes are compared.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+import decompose
+from decompose.algebra import Deviation, weight_deviation
+from decompose.candidates import RECIPES, Option, loss, options
+from decompose.layers import evaluating, find_originals, trace_shapes
+from decompose.modules import expression_macs, to_conv
+from decompose.plans import Plan
+from decompose.prediction import output_error
+from decompose.probing import probe
+from decompose.progress import track
+from decompose.statistics import gather
+from decompose.wishes import parse_recipe
+
+NUM_IMAGES = 4
+SCATTER = 0.12
+
+
+def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, Any]:
+    """Predicted and measured errors of random plans.
+
+    Returns:
+        ``losses`` by objective and ``measured``, a number a plan, and ``spearman`` by objective.
+    """
+    inputs = decompose.synthetic_inputs(images[:1] * 0, network, num=6)
+    statistics = gather(network, inputs)
+    shapes = trace_shapes(network, images)
+    convs = {name: to_conv(module) for name, module in find_originals(network).items()}
+    recipes = [parse_recipe(name) for name in RECIPES]
+    weighed = {
+        name: options(
+            conv,
+            recipes,
+            partial(expression_macs, input_shape=shapes[name][0]),
+            output_error(conv, statistics.layers[name]),
+        )
+        for name, conv in track(convs.items(), "weighing candidates", total=len(convs))
+    }
+    gains = probe(network, inputs, weighed, repaired=False)
+    images = images[:NUM_IMAGES]
+    with evaluating(network):
+        expected = network(images)
+    random = np.random.default_rng(0)
+    losses: dict[str, list[float]] = {"weights": [], "predicted": [], "predicted, with gains": []}
+    measured = []
+    for _ in track(range(num_plans), "random plans"):
+        share = random.uniform(0.3, 0.85)
+        picked = {name: _pick(found, share, random) for name, found in weighed.items()}
+        chosen = {name: o.choice for name, o in picked.items() if o.choice is not None}
+        small = decompose.apply(Plan(chosen), network)
+        with evaluating(small):
+            measured.append(Deviation.between(small(images), expected).relative)
+        rewritten = {name: choice.draft(convs[name]) for name, choice in chosen.items()}
+        kernels = [weight_deviation(e, convs[name]).relative for name, e in rewritten.items()]
+        losses["weights"].append(sum(map(loss, kernels)))
+        losses["predicted"].append(sum(loss(o.error) for o in picked.values()))
+        scaled = [gains[name].get(o.label, 1.0) * o.error for name, o in picked.items()]
+        losses["predicted, with gains"].append(sum(map(loss, scaled)))
+    spearman = {name: _spearman(values, measured) for name, values in losses.items()}
+    return {"losses": losses, "measured": measured, "spearman": spearman}
+
+
+def _pick(found: list[Option], share: float, random: np.random.Generator) -> Option:
+    """A random option among those whose cost is near a share of the layer's."""
+    dense = found[0].cost
+    target = np.clip(share + SCATTER * random.standard_normal(), 0.15, 0.95)
+    nearest = sorted(found[1:], key=lambda option: abs(option.cost / dense - target))
+    return nearest[random.integers(min(6, len(nearest)))]
+
+
+def _spearman(a: list[float], b: list[float]) -> float:
+    result: Any = spearmanr(a, b)
+    return float(result.statistic)

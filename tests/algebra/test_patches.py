@@ -1,0 +1,43 @@
+"""Patches: a convolution is a matrix product of its kernel with them."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from decompose.algebra import compose, on_patches, patches, places, run, step_for
+from decompose.methods import get_method
+from decompose.modules import to_conv
+from tests.strategies import Case, conv_cases, spatial
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(conv_cases(groups=False), st.integers(1, 3))
+def test_the_kernel_times_the_patches_is_the_output(case: Case, step: int) -> None:
+    module, x = case
+    conv = to_conv(module)
+    if conv.geometry.transposed:
+        with pytest.raises(ValueError, match="no patches"):
+            patches(conv, x)
+        return
+    product = patches(conv, x, step).flatten(1) @ conv.weight.flatten(1).T
+    if conv.bias is not None:
+        product = product + conv.bias
+    torch.testing.assert_close(product, places(conv, module(x), step), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(conv_cases(), st.sampled_from(["pw_dw", "dw_pw", "channel"]))
+def test_an_expression_acts_on_patches_as_its_kernel(case: Case, name: str) -> None:
+    assume(spatial(case))
+    conv = to_conv(case[0])
+    expression = get_method(name)(conv, 1)
+    seen = torch.randn(5, conv.in_channels, *conv.kernel_size, dtype=torch.float64)
+    given = run(on_patches(expression), seen)
+    torch.testing.assert_close(given, run(on_patches(compose(expression)), seen))
+
+
+def test_the_step_leaves_few_places() -> None:
+    assert step_for((10, 10), 100) == 1
+    assert step_for((10, 10), 99) == 2
+    assert step_for((), 1) == 1
