@@ -14,6 +14,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python experiments/vgg16_decoupled/table.py --check
+	$(BIN)/python experiments/budget/table.py --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

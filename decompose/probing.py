@@ -17,7 +17,7 @@ from statistics import median
 
 from torch import Tensor, nn
 
-from decompose.algebra import Deviation, Expression, bias_of
+from decompose.algebra import Deviation, Expression, bias_of, widened
 from decompose.candidates import Option
 from decompose.inputs import Images, Inputs
 from decompose.layers import (
@@ -30,8 +30,8 @@ from decompose.layers import (
 )
 from decompose.modules import Original, to_conv, to_module
 from decompose.progress import track
+from decompose.refitting import prior_of, refitted, rows_of
 from decompose.regression import Rows, ridge_fit
-from decompose.repair import prior_of, refitted, rows_of, widened
 
 _SHARE = 0.4
 """A layer's cost at which its methods are probed, as a share of what it costs dense."""

@@ -50,11 +50,11 @@ class Rows:
         # The products run in the rows' precision, the sums of portions in float64.
         return cls(
             z.shape[1],
-            z.sum(1, dtype=torch.float64).cpu(),
-            y.sum(1, dtype=torch.float64).cpu(),
-            (z.mT @ z).double().cpu(),
-            (y.mT @ z).double().cpu(),
-            y.double().square().sum(1).cpu(),
+            z.sum(1).cpu().double(),
+            y.sum(1).cpu().double(),
+            (z.mT @ z).cpu().double(),
+            (y.mT @ z).cpu().double(),
+            y.cpu().double().square().sum(1),
         )
 
     def __add__(self, other: Rows) -> Rows:

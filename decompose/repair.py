@@ -18,7 +18,7 @@ both networks up to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 
@@ -26,25 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import (
-    Conv,
-    Expression,
     bias_of,
-    features,
-    last_factors,
-    last_weights,
-    leaves,
-    map_leaves,
-    places,
-    scale_outputs,
-    step_for,
-    with_last_weights,
+    widened,
 )
 from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
 from decompose.layers import calls_until, evaluating, find_layers, trace_shapes
-from decompose.methods.base import at_least_float32
 from decompose.modules import DecomposedLayer, to_module
 from decompose.progress import track
+from decompose.refitting import prior_of, refitted, rows_of
 from decompose.regression import (
     Fit,
     Rows,
@@ -59,10 +49,9 @@ RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """Pulls towards the truncated factor that are tried, beside infinity."""
 
 _FOLDS = 4
-_MOST_PLACES = 4096
-"""Places of one output that a regression sees, more or less: neighbours tell little anew."""
 
-_MOST_FEATURES = 8192
+Calls = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
+"""From an input of the network to a layer's inputs and outputs in each of its calls."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +112,6 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
     return repairs
 
 
-Calls = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
-"""From an input of the network to a layer's inputs and outputs in each of its calls."""
-
-
 def _repair_layer(
     name: str, layer: DecomposedLayer, calls: Calls, reference: Calls, inputs: Iterable[Tensor]
 ) -> LayerRepair:
@@ -181,63 +166,3 @@ def _best_fit(
         return "left", None, relative, relative
     fit = ways[best](everything, prior, with_bias=with_bias)
     return best, fit, before / energy, errors[best] / energy
-
-
-def rows_of(expression: Expression, seen: Tensor, given: Tensor, wanted: Tensor) -> Rows:
-    """Rows for the regression of a layer's last factors, or of its channels' scales.
-
-    Args:
-        expression: in float32 at least.
-        seen: input of the layer.
-        given: what the expression makes of it.
-        wanted: what the original made of its own input.
-    """
-    conv = last_factors(expression)[0].conv
-    num_axes = conv.geometry.num_axes
-    step = step_for(wanted.shape[wanted.ndim - num_axes :] if num_axes else (), _MOST_PLACES)
-    seen, given, wanted = map(at_least_float32, (seen, given, wanted))
-    targets = places(conv, wanted, step)
-    if can_refit(expression):
-        targets = targets.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return Rows.of(features(expression, seen, step), targets)
-    bias = bias_of(expression)
-    outputs = places(conv, given, step)
-    unbiased = outputs if bias is None else outputs - bias
-    return Rows.of(unbiased.T.unsqueeze(2), targets.T.unsqueeze(2))
-
-
-def can_refit(expression: Expression) -> bool:
-    """Whether the last factors are one linear map of patches."""
-    convs = [factor.conv for factor in last_factors(expression)]
-    groups = {conv.groups for conv in convs}
-    num_features = sum(conv.weight[0].numel() for conv in convs)
-    scatters = any(conv.geometry.transposed for conv in convs)
-    return len(groups) == 1 and not scatters and num_features <= _MOST_FEATURES
-
-
-def refitted(expression: Expression, fit: Fit) -> Expression:
-    """The expression with what a fit to ``rows_of`` says."""
-    weight = next(leaves(expression)).weight
-    weights, bias = fit.weights.to(weight), fit.bias.flatten().to(weight)
-    shift = None if bias_of(expression) is None else bias
-    if can_refit(expression):
-        return with_last_weights(expression, weights, shift)
-    return scale_outputs(expression, weights.flatten(), shift)
-
-
-def prior_of(expression: Expression) -> Tensor:
-    """What a fit to ``rows_of`` starts from, ``(groups, O / groups, F)`` in float64."""
-    if can_refit(expression):
-        return last_weights(expression).double().cpu()
-    outputs = last_factors(expression)[0].conv.out_channels
-    return torch.ones(outputs, 1, 1, dtype=torch.float64)
-
-
-def widened(expression: Expression) -> Expression:
-    """Half precision as float32, since a regression needs its digits."""
-
-    def widen(conv: Conv) -> Conv:
-        bias = None if conv.bias is None else at_least_float32(conv.bias)
-        return replace(conv, weight=at_least_float32(conv.weight), bias=bias)
-
-    return map_leaves(widen, expression)

@@ -171,7 +171,7 @@ def measure(
     statistics = gather(model, images, convs)
     costs = {name: partial(_count_macs, shapes[name]) for name in convs}
     weighed = _options(recipes, convs, costs, statistics)
-    known = {name: found for name, found in weighed.items() if name in statistics.layers}
+    known = {name: weighed[name] for name in weighed if name in statistics.layers}
     return replace(statistics, gains=probe(model, images, known, repaired=True))
 
 
@@ -193,7 +193,7 @@ def _weigh(
         images = list(images)
     statistics = gather(model, images, convs)
     weighed = _options(recipes, convs, costs, statistics)
-    known = {name: found for name, found in weighed.items() if name in statistics.layers}
+    known = {name: weighed[name] for name in weighed if name in statistics.layers}
     return weighed, probe(model, images, known, repaired=calibrate is not None)
 
 
@@ -206,8 +206,14 @@ def _options(
     found = {}
     for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
         known = statistics.layers.get(name)
-        error = None if known is None else output_error(conv, known)
-        found[name] = options(conv, recipes, costs[name], error)
+        wide = algebra.widened(conv)
+        assert isinstance(wide, Conv)
+        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
+            raise DecomposeError(f"layer {name}: the statistics are those of another network")
+        # Where no gradient came back, the kernel's own error has to do.
+        told = known is not None and bool(known.metric.any())
+        error = output_error(wide, known) if known is not None and told else None
+        found[name] = options(wide, recipes, costs[name], error)
     return found
 
 

@@ -31,12 +31,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, patches, places, step_for
+from decompose.algebra import Conv, at_least_float32, patches, places, step_for
 from decompose.errors import DecomposeError
 from decompose.files import writing
 from decompose.inputs import Images, Inputs
 from decompose.layers import evaluating, find_originals, floating_tensors, observing
-from decompose.methods.base import at_least_float32
 from decompose.modules import to_conv
 from decompose.progress import track
 
@@ -191,7 +190,7 @@ class _Sums:
         self.count = 0
         self._shift: Tensor | None = None
         self._sum = torch.zeros(groups, self._depth, dtype=torch.float64)
-        self._square = torch.zeros(shape, dtype=at_least_float32(conv.weight).dtype)
+        self._square = torch.zeros(shape).to(at_least_float32(conv.weight))
         self._metric = torch.zeros(groups, outputs, outputs, dtype=torch.float64)
 
     def add_input(self, x: Tensor, output: Tensor) -> None:
@@ -203,7 +202,7 @@ class _Sums:
             self._shift = rows.mean(1, keepdim=True)
         rows = rows - self._shift
         self.count += rows.shape[1]
-        self._sum += rows.sum(1, dtype=torch.float64).cpu()
+        self._sum += rows.sum(1).cpu().double()
         if self._diagonal:
             self._square += rows.square().sum(1)
         else:
@@ -220,12 +219,12 @@ class _Sums:
     def statistics(self, energy: float) -> LayerStatistics:
         """What the sums say; ``energy`` is that of all outputs of the network."""
         assert self._shift is not None
-        mean, square = self._sum / self.count, self._square.double() / self.count
+        mean, square = self._sum / self.count, self._square.cpu().double() / self.count
         if self._diagonal:
             covariance = (square - mean.square()).clamp_min(0)
         else:
             covariance = square - mean.unsqueeze(2) * mean.unsqueeze(1)
-        mean = mean + self._shift.squeeze(1)
+        mean = mean + self._shift.squeeze(1).cpu()
         metric = self._metric / energy if energy else self._metric
         if self.conv.geometry.transposed:
             # A pixel meets each tap at another place of the output.

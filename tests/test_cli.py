@@ -288,3 +288,56 @@ def test_the_command_is_installed() -> None:
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "error: no.pth: no such file\n"
+
+
+def test_a_budget_is_planned_and_repaired_on_pictures(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    kept, plan, small = (tmp_path / name for name in ("s.safetensors", "p.json", "a.safetensors"))
+    skipped = [word for name in ("layer1", "layer3", "layer4") for word in ("--skip", name)]
+    command = ["compress", folder / "resnet18.pth", "--arch", ARCH, *skipped]
+    command += ["--methods", "dw_pw,spatial", "--input-size", "64"]
+    calibrated = ["--macs", "0.9", "--calibrate", folder / "val", "--save-statistics", kept]
+    assert run(*command, *calibrated, "--save-plan", plan, "-o", small) == 0
+    printed = capsys.readouterr().out
+    assert "Repair; error of each layer's output" in printed
+    assert all(str(path) in printed for path in (kept, plan, small))
+    notes = decompose.Plan.load(plan).notes
+    assert notes
+    assert all(note.unit == "MACs" for note in notes.values())
+    assert run("inspect", small, "--input-size", "64") == 0
+    assert "runner-up" in capsys.readouterr().out
+    again = [
+        "--macs",
+        "0.85",
+        "--statistics",
+        kept,
+        "--no-repair",
+        "-o",
+        tmp_path / "b.safetensors",
+    ]
+    assert run(*command, *again) == 0
+    assert "Repair" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rank", "2", "--statistics", "s"], "give --macs or --params"),
+        (["--macs", "0.5", "--save-statistics", "s"], "--calibrate"),
+        (["--macs", "0.5", "--statistics", "none"], "none: cannot be read as statistics"),
+        (["--macs", "0.5", "--calibrate", "none"], "none: no such folder"),
+        (["--macs", "0.5", "--calibrate", "val/n00"], "two pictures at least"),
+    ],
+)
+def test_what_cannot_be_calibrated(
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("compress", "resnet18.pth", "--arch", ARCH, *arguments, "-o", "x.safetensors") == 2
+    assert message in capsys.readouterr().err
+    assert not Path("x.safetensors").exists()

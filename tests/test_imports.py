@@ -13,7 +13,7 @@ LEVELS = [
     {"errors"},
     {"files", "progress", "tables", "algebra", "inputs", "vgg16"},
     {"methods", "architectures", "regression"},
-    {"choices", "synthetic"},
+    {"choices", "synthetic", "refitting"},
     {"wishes", "budget", "plans"},
     {"candidates", "modules"},
     {"layers"},

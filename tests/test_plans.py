@@ -1,11 +1,13 @@
 """Plans on disk, written by us or edited by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from decompose import Choice, DecomposeError, Plan
+from decompose.plans import Note
 
 PLAN = Plan({"conv1": Choice("pw_dw", 3), "conv2": Choice("dw_pw", 4)}, {"stem": "skipped by name"})
 
@@ -14,6 +16,8 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     PLAN.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == PLAN
     assert Plan.from_json(Plan().to_json()) == Plan()
+    noted = replace(PLAN, notes={"conv1": Note(9, "MACs", 0.1, "dw_pw 2", 0.2)})
+    assert Plan.from_json(noted.to_json()) == noted
 
 
 def test_it_is_plain_json_with_a_layer_a_line() -> None:
@@ -35,6 +39,7 @@ def edited(**changes: object) -> str:
         (edited(version=9), "version 9"),
         (edited(layers=[]), "must be objects"),
         (edited(layers={"conv1": 3}), "conv1: must be"),
+        (edited(notes={"conv1": {"price": 3}}), "conv1: its note is none"),
         (edited(layers={"conv1": {"method": "pw_dw", "rank": "3"}}), "'3' is no whole number"),
         (edited(layers={"conv1": {"method": "pw_dw", "rank": True}}), "no whole number"),
         (edited(layers={"conv1": {"method": 1, "rank": 3}}), "is no name"),

@@ -170,3 +170,20 @@ def test_a_budget_can_be_planned_on_inputs_or_on_what_was_kept_of_them() -> None
     assert decompose.plan(network, EXAMPLE, macs=0.5, calibrate=statistics).layers == plan.layers
     with pytest.raises(DecomposeError, match="one method's rank needs no inputs"):
         decompose.plan(network, EXAMPLE, rank=2, calibrate=inputs)
+
+
+def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
+    network = nn.Sequential(
+        nn.Conv1d(1, 24, 9, stride=4),
+        nn.BatchNorm1d(24),
+        nn.ReLU(),
+        nn.Conv1d(24, 32, 5),
+        nn.ReLU(),
+    ).eval()
+    example = torch.zeros(1, 1, 400)
+    plan = decompose.plan(network, example, macs=0.6)
+    small = decompose.apply(plan, network)
+    held = synthetic_inputs(example, num=4, seed=1)
+    truncated = decompose.compare(network, small, held).output_error or 0.0
+    repaired = decompose.apply(plan, network, calibrate=synthetic_inputs(example, num=8))
+    assert (decompose.compare(network, repaired, held).output_error or 1.0) < truncated

@@ -36,6 +36,7 @@ from decompose.algebra.last_factors import (
     with_last_weights,
 )
 from decompose.algebra.patches import on_patches, patches, places, step_for
+from decompose.algebra.precision import at_least_float32, widened
 from decompose.algebra.rewrites import merge_branches, split_branches
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Expression",
     "Geometry",
     "Sum",
+    "at_least_float32",
     "bias_of",
     "compose",
     "features",
@@ -64,6 +66,7 @@ __all__ = [
     "split_branches",
     "step_for",
     "weight_deviation",
+    "widened",
     "with_groups",
     "with_last_weights",
 ]

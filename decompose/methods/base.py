@@ -118,8 +118,3 @@ class Method(ABC):
 def _owned(leaf: Conv) -> Conv:
     """Give a factor memory of its own: a slice would keep all ranks alive, and in a file."""
     return replace(leaf, weight=leaf.weight.clone(memory_format=torch.contiguous_format))
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32, since linear algebra has no routines for it."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -16,9 +16,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from decompose.algebra import Chain, Conv, Expression, Geometry
+from decompose.algebra import Chain, Conv, Expression, Geometry, at_least_float32
 from decompose.errors import DecomposeError
-from decompose.methods.base import Method, at_least_float32
+from decompose.methods.base import Method
 
 _ITERATIONS = 100
 _TOLERANCE = 1e-9

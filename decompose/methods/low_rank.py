@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Expression
-from decompose.methods.base import Method, at_least_float32
+from decompose.algebra import Conv, Expression, at_least_float32
+from decompose.methods.base import Method
 
 
 class LowRankMethod(Method):

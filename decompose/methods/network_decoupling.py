@@ -28,8 +28,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from decompose.algebra import Chain, Conv, Expression, Geometry, Sum
-from decompose.methods.base import Method, at_least_float32
+from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, at_least_float32
+from decompose.methods.base import Method
 
 
 class NetworkDecoupling(Method):

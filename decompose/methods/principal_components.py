@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv
-from decompose.methods.base import at_least_float32
+from decompose.algebra import Conv, at_least_float32
 from decompose.methods.network_decoupling import NetworkDecoupling
 
 

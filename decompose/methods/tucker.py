@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decompose.algebra import Chain, Conv, Expression, Geometry
-from decompose.methods.base import Method, at_least_float32
+from decompose.algebra import Chain, Conv, Expression, Geometry, at_least_float32
+from decompose.methods.base import Method
 
 _ITERATIONS = 5
 

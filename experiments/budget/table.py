@@ -1,7 +1,8 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
 python experiments/budget/table.py            writes results.md from results.json
-python experiments/budget/table.py --check    fails unless results.md says what results.json says
+python experiments/budget/table.py --check    fails unless results.md and the README say what
+                                              results.json says
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from decompose.files import write_text
 from decompose.tables import Table
 
 FOLDER = Path(__file__).parent
+README = FOLDER.parents[1] / "README.md"
 
 LABELS = {
     "pw_dw": "network decoupling, PW+DW, uniform",
@@ -76,10 +78,14 @@ def main(arguments: list[str]) -> int:
     if arguments != ["--check"]:
         write_text(results, render(record))
         return 0
-    if results.read_text(encoding="utf-8") == render(record):
-        return 0
-    print(f"{results}: does not follow from {FOLDER / 'results.json'}", file=sys.stderr)
-    return 1
+    stale = []
+    if results.read_text(encoding="utf-8") != render(record):
+        stale.append(results)
+    if summarize(record)[0].to_markdown() not in README.read_text(encoding="utf-8"):
+        stale.append(README)
+    for path in stale:
+        print(f"{path}: its table does not follow from {FOLDER / 'results.json'}", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 Reproduces the first claim of Guo et al., "Network Decoupling" (BMVC 2018): a few depthwise
 separable terms hold most of a pretrained convolution, so a network can be rewritten without data
-and without training. PW+DW, four terms, conv1_1 left as it is.
+and without training. PW+DW, four terms, conv1_1 left as it is. Beside it, at the same MACs, the mixture
+of both orders and spatial decomposition that loses the least, found without data as well and
+repaired on synthetic pictures.
 
     python experiments/vgg16_decoupled/run.py --output runs/demo        (``make demo``)
 
-Two minutes on two cores. Expect 2.12x fewer MACs, a relative error of about 0.18 in pool5 on
-twelve photographs, and DW+PW behind PW+DW at every rank. ``table.py`` renders the figures.
+Four minutes on two cores. Expect 2.12x fewer MACs, a relative error of about 0.18 in pool5 on
+twelve photographs, a tenth of that for the mixture, and DW+PW behind PW+DW at every rank. ``table.py``
+renders the figures.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ from decompose.report import Point, plot_error_against_macs, plot_spectra, show_
 METHOD, RANK = "pw_dw", 4
 ORDERS = ("pw_dw", "dw_pw")
 DENSE = ("conv1_1",)
-SWEPT_RANKS = range(2, 7)
+SWEPT_RANKS = range(2, 6)
+MIXED_METHODS = ("pw_dw", "dw_pw", "spatial")
+NUM_SYNTHETIC = 8
 DECOUPLING_RUNS = 5
 
 
@@ -58,18 +63,19 @@ def main(
     decompose.save(small, output / "vgg16-decoupled.safetensors")
 
     comparison = decompose.compare(network, small, images)
+    mixture = mix(network, images, comparison.macs.after / comparison.macs.before, output)
+    networks = {"original": network, "decoupled": small, "mixture": mixture}
     curves = sweep(network, images)
-    digits = classify_digits({"original": network, "decoupled": small})
-    latency = time_side_by_side({"original": network, "decoupled": small}, images[:1])
     record = {
         "environment": environment(),
         "decoupling_s": time_decoupling(network, images),
         "comparison": comparison.to_dict(),
+        "mixture": decompose.compare(network, mixture, images).to_dict(),
         "sweep": {
             method: [point._asdict() for point in points] for method, points in curves.items()
         },
-        "digits": digits,
-        "latency": latency.to_dict(),
+        "digits": classify_digits(networks),
+        "latency": time_side_by_side(networks, images[:1]).to_dict(),
     }
     write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     write_text(output / "results.md", render(record))
@@ -83,6 +89,17 @@ def main(
     show_table(summarize(record))
     show_table(comparison.table())
     print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+
+
+def mix(network: nn.Module, images: Tensor, share: float, output: Path) -> nn.Module:
+    """The best mixture for a share of the MACs, without data, repaired on synthetic pictures."""
+    nothing = torch.zeros_like(images[:1])
+    plan = decompose.plan(network, nothing, macs=share, methods=MIXED_METHODS)
+    plan.save(output / "mixture.json")
+    synthetic = decompose.synthetic_inputs(nothing, network, num=NUM_SYNTHETIC)
+    mixture = decompose.apply(plan, network, calibrate=synthetic)
+    decompose.save(mixture, output / "vgg16-mixture.safetensors")
+    return mixture
 
 
 def sweep(network: nn.Module, images: Tensor) -> dict[str, list[Point]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decompose.benchmark import SideBySide
-from decompose.comparison import Comparison
+from decompose.comparison import Change, Comparison
 from decompose.files import write_text
 from decompose.tables import Table
 
@@ -23,70 +23,76 @@ README = FOLDER.parents[1] / "README.md"
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The results as Markdown: a summary, then a row a layer.
+    """The results as Markdown: a summary, then a row a layer of both networks.
 
     Args:
         record: what ``run.py`` wrote to results.json.
     """
-    layers = Comparison.from_dict(record["comparison"]).table().to_markdown()
-    return f"{summarize(record).to_markdown()}\n{layers}"
+    tables = [Comparison.from_dict(record[key]).table() for key in ("comparison", "mixture")]
+    return "\n".join(table.to_markdown() for table in (summarize(record), *tables))
 
 
 def summarize(record: Mapping[str, Any]) -> Table:
     """The network before and after, in a few lines."""
-    comparison = Comparison.from_dict(record["comparison"])
+    decoupled, mixture = (Comparison.from_dict(record[key]) for key in ("comparison", "mixture"))
     latency = SideBySide.from_dict(record["latency"])
-    before, after = latency.latencies
-    digits = record["digits"]
-    original, decoupled = (digits["accuracies"][name] for name in ("original", "decoupled"))
-    speed_up = before.latency_ms / after.latency_ms
     batch = "×".join(map(str, latency.input_shape))
+    seconds = " and ".join(f"{record['decoupling_s'][name]:.2f}" for name in ("pw_dw", "dw_pw"))
     return Table(
-        "VGG16's convolutions, PW+DW with four terms, no data and no training",
-        ["", "original", "decoupled", "change"],
+        "VGG16's convolutions, no data and no training: PW+DW with four terms, and the best mixture",
+        ["", "original", "decoupled", "change", "mixture", "change"],
         [
-            count("GMACs at 224×224", comparison.macs.before, comparison.macs.after, 1e9, 2),
-            count("M parameters", comparison.params.before, comparison.params.after, 1e6, 2),
+            count("GMACs at 224×224", decoupled.macs, mixture.macs, 1e9),
+            count("M parameters", decoupled.params, mixture.params, 1e6),
             (
-                f"relative error of pool5, {comparison.num_inputs} photographs",
+                f"relative error of pool5, {decoupled.num_inputs} photographs",
                 "",
-                f"{comparison.output_error:.3f}",
+                f"{decoupled.output_error:.3f}",
+                "",
+                f"{mixture.output_error:.3f}",
                 "",
             ),
-            accuracy("digits: classifier of original features", "same", original, decoupled),
-            accuracy("digits: classifier of own features", "own", original, decoupled),
-            (
-                f"ms for {batch}, {latency.num_threads} threads",
-                f"{before.latency_ms:.0f} ± {before.spread_ms:.0f}",
-                f"{after.latency_ms:.0f} ± {after.spread_ms:.0f}",
-                f"{speed_up:.2f}× faster" if speed_up >= 1 else f"{1 / speed_up:.2f}× slower",
-            ),
-            (
-                "seconds to decouple it, PW+DW and DW+PW",
-                "",
-                " and ".join(f"{record['decoupling_s'][name]:.2f}" for name in ("pw_dw", "dw_pw")),
-                "",
-            ),
+            accuracy("digits: classifier of original features", "same", record["digits"]),
+            accuracy("digits: classifier of own features", "own", record["digits"]),
+            (f"ms for {batch}, {latency.num_threads} threads", *latencies(latency)),
+            ("seconds to decouple it, PW+DW and DW+PW", "", seconds, "", "", ""),
         ],
     )
 
 
-def count(label: str, before: int, after: int, unit: float, decimals: int) -> tuple[str, ...]:
+def count(label: str, decoupled: Change, mixture: Change, unit: float) -> tuple[str, ...]:
     """A row of counts."""
-    return (
-        label,
-        f"{before / unit:.{decimals}f}",
-        f"{after / unit:.{decimals}f}",
-        f"{before / after:.2f}× fewer",
+    cells = (
+        cell
+        for change in (decoupled, mixture)
+        for cell in (f"{change.after / unit:.2f}", f"{change.ratio:.2f}× fewer")
     )
+    return label, f"{decoupled.before / unit:.2f}", *cells
 
 
-def accuracy(
-    label: str, kind: str, original: Mapping[str, float], decoupled: Mapping[str, float]
-) -> tuple[str, ...]:
+def accuracy(label: str, kind: str, digits: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of accuracies."""
-    before, after = original[f"{kind}_classifier"], decoupled[f"{kind}_classifier"]
-    return label, f"{before:.1%}", f"{after:.1%}", f"{100 * (after - before):+.1f} points"
+    before, *others = (
+        digits["accuracies"][name][f"{kind}_classifier"]
+        for name in ("original", "decoupled", "mixture")
+    )
+    cells = (
+        cell
+        for after in others
+        for cell in (f"{after:.1%}", f"{100 * (after - before):+.1f} points")
+    )
+    return label, f"{before:.1%}", *cells
+
+
+def latencies(timed: SideBySide) -> list[str]:
+    """Times with their spread, and what they are to the original's."""
+    before, *others = timed.latencies
+    cells = [f"{before.latency_ms:.0f} ± {before.spread_ms:.0f}"]
+    for after in others:
+        speed_up = before.latency_ms / after.latency_ms
+        faster = f"{speed_up:.2f}× faster" if speed_up >= 1 else f"{1 / speed_up:.2f}× slower"
+        cells += [f"{after.latency_ms:.0f} ± {after.spread_ms:.0f}", faster]
+    return cells
 
 
 def main(arguments: list[str]) -> int:
