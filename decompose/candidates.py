@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from decompose.algebra import Conv, Expression, weight_deviation
+from decompose.algebra import Conv, Expression, Whitening, weight_deviation
 from decompose.choices import Choice
 from decompose.methods import Method
 from decompose.wishes import Recipe, combine, largest_rank
@@ -68,6 +68,7 @@ def options(
     recipes: Sequence[Recipe],
     cost: Callable[[Expression], int],
     error: Callable[[Expression], float] | None = None,
+    whitening: Whitening | None = None,
 ) -> list[Option]:
     """Ways to rewrite a layer, none both dearer and worse than another of the same methods.
 
@@ -77,13 +78,14 @@ def options(
         cost: counts an expression's MACs or parameters.
         error: measures an expression in the layer's place; by default the relative squared error
             of its kernel.
+        whitening: the coordinates in which the methods truncate, where errors are measured.
 
     Returns:
         The layer as it is, then the others.
     """
     dense = Option(None, cost(conv), 0.0)
     outers = [
-        _Outer(method, conv, cost, error)
+        _Outer(method, conv, cost, error, whitening)
         for method in dict.fromkeys(recipe[0] for recipe in recipes)
         if not method.obstacle(conv)
     ]
@@ -108,13 +110,16 @@ class _Outer:
         conv: Conv,
         cost: Callable[[Expression], int],
         error: Callable[[Expression], float] | None,
+        whitening: Whitening | None,
     ) -> None:
         self.method = method
         self._conv, self._cost, self._error = conv, cost, error
+        self._whitening = whitening
         self._shape = conv.without_weights()
         self._outline = method.prepare(self._shape)
         self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
-        self._draft = cache(lambda: method.draft(conv))
+        self._draft = cache(method.draft)
+        self._whitened = cache(self._whiten)
         self._weight_errors = cache(lambda: method.errors(conv).tolist())
         self._measured: dict[int, float] = {}
 
@@ -135,7 +140,7 @@ class _Outer:
             for choice in _combined(recipes, self._shape, rank):
                 price = self._cost(choice.go_on(self._outline(rank)))
                 if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
-                    expression = choice.go_on(self._draft()(rank))
+                    expression = self._drafted(rank, choice.go_on)
                     found.append(Option(choice, price, self._error_of(expression)))
         return found
 
@@ -143,8 +148,20 @@ class _Outer:
         if self._error is None:
             return self._weight_errors()[rank - 1]
         if rank not in self._measured:
-            self._measured[rank] = self._error(self._draft()(rank))
+            self._measured[rank] = self._error(self._drafted(rank, lambda made: made))
         return self._measured[rank]
+
+    def _drafted(self, rank: int, go_on: Callable[[Expression], Expression]) -> Expression:
+        """The expression of a rank, its factors rewritten in turn."""
+        if self._whitening is None:
+            return go_on(self._draft(self._conv)(rank))
+        channels = self._whitening.reads_channels(go_on(self._outline(rank)))
+        made = go_on(self._draft(self._whitened(channels))(rank))
+        return self._whitening.back(made, channels=channels)
+
+    def _whiten(self, channels: bool) -> Conv:
+        assert self._whitening is not None
+        return self._whitening.into(self._conv, channels=channels)
 
     def _error_of(self, expression: Expression) -> float:
         if self._error is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from decompose.algebra import Chain, Conv, Expression, Sum, map_leaves
+from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leaves
 from decompose.errors import DecomposeError
 from decompose.methods import get_method
 
@@ -34,18 +34,23 @@ class Choice:
     rank: int
     then: tuple[Choice | None, ...] = ()
 
-    def rewrite(self, conv: Conv) -> Expression:
+    def rewrite(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
         """The expression that this choice makes of a convolution.
+
+        Args:
+            conv: the layer.
+            whitening: the coordinates in which the methods are to truncate; the kernel's own by
+                default.
 
         Raises:
             DecomposeError: a method does not exist or cannot take what it is given, a rank is out
                 of bounds, or there are more choices than factors.
         """
-        return self.go_on(get_method(self.method)(conv, self.rank))
+        return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
-    def draft(self, conv: Conv) -> Expression:
+    def draft(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
         """As ``rewrite``, but by the outermost method's ``draft``: quick, and no better."""
-        return self.go_on(get_method(self.method).draft(conv)(self.rank))
+        return self._in(whitening, conv, lambda c: get_method(self.method).draft(c)(self.rank))
 
     def go_on(self, expression: Expression) -> Expression:
         """Rewrite the factors of what the method made, as ``then`` says.
@@ -60,6 +65,15 @@ class Choice:
         if any(choice is not None for choice in following):
             raise DecomposeError(f"{self.method} makes fewer factors than the choice goes on with")
         return _flat(rewritten)
+
+    def _in(
+        self, whitening: Whitening | None, conv: Conv, method: Callable[[Conv], Expression]
+    ) -> Expression:
+        if whitening is None:
+            return self.go_on(method(conv))
+        channels = whitening.reads_channels(self.rewrite(conv.without_weights()))
+        made = self.go_on(method(whitening.into(conv, channels=channels)))
+        return whitening.back(made, channels=channels)
 
     @property
     def label(self) -> str:

@@ -33,6 +33,8 @@ from decompose.architectures import (
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
+from decompose.layers import find_layers
+from decompose.modules import ORIGINALS, DecomposedLayer, give_bias
 from decompose.plans import Plan
 
 _HEADER, _VERSION = "decompose", 1
@@ -73,6 +75,7 @@ def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
     network = _network(model, header, path)
     if header is not None:
         network = rebuild(header.plan, network)
+        _admit_biases(network, state)
     return _fill(network, state, str(path))
 
 
@@ -181,6 +184,16 @@ def _network(model: nn.Module | str | None, header: Header | None, path: Path) -
         f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
         "load(path, model))"
     )
+
+
+def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make room for the biases that repair gave to layers without one."""
+    for name, layer in find_layers(network).items():
+        if not isinstance(layer, DecomposedLayer):
+            continue
+        for inner, leaf in layer.named_modules(prefix=name):
+            if isinstance(leaf, ORIGINALS) and leaf.bias is None and f"{inner}.bias" in state:
+                give_bias(leaf)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -91,6 +91,14 @@ class DecomposedLayer(nn.Module):
         """The expression that it computes now, sharing its weights."""
         return to_expression(self.body)
 
+    def assign(self, expression: Expression) -> None:
+        """Take the weights of another expression of the same shape, and the bias it has gained."""
+        made = to_module(expression)
+        for leaf, other in zip(self.body.modules(), made.modules(), strict=True):
+            if isinstance(leaf, ORIGINALS) and leaf.bias is None and other.bias is not None:
+                give_bias(leaf)
+        self.body.load_state_dict(made.state_dict())
+
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``."""
         return self.body(x)
@@ -142,6 +150,13 @@ def to_module(expression: Expression) -> nn.Module:
         return _to_leaf_module(expression)
     parts = [to_module(part) for part in expression.parts]
     return nn.Sequential(*parts) if isinstance(expression, Chain) else Branches(parts)
+
+
+def give_bias(leaf: Original) -> None:
+    """Give a convolution or fully connected module that has none a bias of zeros."""
+    outputs = leaf.out_features if isinstance(leaf, nn.Linear) else leaf.out_channels
+    bias = nn.Parameter(leaf.weight.new_zeros(outputs), leaf.weight.requires_grad)
+    leaf.register_parameter("bias", bias)
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:

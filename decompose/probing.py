@@ -17,7 +17,7 @@ from statistics import median
 
 from torch import Tensor, nn
 
-from decompose.algebra import Deviation, Expression, bias_of, widened
+from decompose.algebra import Deviation, Expression, Whitening, widened
 from decompose.candidates import Option
 from decompose.inputs import Images, Inputs
 from decompose.layers import (
@@ -30,8 +30,8 @@ from decompose.layers import (
 )
 from decompose.modules import Original, to_conv, to_module
 from decompose.progress import track
-from decompose.refitting import prior_of, refitted, rows_of
-from decompose.regression import Rows, ridge_fit
+from decompose.refitting import prior_of, refitted, samples_of
+from decompose.regression import RidgePath, Rows, squared_error
 
 _SHARE = 0.4
 """A layer's cost at which its methods are probed, as a share of what it costs dense."""
@@ -39,7 +39,10 @@ _SHARE = 0.4
 _WORTHWHILE = 3.0
 """Methods that lose so many times more than another of their cost are not probed."""
 
-_RIDGE = 0.3
+_RIDGES = (3.0, 0.3, 0.03, 0.003)
+_EVERY = 3
+"""One input of so many tells which ridge."""
+
 _HELD, _FITTED = 4, 12
 """Inputs that errors are measured on, and that repairs are fitted to, at most."""
 
@@ -56,6 +59,7 @@ def probe(
     options: Mapping[str, Sequence[Option]],
     *,
     repaired: bool,
+    whitenings: Mapping[str, Whitening] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure the gains of every layer.
 
@@ -64,6 +68,7 @@ def probe(
         images: unlabelled inputs.
         options: by layer, with their predicted errors.
         repaired: whether rewritten layers will be repaired.
+        whitenings: by layer, the coordinates in which it is rewritten.
 
     Returns:
         By layer and label of the choice; a layer that was not probed is missing. Labels that were
@@ -80,7 +85,8 @@ def probe(
         expected = [floating_tensors(model(x)) for x in held]
         for name, found in track(options.items(), "probing", total=len(options)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
-            expressions = [_rewritten(originals[name], option) for option in chosen]
+            whitening = (whitenings or {}).get(name)
+            expressions = [_rewritten(originals[name], o, whitening) for o in chosen]
             if repaired and chosen:
                 reference = partial(calls_until, model, originals[name], calls[name])
                 seen = [call for x in fitted for call in reference(x)]
@@ -119,20 +125,22 @@ def _distance(option: Option, dense: int) -> float:
     return abs(option.cost / dense - _SHARE)
 
 
-def _rewritten(original: Original, option: Option) -> Expression:
+def _rewritten(original: Original, option: Option, whitening: Whitening | None) -> Expression:
     assert option.choice is not None
-    return option.choice.draft(to_conv(original))
+    return option.choice.draft(to_conv(original), whitening)
 
 
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Tensor]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
-    module = to_module(wide)
-    rows: Rows = reduce(
-        add, (rows_of(wide, x, module(x.to(next(module.parameters()))), y) for x, y in calls)
-    )
-    fit = ridge_fit(rows, prior_of(wide), _RIDGE, with_bias=bias_of(wide) is not None)
-    return refitted(wide, fit)
+    rows = [Rows.of(*samples_of(wide, x, y)) for x, y in calls]
+    everything, prior = reduce(add, rows), prior_of(wide)
+    ridge = _RIDGES[0]
+    if len(rows) > 1:
+        held = reduce(add, rows[::_EVERY])
+        path = RidgePath(everything - held, prior)
+        ridge = min(_RIDGES, key=lambda ridge: squared_error(held, path.fit(ridge)))
+    return refitted(wide, RidgePath(everything, prior).fit(ridge))
 
 
 def _output_error(

@@ -18,11 +18,12 @@ from decompose.algebra import (
     last_weights,
     leaves,
     places,
+    run,
     scale_outputs,
     step_for,
     with_last_weights,
 )
-from decompose.regression import Fit, Rows
+from decompose.regression import Fit
 
 _MOST_PLACES = 4096
 """Places of one output that a regression sees, more or less: neighbours tell little anew."""
@@ -30,27 +31,30 @@ _MOST_PLACES = 4096
 _MOST_FEATURES = 8192
 
 
-def rows_of(expression: Expression, seen: Tensor, given: Tensor, wanted: Tensor) -> Rows:
-    """Rows for the regression of a layer's last factors, or of its channels' scales.
+def samples_of(expression: Expression, seen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and targets for the regression of a layer's last factors, or of channels' scales.
 
     Args:
         expression: in float32 at least.
         seen: input of the layer.
-        given: what the expression makes of it.
         wanted: what the original made of its own input.
+
+    Returns:
+        ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
+        is a group.
     """
     conv = last_factors(expression)[0].conv
     num_axes = conv.geometry.num_axes
     step = step_for(wanted.shape[wanted.ndim - num_axes :] if num_axes else (), _MOST_PLACES)
-    seen, given, wanted = map(at_least_float32, (seen, given, wanted))
+    seen, wanted = at_least_float32(seen), at_least_float32(wanted)
     targets = places(conv, wanted, step)
     if can_refit(expression):
         targets = targets.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return Rows.of(features(expression, seen, step), targets)
+        return features(expression, seen, step), targets
     bias = bias_of(expression)
-    outputs = places(conv, given, step)
+    outputs = places(conv, run(expression, seen), step)
     unbiased = outputs if bias is None else outputs - bias
-    return Rows.of(unbiased.T.unsqueeze(2), targets.T.unsqueeze(2))
+    return unbiased.T.unsqueeze(2), targets.T.unsqueeze(2)
 
 
 def can_refit(expression: Expression) -> bool:
@@ -63,17 +67,16 @@ def can_refit(expression: Expression) -> bool:
 
 
 def refitted(expression: Expression, fit: Fit) -> Expression:
-    """The expression with what a fit to ``rows_of`` says."""
+    """The expression with what a fit to ``samples_of`` says; it has a bias, whatever it had."""
     weight = next(leaves(expression)).weight
     weights, bias = fit.weights.to(weight), fit.bias.flatten().to(weight)
-    shift = None if bias_of(expression) is None else bias
     if can_refit(expression):
-        return with_last_weights(expression, weights, shift)
-    return scale_outputs(expression, weights.flatten(), shift)
+        return with_last_weights(expression, weights, bias)
+    return scale_outputs(expression, weights.flatten(), bias)
 
 
 def prior_of(expression: Expression) -> Tensor:
-    """What a fit to ``rows_of`` starts from, ``(groups, O / groups, F)`` in float64."""
+    """What a fit to ``samples_of`` starts from, ``(groups, O / groups, F)`` in float64."""
     if can_refit(expression):
         return last_weights(expression).double().cpu()
     outputs = last_factors(expression)[0].conv.out_channels

@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_CONSTANT = 1e-12
+"""Share of its second moment below which a variance is rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -77,46 +80,55 @@ class Fit:
     bias: Tensor
 
 
-def ridge_fit(rows: Rows, prior: Tensor, ridge: float, *, with_bias: bool) -> Fit:
-    """The weights and bias of the least squared error.
+class RidgePath:
+    """The weights and bias of the least squared error, for any ridge.
 
     Args:
         rows: what to fit.
         prior: weights W_0, ``(groups, O, F)``.
-        ridge: pull towards the prior, positive, without unit.
-        with_bias: whether there is a bias; without one it is 0.
     """
-    zz, yz = rows.zz / rows.count, rows.yz / rows.count
-    if with_bias:
+
+    def __init__(self, rows: Rows, prior: Tensor) -> None:
+        self._rows, self._prior = rows, prior
         z, y = rows.z / rows.count, rows.y / rows.count
-        zz = zz - z.unsqueeze(2) * z.unsqueeze(1)
-        yz = yz - y.unsqueeze(2) * z.unsqueeze(1)
-    pull = ridge * zz.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(zz.dtype).tiny)
-    pull = pull.view(-1, 1, 1)
-    regularised = zz + pull * torch.eye(zz.shape[1], dtype=zz.dtype)
-    # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
-    residual = yz - prior @ zz
-    factor = torch.linalg.cholesky(regularised)
-    weights = prior + torch.cholesky_solve(residual.mT, factor).mT
-    return Fit(weights, _bias(rows, weights, with_bias=with_bias))
+        self._zz = rows.zz / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
+        yz = rows.yz / rows.count - y.unsqueeze(2) * z.unsqueeze(1)
+        # Of few rows the variance may be nothing but rounding.
+        least = _CONSTANT * _mean_diagonal(rows.zz) / rows.count
+        self._scale = _mean_diagonal(self._zz).maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
+        # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
+        self._residual = yz - prior @ self._zz
+
+    def fit(self, ridge: float) -> Fit:
+        """The best for a pull towards the prior, positive, without unit."""
+        pull = ridge * self._scale
+        regularised = self._zz.clone()
+        regularised.diagonal(dim1=1, dim2=2).add_(pull.unsqueeze(1))
+        factor = torch.linalg.cholesky(regularised)
+        weights = self._prior + torch.cholesky_solve(self._residual.mT, factor).mT
+        return Fit(weights, _bias(self._rows, weights))
 
 
-def scale_fit(rows: Rows, prior: Tensor, *, with_bias: bool) -> Fit:
+def ridge_fit(rows: Rows, prior: Tensor, ridge: float) -> Fit:
+    """The weights and bias of the least squared error, as ``RidgePath`` has them for one ridge."""
+    return RidgePath(rows, prior).fit(ridge)
+
+
+def scale_fit(rows: Rows, prior: Tensor) -> Fit:
     """The prior, each of its targets scaled and shifted to the least squared error."""
-    predicted_y = (prior * rows.yz).sum(2) / rows.count
-    predicted_square = ((prior @ rows.zz) * prior).sum(2) / rows.count
-    if with_bias:
-        mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
-        predicted_y = predicted_y - mean * rows.y / rows.count
-        predicted_square = predicted_square - mean.square()
-    scale = torch.where(predicted_square > 0, predicted_y / predicted_square, 1.0)
+    mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
+    covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
+    variance = ((prior @ rows.zz) * prior).sum(2) / rows.count - mean.square()
+    # A feature that hardly varies tells of its mean only, which the bias takes.
+    varies = variance > _CONSTANT * (variance + mean.square())
+    scale = torch.where(varies, covariance / variance, 1.0)
     weights = prior * scale.unsqueeze(2)
-    return Fit(weights, _bias(rows, weights, with_bias=with_bias))
+    return Fit(weights, _bias(rows, weights))
 
 
-def shift_fit(rows: Rows, prior: Tensor, *, with_bias: bool) -> Fit:
+def shift_fit(rows: Rows, prior: Tensor) -> Fit:
     """The prior, with the bias of the least squared error."""
-    return Fit(prior, _bias(rows, prior, with_bias=with_bias))
+    return Fit(prior, _bias(rows, prior))
 
 
 def squared_error(rows: Rows, fit: Fit) -> float:
@@ -134,7 +146,9 @@ def squared_error(rows: Rows, fit: Fit) -> float:
     return max(0.0, float(error.sum()))
 
 
-def _bias(rows: Rows, weights: Tensor, *, with_bias: bool) -> Tensor:
-    if not with_bias:
-        return torch.zeros_like(rows.y)
+def _mean_diagonal(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).mean(1)
+
+
+def _bias(rows: Rows, weights: Tensor) -> Tensor:
     return (rows.y - (weights * rows.z.unsqueeze(1)).sum(2)) / rows.count

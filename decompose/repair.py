@@ -3,55 +3,45 @@
 Layer after layer, in the order in which they run, the last factors of a decomposed layer are
 regressed on the *original* layer's output, given the input that the layer has now, after all
 layers before it were truncated and repaired: the asymmetric reconstruction of Zhang et al. 2016
-(arXiv 1505.06798, section 3.3), without its non-linear part. Errors of earlier layers are so made
-good by later ones, and activations that had shrunk grow back.
+(arXiv 1505.06798, section 3.3). Errors of earlier layers are so made good by later ones, and
+activations that had shrunk grow back. Where a rectifier follows, what it cuts off is left out of
+account (section 3.2; ``rectified``).
 
-With few inputs a regression overfits. So it is pulled towards the truncated factor by a ridge
-(``regression``), and how hard, or whether only each channel's scale or only its bias is refitted,
-is decided for each layer on inputs held out of the fit. Where nothing makes those better, the
-layer is left as it was.
+With few inputs a regression overfits. So each input stands beside its mirror image, synthetic inputs
+help, and the fit is pulled towards the truncated factor by a ridge (``regression``). How hard, or
+whether only each channel's scale or only its bias is refitted, and whether the kernel is truncated
+in its own coordinates or in whitened ones (``algebra.whitening``), is decided for each layer on
+inputs held out of the fit (``cross_validation``). Where nothing makes those better, the layer is
+left as it was.
 
-Only sums are kept, so memory does not grow with the number of inputs. Each layer takes a pass of
-both networks up to it.
+Memory does not grow with the number of inputs. Each layer takes a pass of both networks up to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from operator import add
+from functools import partial
+from itertools import chain
 
-import torch
 from torch import Tensor, nn
 
-from decompose.algebra import (
-    bias_of,
-    widened,
-)
+from decompose.algebra import Conv, widened
+from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, find_layers, trace_shapes
-from decompose.modules import DecomposedLayer, to_module
+from decompose.layers import calls_until, evaluating, find_layers, find_originals, trace_shapes
+from decompose.marginals import Marginals, gather_marginals, is_whitenable
+from decompose.modules import DecomposedLayer, to_conv
 from decompose.progress import track
-from decompose.refitting import prior_of, refitted, rows_of
-from decompose.regression import (
-    Fit,
-    Rows,
-    ridge_fit,
-    scale_fit,
-    shift_fit,
-    squared_error,
-)
+from decompose.rectification import Rectifier, find_rectifiers
+from decompose.refitting import refitted
+from decompose.synthetic import synthetic_inputs
 from decompose.tables import Table
 
-RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-"""Pulls towards the truncated factor that are tried, beside infinity."""
-
-_FOLDS = 4
-
-Calls = Callable[[Tensor], list[tuple[Tensor, Tensor]]]
-"""From an input of the network to a layer's inputs and outputs in each of its calls."""
+_NUM_AIDS = 16
+_AIDS_SEED = 1
+"""Other synthetic inputs than those that networks are repaired on without data."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +50,12 @@ class LayerRepair:
 
     Attributes:
         name: its full name.
-        how: ``ridge 0.3``, ``scale``, ``bias``, or ``left`` where nothing made it better.
-        before: relative squared error of its output on inputs held out, given the repaired layers
-            before it.
-        after: the same once it is repaired, by fits that had not seen those inputs.
+        how: ``ridge 0.3``, ``scale``, ``bias``, ``not refitted``, with ``whitened`` before it where
+            the kernel was truncated in whitened coordinates, and ``rectified`` after it where the
+            refit left free what a rectifier cuts off; ``left`` where nothing made it better.
+        before: relative squared error of its output, given the repaired layers before it; where a
+            rectifier follows, of what goes on.
+        after: the same on inputs held out of the fit, once it is repaired.
     """
 
     name: str
@@ -98,71 +90,85 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
     inputs = Inputs(images, model)
-    layers, originals = find_layers(small), find_layers(model)
-    calls = {name: len(seen) for name, seen in trace_shapes(model, next(iter(inputs))).items()}
+    layers, originals = find_layers(small), find_originals(model)
+    first = next(iter(inputs))
+    calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
     todo = [name for name in calls if isinstance(layers.get(name), DecomposedLayer)]
+    if stray := [name for name in todo if name not in originals]:
+        raise DecomposeError(f"layer {stray[0]}: it is rewritten in the original as well")
+    convs = {name: to_conv(originals[name]) for name in todo}
+    marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
+    rectifiers = find_rectifiers(model, first, todo)
+    aids = _aids(first, model)
     repairs = []
     with evaluating(model, small):
         for name in track(todo, "repairing"):
             layer = layers[name]
             assert isinstance(layer, DecomposedLayer)
-            before = partial(calls_until, small, layer, calls[name])
-            reference = partial(calls_until, model, originals[name], calls[name])
-            repairs.append(_repair_layer(name, layer, before, reference, inputs))
+            drafts = _drafts(layer, convs[name], marginals.get(name), rectifiers.get(name))
+            look = partial(_look, (small, layer), (model, originals[name]), calls[name])
+            count = 0
+            for count, x in enumerate(inputs, start=1):
+                for seen, wanted in chain.from_iterable(map(look, _views(x))):
+                    for draft in drafts:
+                        draft.add(count, seen, wanted)
+            if count < 2:
+                raise DecomposeError(
+                    "repair needs two inputs at least: one to fit, one to check on"
+                )
+            for x in aids:
+                for seen, wanted in look(x):
+                    for draft in drafts:
+                        draft.add_aid(seen, wanted)
+            repairs.append(_repair(name, layer, drafts))
     return repairs
 
 
-def _repair_layer(
-    name: str, layer: DecomposedLayer, calls: Calls, reference: Calls, inputs: Iterable[Tensor]
-) -> LayerRepair:
-    expression = widened(layer.expression)
-    folds: list[Rows | None] = [None] * _FOLDS
-    count = 0
-    for count, x in enumerate(inputs, start=1):
-        for (seen, given), (_, wanted) in zip(calls(x), reference(x), strict=True):
-            rows = rows_of(expression, seen, given, wanted)
-            held = folds[count % _FOLDS]
-            folds[count % _FOLDS] = rows if held is None else held + rows
-    if count < 2:
-        raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
-    held = [fold for fold in folds if fold is not None]
-    how, fit, before, after = _best_fit(held, prior_of(expression), bias_of(expression))
-    if fit is not None:
-        layer.body.load_state_dict(to_module(refitted(expression, fit)).state_dict())
-    return LayerRepair(name, how, before, after)
+def _aids(example: Tensor, model: nn.Module) -> Sequence[Tensor]:
+    """Inputs to help where the given ones are few."""
+    if not example.is_floating_point():
+        return []
+    return synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED).split(1)
 
 
-def _best_fit(
-    folds: list[Rows], prior: Tensor, bias: Tensor | None
-) -> tuple[str, Fit | None, float, float]:
-    """The way of fitting that is best on rows held out, and its fit to all rows."""
-    with_bias = bias is not None
-    groups, outputs = prior.shape[:2]
-    old = torch.zeros(groups, outputs) if bias is None else bias.view(groups, outputs)
-    untouched = Fit(prior, old.double().cpu())
-    everything = reduce(add, folds)
-    rests = [everything - held for held in folds]
+def _views(x: Tensor) -> list[Tensor]:
+    """An input and its mirror image, on which the original is right as well."""
+    return [x, x.flip(-1)] if x.ndim > 2 else [x]
 
-    def held_out(fit: Callable[..., Fit]) -> float:
-        fits = (fit(rest, prior, with_bias=with_bias) for rest in rests)
-        return sum(squared_error(held, f) for held, f in zip(folds, fits, strict=True))
 
-    energy = float(everything.yy.sum())
-    before = squared_error(everything, untouched)
-    ways: dict[str, Callable[..., Fit]] = {"bias": shift_fit, "scale": scale_fit}
-    errors = {name: held_out(way) for name, way in ways.items() if with_bias or name != "bias"}
-    if prior.shape[2] > 1:
-        # From the strongest pull on: the error falls, and rises for good once a fit overfits.
-        tried: list[float] = []
-        for ridge in RIDGES:
-            way = partial(ridge_fit, ridge=ridge)
-            tried.append(held_out(way))
-            ways[f"ridge {ridge:g}"], errors[f"ridge {ridge:g}"] = way, tried[-1]
-            if len(tried) > 2 and tried[-1] > tried[-2] > tried[-3]:
-                break
-    best = min(errors, key=errors.__getitem__)
-    if energy == 0 or errors[best] >= before:
-        relative = before / energy if energy else 0.0
-        return "left", None, relative, relative
-    fit = ways[best](everything, prior, with_bias=with_bias)
-    return best, fit, before / energy, errors[best] / energy
+def _look(
+    small: tuple[nn.Module, nn.Module],
+    model: tuple[nn.Module, nn.Module],
+    num_calls: int,
+    x: Tensor,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a layer sees in each call, and what it should make of it."""
+    seen = calls_until(*small, num_calls, x)
+    wanted = calls_until(*model, num_calls, x)
+    for (before, _), (_, after) in zip(seen, wanted, strict=True):
+        yield before, after
+
+
+def _drafts(
+    layer: DecomposedLayer,
+    conv: Conv,
+    marginals: Marginals | None,
+    rectifier: Rectifier | None,
+) -> list[Draft]:
+    """The layer as it is, and truncated in whitened coordinates."""
+    drafts = [Draft("", widened(layer.expression), rectifier)]
+    if marginals is not None:
+        wide = widened(conv)
+        assert isinstance(wide, Conv)
+        white = layer.choice.rewrite(wide, marginals.whitening())
+        drafts.append(Draft("whitened, ", white, rectifier))
+    return drafts
+
+
+def _repair(name: str, layer: DecomposedLayer, drafts: Sequence[Draft]) -> LayerRepair:
+    verdict = judge_ways(drafts)
+    way = verdict.way
+    if way is None:
+        return LayerRepair(name, "left", verdict.before, verdict.after)
+    layer.assign(refitted(way.draft.expression, way.fit()))
+    return LayerRepair(name, way.how, verdict.before, verdict.after)

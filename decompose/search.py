@@ -11,13 +11,14 @@ from functools import partial
 from torch import Tensor, nn
 
 from decompose import algebra
-from decompose.algebra import Conv, Expression
+from decompose.algebra import Conv, Expression, Whitening
 from decompose.budget import Candidate, allocate
 from decompose.candidates import RECIPES, Option, loss, options, undominated
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
 from decompose.layers import count_macs, count_params, find_originals, obstacle, trace_shapes
+from decompose.marginals import Marginals, is_whitenable
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.modules import Original, expression_macs, to_conv
 from decompose.plans import Note, Plan
@@ -170,9 +171,11 @@ def measure(
     recipes = [parse_recipe(name) for name in methods or RECIPES]
     statistics = gather(model, images, convs)
     costs = {name: partial(_count_macs, shapes[name]) for name in convs}
-    weighed = _options(recipes, convs, costs, statistics)
+    whitenings = _whitenings(convs, statistics)
+    weighed = _options(recipes, convs, costs, statistics, whitenings)
     known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    return replace(statistics, gains=probe(model, images, known, repaired=True))
+    gains = probe(model, images, known, repaired=True, whitenings=whitenings)
+    return replace(statistics, gains=gains)
 
 
 def _weigh(
@@ -185,16 +188,30 @@ def _weigh(
 ) -> tuple[dict[str, list[Option]], Mapping[str, Mapping[str, float]]]:
     """The options of every layer, and what their errors are to be multiplied by."""
     if isinstance(calibrate, Statistics):
-        return _options(recipes, convs, costs, calibrate), calibrate.gains
+        _require_same_layers(convs, calibrate)
+        whitenings = _whitenings(convs, calibrate)
+        return _options(recipes, convs, costs, calibrate, whitenings), calibrate.gains
     images = calibrate
     if images is None:
         images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
     elif isinstance(images, Iterator):
         images = list(images)
     statistics = gather(model, images, convs)
-    weighed = _options(recipes, convs, costs, statistics)
+    repaired = calibrate is not None
+    whitenings = _whitenings(convs, statistics) if repaired else {}
+    weighed = _options(recipes, convs, costs, statistics, whitenings)
     known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    return weighed, probe(model, images, known, repaired=calibrate is not None)
+    return weighed, probe(model, images, known, repaired=repaired, whitenings=whitenings)
+
+
+def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
+    """The coordinates in which repair may truncate."""
+    found = {
+        name: Marginals.of_patches(conv, statistics.layers[name])
+        for name, conv in convs.items()
+        if name in statistics.layers and is_whitenable(conv)
+    }
+    return {name: marginals.whitening() for name, marginals in found.items()}
 
 
 def _options(
@@ -202,18 +219,17 @@ def _options(
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     statistics: Statistics,
+    whitenings: Mapping[str, Whitening],
 ) -> dict[str, list[Option]]:
     found = {}
     for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
         known = statistics.layers.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
-        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
-            raise DecomposeError(f"layer {name}: the statistics are those of another network")
         # Where no gradient came back, the kernel's own error has to do.
         told = known is not None and bool(known.metric.any())
         error = output_error(wide, known) if known is not None and told else None
-        found[name] = options(wide, recipes, costs[name], error)
+        found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
     return found
 
 
@@ -273,6 +289,13 @@ def _require_one_wish(
     for name, share in (("macs", macs), ("params", params)):
         if share is not None and not 0 < share <= 1:
             raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")
+
+
+def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:
+    for name, conv in convs.items():
+        known = statistics.layers.get(name)
+        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
+            raise DecomposeError(f"layer {name}: the statistics are those of another network")
 
 
 def _count_macs(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:

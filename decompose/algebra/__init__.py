@@ -38,6 +38,7 @@ from decompose.algebra.last_factors import (
 from decompose.algebra.patches import on_patches, patches, places, step_for
 from decompose.algebra.precision import at_least_float32, widened
 from decompose.algebra.rewrites import merge_branches, split_branches
+from decompose.algebra.whitening import Whitening
 
 __all__ = [
     "Chain",
@@ -46,6 +47,7 @@ __all__ = [
     "Expression",
     "Geometry",
     "Sum",
+    "Whitening",
     "at_least_float32",
     "bias_of",
     "compose",

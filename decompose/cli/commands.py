@@ -34,6 +34,9 @@ from decompose.search import measure, plan
 from decompose.statistics import Statistics
 from decompose.synthetic import synthetic_inputs
 
+_NUM_SYNTHETIC = 8
+"""Inputs that a network is repaired on without data; repair mirrors them and adds others."""
+
 app = typer.Typer(
     help="Rewrite pretrained convolutional networks as smaller ones, without training.",
     no_args_is_help=True,
@@ -166,7 +169,7 @@ def compress_network(
         choices = plan(network, example, skip=skip or (), calibrate=seen, **wish)
     small = apply(choices, network)
     if repair is True or (repair is None and (calibrate or budget)):
-        images = pictures or synthetic_inputs(example, network)
+        images = pictures or synthetic_inputs(example, network, num=_NUM_SYNTHETIC)
         show_table(repair_table(repair_(small, network, images)))
     comparison = compare_weights(network, small, example)
     models.save(small, output)

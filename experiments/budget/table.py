@@ -25,6 +25,7 @@ LABELS = {
     "spatial": "spatial decomposition, uniform",
     "channel": "channel decomposition, uniform",
     "tucker": "Tucker-2, uniform",
+    "tensorly-torch": "tensorly-torch's Tucker, same ranks",
     "mixture, data-free": "mixture, data-free, as truncated",
     "mixture, data-free, repaired": "mixture, data-free, repaired on synthetic pictures",
     "mixture, calibrated": "mixture, planned and repaired on photographs",
@@ -48,7 +49,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
         points = record["points"][name]
         times = [record["original_macs"] / point["macs"] for point in points]
         cells = [f"{p['error']:.3f} ({t:.2f}×)" for p, t in zip(points, times, strict=True)]
-        rows.append((label, *cells))
+        rows.append((label, *cells, *[""] * (len(fewer) - len(cells))))
     correlations = record["objective"]["spearman"].items()
     measured = len(record["objective"]["measured"])
     return [
