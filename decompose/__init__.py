@@ -15,8 +15,9 @@ from decompose.convert import apply
 from decompose.errors import DecomposeError
 from decompose.models import load, save
 from decompose.plans import Plan
-from decompose.search import measure, plan
+from decompose.search import plan
 from decompose.synthetic import synthetic_inputs
+from decompose.weighing import measure
 
 __all__ = [
     "Choice",

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CONSTANT = 1e-12
-"""Share of its second moment below which a variance is rounding."""
+_CONSTANT = 1e-6
+"""Share of its second moment below which a variance is rounding: rows may be in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,7 @@ class RidgePath:
 
     def fit(self, ridge: float) -> Fit:
         """The best for a pull towards the prior, positive, without unit."""
-        pull = ridge * self._scale
-        regularised = self._zz.clone()
-        regularised.diagonal(dim1=1, dim2=2).add_(pull.unsqueeze(1))
-        factor = torch.linalg.cholesky(regularised)
+        factor = _cholesky(self._zz, ridge * self._scale)
         weights = self._prior + torch.cholesky_solve(self._residual.mT, factor).mT
         return Fit(weights, _bias(self._rows, weights))
 
@@ -144,6 +141,17 @@ def squared_error(rows: Rows, fit: Fit) -> float:
         + rows.count * bias.square()
     )
     return max(0.0, float(error.sum()))
+
+
+def _cholesky(matrices: Tensor, pull: Tensor) -> Tensor:
+    """The root of ``matrices + pull I``; a stronger pull where rounding asks for it."""
+    while True:
+        regularised = matrices.clone()
+        regularised.diagonal(dim1=1, dim2=2).add_(pull.unsqueeze(1))
+        factor, failures = torch.linalg.cholesky_ex(regularised)
+        if not failures.any():
+            return factor
+        pull = 10 * pull
 
 
 def _mean_diagonal(matrices: Tensor) -> Tensor:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 
 from torch import Tensor, nn
 
 from decompose import algebra
-from decompose.algebra import Conv, Expression, Whitening
+from decompose.algebra import Conv
 from decompose.budget import Candidate, allocate
-from decompose.candidates import RECIPES, Option, loss, options, undominated
+from decompose.candidates import RECIPES, Option, loss, undominated
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
-from decompose.layers import count_macs, count_params, find_originals, obstacle, trace_shapes
-from decompose.marginals import Marginals, is_whitenable
+from decompose.layers import count_macs, count_params, find_originals, trace_shapes
 from decompose.methods import DEFAULT_METHOD, Method
-from decompose.modules import Original, expression_macs, to_conv
+from decompose.modules import to_conv
+from decompose.patterns import last_match, matches, require_match
 from decompose.plans import Note, Plan
-from decompose.prediction import output_error
-from decompose.probing import probe
-from decompose.progress import track
-from decompose.statistics import Statistics, gather
-from decompose.synthetic import synthetic_inputs
-from decompose.wishes import Recipe, parse_recipe, rank_rule
-
-_NUM_SYNTHETIC = 6
-
-Cost = Callable[[Expression], int]
-"""What an expression in a layer's place costs."""
+from decompose.statistics import Statistics
+from decompose.weighing import Cost, macs_of_calls, reason_to_skip, weigh
+from decompose.wishes import parse_recipe, rank_rule
 
 
 def plan(
@@ -92,19 +83,19 @@ def plan(
     convs = {name: to_conv(module) for name, module in modules.items()}
     ranks = _ranks_by_pattern(rank)
     for pattern in (*skip, *ranks):
-        _require_match(convs, pattern)
+        require_match(convs, pattern)
     shapes = trace_shapes(model, example)
     dense = {
         name: reason
         for name, module in modules.items()
-        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
+        if (reason := reason_to_skip(name, module, skip, reached=name in shapes))
     }
     open_convs = {name: conv for name, conv in convs.items() if name not in dense}
-    macs_of = {name: partial(_count_macs, shapes[name]) for name in open_convs}
+    macs_of = {name: partial(macs_of_calls, shapes[name]) for name in open_convs}
     if macs is None and params is None:
         for pattern, number in ranks.items():
             _require_within_bound(recipe[-1], convs, pattern, number)
-        rule = rank_rule(recipe, ranks, partial(_last_match, ranks), energy, ratio)
+        rule = rank_rule(recipe, ranks, partial(last_match, ranks), energy, ratio)
         return _uniform(rule, open_convs, macs_of, dense, named=ranks)
     if params is not None:
         costs: Mapping[str, Cost] = dict.fromkeys(open_convs, algebra.params)
@@ -115,7 +106,7 @@ def plan(
         budget, unit = (macs or 0) * sum(counted.values()), "MACs"
         spent = sum(counted[name] for name in counted if name not in open_convs)
     recipes = [parse_recipe(name) for name in methods or RECIPES]
-    weighed, gains = _weigh(model, example, recipes, open_convs, costs, calibrate)
+    weighed, gains = weigh(model, example, recipes, open_convs, costs, calibrate)
     return _mixture(weighed, gains, dense, budget - spent, unit)
 
 
@@ -140,97 +131,6 @@ def _uniform(
         else:
             dense[name] = f"{choice.label} of rank {choice.rank_label} costs no less"
     return Plan(layers, {name: dense[name] for name in sorted(dense)})
-
-
-def measure(
-    model: nn.Module,
-    example: Tensor,
-    images: Images,
-    *,
-    methods: Sequence[str] | None = None,
-    skip: Sequence[str] = (),
-) -> Statistics:
-    """Take from inputs all that ``plan`` needs of them, to be kept for any number of budgets.
-
-    Args:
-        model: left as it was.
-        example: one input tensor with a batch axis.
-        images: unlabelled inputs, a tensor or an iterable of batches.
-        methods: what budgets will choose from.
-        skip: layers to leave, as for ``plan``.
-
-    Raises:
-        DecomposeError: there are no inputs, or the network does not take them.
-    """
-    shapes = trace_shapes(model, example)
-    convs = {
-        name: to_conv(module)
-        for name, module in find_originals(model).items()
-        if not _reason_to_skip(name, module, skip, reached=name in shapes)
-    }
-    recipes = [parse_recipe(name) for name in methods or RECIPES]
-    statistics = gather(model, images, convs)
-    costs = {name: partial(_count_macs, shapes[name]) for name in convs}
-    whitenings = _whitenings(convs, statistics)
-    weighed = _options(recipes, convs, costs, statistics, whitenings)
-    known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    gains = probe(model, images, known, repaired=True, whitenings=whitenings)
-    return replace(statistics, gains=gains)
-
-
-def _weigh(
-    model: nn.Module,
-    example: Tensor,
-    recipes: Sequence[Recipe],
-    convs: Mapping[str, Conv],
-    costs: Mapping[str, Cost],
-    calibrate: Images | Statistics | None,
-) -> tuple[dict[str, list[Option]], Mapping[str, Mapping[str, float]]]:
-    """The options of every layer, and what their errors are to be multiplied by."""
-    if isinstance(calibrate, Statistics):
-        _require_same_layers(convs, calibrate)
-        whitenings = _whitenings(convs, calibrate)
-        return _options(recipes, convs, costs, calibrate, whitenings), calibrate.gains
-    images = calibrate
-    if images is None:
-        images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
-    elif isinstance(images, Iterator):
-        images = list(images)
-    statistics = gather(model, images, convs)
-    repaired = calibrate is not None
-    whitenings = _whitenings(convs, statistics) if repaired else {}
-    weighed = _options(recipes, convs, costs, statistics, whitenings)
-    known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    return weighed, probe(model, images, known, repaired=repaired, whitenings=whitenings)
-
-
-def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
-    """The coordinates in which repair may truncate."""
-    found = {
-        name: Marginals.of_patches(conv, statistics.layers[name])
-        for name, conv in convs.items()
-        if name in statistics.layers and is_whitenable(conv)
-    }
-    return {name: marginals.whitening() for name, marginals in found.items()}
-
-
-def _options(
-    recipes: Sequence[Recipe],
-    convs: Mapping[str, Conv],
-    costs: Mapping[str, Cost],
-    statistics: Statistics,
-    whitenings: Mapping[str, Whitening],
-) -> dict[str, list[Option]]:
-    found = {}
-    for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
-        known = statistics.layers.get(name)
-        wide = algebra.widened(conv)
-        assert isinstance(wide, Conv)
-        # Where no gradient came back, the kernel's own error has to do.
-        told = known is not None and bool(known.metric.any())
-        error = output_error(wide, known) if known is not None and told else None
-        found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
-    return found
 
 
 def _mixture(
@@ -291,27 +191,6 @@ def _require_one_wish(
             raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")
 
 
-def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:
-    for name, conv in convs.items():
-        known = statistics.layers.get(name)
-        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
-            raise DecomposeError(f"layer {name}: the statistics are those of another network")
-
-
-def _count_macs(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
-    return sum(expression_macs(expression, shape) for shape in shapes)
-
-
-def _reason_to_skip(
-    name: str, module: Original, skip: Sequence[str], *, reached: bool
-) -> str | None:
-    if any(_matches(name, pattern) for pattern in skip):
-        return "skipped by name"
-    if not reached:
-        return "not reached by the example"
-    return obstacle(module)
-
-
 def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
     if rank is None:
         return {}
@@ -322,18 +201,13 @@ def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
         raise DecomposeError(f"rank {rank!r} is no whole number") from None
 
 
-def _last_match(ranks: Mapping[str, int], name: str) -> int | None:
-    fitting = [rank for pattern, rank in ranks.items() if _matches(name, pattern)]
-    return fitting[-1] if fitting else None
-
-
 def _require_within_bound(
     method: Method, convs: Mapping[str, Conv], pattern: str, rank: int
 ) -> None:
     bounds = [
         method.max_rank(conv)
         for name, conv in convs.items()
-        if _matches(name, pattern) and method.obstacle(conv) is None
+        if matches(name, pattern) and method.obstacle(conv) is None
     ]
     bound = max(bounds, default=rank)
     if not 1 <= rank <= bound:
@@ -341,12 +215,3 @@ def _require_within_bound(
         raise DecomposeError(
             f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bound}"
         )
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
-
-
-def _require_match(names: Iterable[str], pattern: str) -> None:
-    if not any(_matches(name, pattern) for name in names):
-        raise DecomposeError(f"{pattern}: no layer has that name; there are: {', '.join(names)}")

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
     {"errors"},
-    {"files", "progress", "tables", "algebra", "inputs", "vgg16"},
+    {"files", "progress", "tables", "patterns", "algebra", "inputs", "vgg16"},
     {"methods", "architectures", "regression"},
     {"choices", "synthetic", "refitting"},
     {"wishes", "budget", "plans"},
@@ -21,6 +21,7 @@ LEVELS = [
     {"marginals", "rectified", "prediction"},
     {"cross_validation"},
     {"repair", "probing"},
+    {"weighing"},
     {"search", "convert", "comparison", "inspection"},
     {"models", "data", "benchmark"},
     {"evaluation"},

@@ -66,3 +66,13 @@ def test_features_that_are_always_zero_keep_their_prior() -> None:
     silent = Rows.of(torch.zeros_like(Z), Y)
     torch.testing.assert_close(ridge_fit(silent, PRIOR, 0.1).weights, PRIOR)
     torch.testing.assert_close(scale_fit(silent, PRIOR).weights, PRIOR)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_row_or_two_are_enough_to_go_on(count: int) -> None:
+    rows = Rows.of(Z[:, :1].float().repeat(1, count, 1) * 100, Y[:, :1].float().repeat(1, count, 1))
+    noisy = Rows(rows.count, rows.z, rows.y, rows.zz * (1 - 1e-7), rows.yz, rows.yy)
+    for ridge in (3.0, 0.003):
+        fit = ridge_fit(noisy, PRIOR, ridge)
+        assert torch.isfinite(fit.weights).all()
+        assert squared_error(noisy, fit) < 1e-2 * float(rows.yy.sum())

@@ -14,7 +14,7 @@ from tests.strategies import Mixed
 from tests.test_statistics import Twice
 
 EXAMPLE = torch.zeros(1, 3, 24, 24)
-FIT, HELD = (synthetic_inputs(EXAMPLE, num=12, seed=seed) for seed in (0, 1))
+FIT, HELD = (synthetic_inputs(EXAMPLE, num=12, seed=seed) for seed in (0, 7))
 
 
 def error(network: nn.Module, small: nn.Module) -> float:

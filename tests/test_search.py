@@ -155,23 +155,6 @@ def test_a_budget_chooses_from_the_methods_given() -> None:
     assert plan.dense["stem"] == "skipped by name"
 
 
-def test_a_budget_can_be_planned_on_inputs_or_on_what_was_kept_of_them() -> None:
-    network = Mixed().eval()
-    inputs = synthetic_inputs(EXAMPLE, num=6)
-    plan = decompose.plan(network, EXAMPLE, macs=0.5, calibrate=inputs)
-    assert set(plan.notes) == set(plan.layers)
-    assert all(note.unit == "MACs" and note.cost > 0 for note in plan.notes.values())
-    statistics = decompose.measure(network, EXAMPLE, inputs)
-    for share in (0.5, 0.7):
-        again = decompose.plan(network, EXAMPLE, macs=share, calibrate=statistics)
-        small = decompose.apply(again, network)
-        costs = compare_weights(network, small, EXAMPLE).macs
-        assert costs.after <= share * costs.before
-    assert decompose.plan(network, EXAMPLE, macs=0.5, calibrate=statistics).layers == plan.layers
-    with pytest.raises(DecomposeError, match="one method's rank needs no inputs"):
-        decompose.plan(network, EXAMPLE, rank=2, calibrate=inputs)
-
-
 def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
     network = nn.Sequential(
         nn.Conv1d(1, 24, 9, stride=4),
@@ -183,7 +166,7 @@ def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
     example = torch.zeros(1, 1, 400)
     plan = decompose.plan(network, example, macs=0.6)
     small = decompose.apply(plan, network)
-    held = synthetic_inputs(example, num=4, seed=1)
+    held = synthetic_inputs(example, num=4, seed=7)
     truncated = decompose.compare(network, small, held).output_error or 0.0
     repaired = decompose.apply(plan, network, calibrate=synthetic_inputs(example, num=8))
     assert (decompose.compare(network, repaired, held).output_error or 1.0) < truncated

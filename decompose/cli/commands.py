@@ -30,9 +30,10 @@ from decompose.methods import DEFAULT_METHOD, METHODS, get_method
 from decompose.plans import Plan
 from decompose.repair import repair_, repair_table
 from decompose.report import plot_spectra, show_table
-from decompose.search import measure, plan
+from decompose.search import plan
 from decompose.statistics import Statistics
 from decompose.synthetic import synthetic_inputs
+from decompose.weighing import measure
 
 _NUM_SYNTHETIC = 8
 """Inputs that a network is repaired on without data; repair mirrors them and adds others."""

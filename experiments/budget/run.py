@@ -8,8 +8,8 @@ scikit-learn ship; no labels, no training.
     python experiments/budget/run.py --calibrate PICTURES --output runs/budget
 
 ``PICTURES`` is a folder of photographs to plan and repair on, others than those twelve; the README
-beside this file tells where the committed figures' sixteen come from. A quarter of an hour on two
-cores. Expect the calibrated mixture at 2.14 times fewer MACs to lose a tenth of what uniform spatial
+beside this file tells where the committed figures' sixteen come from. Forty minutes on two cores.
+Expect the calibrated mixture at 2.14 times fewer MACs to lose a tenth of what uniform spatial
 decomposition loses. ``table.py`` renders the figures.
 """
 

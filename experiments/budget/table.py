@@ -46,7 +46,9 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
     fewer = [f"about {times:g}× fewer MACs" for times in record["fewer"]]
     rows = []
     for name, label in LABELS.items():
-        points = record["points"][name]
+        points = record["points"].get(name, [])
+        if not points:
+            continue
         times = [record["original_macs"] / point["macs"] for point in points]
         cells = [f"{p['error']:.3f} ({t:.2f}×)" for p, t in zip(points, times, strict=True)]
         rows.append((label, *cells, *[""] * (len(fewer) - len(cells))))

@@ -1,0 +1,171 @@
+"""What the candidates of every layer cost, and what they would do to the network's output.
+
+Predicted from statistics of the layers (``prediction``), then scaled by what rewriting one layer at a
+time does to the network (``probing``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from decompose import algebra
+from decompose.algebra import Conv, Expression, Whitening
+from decompose.candidates import RECIPES, Option, options
+from decompose.errors import DecomposeError
+from decompose.inputs import Images
+from decompose.layers import find_originals, obstacle, trace_shapes
+from decompose.marginals import Marginals, is_whitenable
+from decompose.modules import Original, expression_macs, to_conv
+from decompose.patterns import matches
+from decompose.prediction import output_error
+from decompose.probing import probe
+from decompose.progress import track
+from decompose.statistics import Statistics, gather
+from decompose.synthetic import synthetic_inputs
+from decompose.wishes import Recipe, parse_recipe
+
+_NUM_SYNTHETIC = 6
+
+Cost = Callable[[Expression], int]
+"""What an expression in a layer's place costs."""
+
+
+def measure(
+    model: nn.Module,
+    example: Tensor,
+    images: Images,
+    *,
+    methods: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+) -> Statistics:
+    """Take from inputs all that ``plan`` needs of them, to be kept for any number of budgets.
+
+    Args:
+        model: left as it was.
+        example: one input tensor with a batch axis.
+        images: unlabelled inputs, a tensor or an iterable of batches.
+        methods: what budgets will choose from.
+        skip: layers to leave, as for ``plan``.
+
+    Raises:
+        DecomposeError: there are no inputs, or the network does not take them.
+    """
+    shapes = trace_shapes(model, example)
+    convs = {
+        name: to_conv(module)
+        for name, module in find_originals(model).items()
+        if not reason_to_skip(name, module, skip, reached=name in shapes)
+    }
+    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    costs = {name: partial(macs_of_calls, shapes[name]) for name in convs}
+    return _weigh_on(model, images, recipes, convs, costs, repaired=True)[1]
+
+
+def weigh(
+    model: nn.Module,
+    example: Tensor,
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    calibrate: Images | Statistics | None,
+) -> tuple[dict[str, list[Option]], Mapping[str, Mapping[str, float]]]:
+    """The options of every layer, and the gains that their errors are to be multiplied by.
+
+    Args:
+        model: left as it was.
+        example: one input tensor with a batch axis.
+        recipes: methods and combinations to choose from.
+        convs: the layers, by name.
+        costs: what an expression in each layer's place costs.
+        calibrate: inputs, or what ``measure`` took from them; synthetic ones by default, and no
+            repair is then supposed.
+
+    Raises:
+        DecomposeError: the statistics are those of another network, or there are no inputs.
+    """
+    if isinstance(calibrate, Statistics):
+        _require_same_layers(convs, calibrate)
+        whitenings = _whitenings(convs, calibrate)
+        return _options(recipes, convs, costs, calibrate, whitenings), calibrate.gains
+    images = calibrate
+    if images is None:
+        images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
+    elif isinstance(images, Iterator):
+        images = list(images)
+    repaired = calibrate is not None
+    weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
+    return weighed, known.gains
+
+
+def _weigh_on(
+    model: nn.Module,
+    images: Images,
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    *,
+    repaired: bool,
+) -> tuple[dict[str, list[Option]], Statistics]:
+    """The options of every layer, and the statistics with their gains."""
+    statistics = gather(model, images, convs)
+    whitenings = _whitenings(convs, statistics) if repaired else {}
+    weighed = _options(recipes, convs, costs, statistics, whitenings)
+    known = {name: weighed[name] for name in weighed if name in statistics.layers}
+    gains = probe(model, images, known, repaired=repaired, whitenings=whitenings)
+    return weighed, replace(statistics, gains=gains)
+
+
+def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
+    """The coordinates in which repair may truncate."""
+    found = {
+        name: Marginals.of_patches(conv, statistics.layers[name])
+        for name, conv in convs.items()
+        if name in statistics.layers and is_whitenable(conv)
+    }
+    return {name: marginals.whitening() for name, marginals in found.items()}
+
+
+def _options(
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    statistics: Statistics,
+    whitenings: Mapping[str, Whitening],
+) -> dict[str, list[Option]]:
+    found = {}
+    for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
+        known = statistics.layers.get(name)
+        wide = algebra.widened(conv)
+        assert isinstance(wide, Conv)
+        # Where no gradient came back, the kernel's own error has to do.
+        told = known is not None and bool(known.metric.any())
+        error = output_error(wide, known) if known is not None and told else None
+        found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
+    return found
+
+
+def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:
+    for name, conv in convs.items():
+        known = statistics.layers.get(name)
+        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
+            raise DecomposeError(f"layer {name}: the statistics are those of another network")
+
+
+def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
+    """MACs of an expression in a layer's place, in all calls of the layer."""
+    return sum(expression_macs(expression, shape) for shape in shapes)
+
+
+def reason_to_skip(
+    name: str, module: Original, skip: Sequence[str], *, reached: bool
+) -> str | None:
+    """Why a layer stays as it is whatever the wish, or ``None``."""
+    if any(matches(name, pattern) for pattern in skip):
+        return "skipped by name"
+    if not reached:
+        return "not reached by the example"
+    return obstacle(module)
