@@ -94,8 +94,6 @@ def weigh(
     images = calibrate
     if images is None:
         images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
-    elif isinstance(images, Iterator):
-        images = list(images)
     repaired = calibrate is not None
     weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
     return weighed, known.gains
@@ -111,6 +109,8 @@ def _weigh_on(
     repaired: bool,
 ) -> tuple[dict[str, list[Option]], Statistics]:
     """The options of every layer, and the statistics with their gains."""
+    # Gone through twice.
+    images = list(images) if isinstance(images, Iterator) else images
     statistics = gather(model, images, convs)
     whitenings = _whitenings(convs, statistics) if repaired else {}
     weighed = _options(recipes, convs, costs, statistics, whitenings)

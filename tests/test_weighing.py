@@ -19,7 +19,7 @@ def test_a_budget_can_be_planned_on_inputs_or_on_what_was_kept_of_them() -> None
     plan = decompose.plan(network, EXAMPLE, macs=0.5, calibrate=inputs)
     assert set(plan.notes) == set(plan.layers)
     assert all(note.unit == "MACs" and note.cost > 0 for note in plan.notes.values())
-    statistics = decompose.measure(network, EXAMPLE, inputs)
+    statistics = decompose.measure(network, EXAMPLE, iter(inputs.split(2)))
     for share in (0.5, 0.7):
         again = decompose.plan(network, EXAMPLE, macs=share, calibrate=statistics)
         small = decompose.apply(again, network)
