@@ -15,6 +15,7 @@ check: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/python experiments/vgg16_decoupled/table.py --check
 	$(BIN)/python experiments/budget/table.py --check
+	$(BIN)/python experiments/speed/table.py --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

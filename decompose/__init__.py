@@ -7,12 +7,14 @@
     print(decompose.compare(model, small, images))
     decompose.save(small, "small.safetensors")
     small = decompose.load("small.safetensors")
+    decompose.to_onnx(small, images, "small.onnx")
 """
 
 from decompose.choices import Choice
 from decompose.comparison import compare
 from decompose.convert import apply
 from decompose.errors import DecomposeError
+from decompose.export import to_onnx
 from decompose.models import load, save
 from decompose.plans import Plan
 from decompose.search import plan
@@ -30,4 +32,5 @@ __all__ = [
     "plan",
     "save",
     "synthetic_inputs",
+    "to_onnx",
 ]

@@ -87,6 +87,12 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Outputs of a network, one image at a time, since large temporaries cost more than calls."""
+    with evaluating(model):
+        return torch.cat([model(image) for image in images.split(1)])
+
+
 @contextmanager
 def observing(
     layers: Mapping[str, nn.Module], observe: Callable[[str, Tensor, Tensor], None]

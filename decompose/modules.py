@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import reduce
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, leaves, macs
@@ -16,6 +17,7 @@ from decompose.algebra.execution import swap_transposed_layout
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.plans import Note
+from decompose.strips import Reach, run_in_pieces
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -85,6 +87,8 @@ class DecomposedLayer(nn.Module):
         self.choice = choice
         self.note = note
         self.body = to_module(expression)
+        self._reach = Reach.of(expression)
+        self._num_axes = to_conv(original).geometry.num_axes
 
     @property
     def expression(self) -> Expression:
@@ -100,8 +104,15 @@ class DecomposedLayer(nn.Module):
         self.body.load_state_dict(made.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``."""
-        return self.body(x)
+        """``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``.
+
+        On a CPU, and without gradients, large inputs are run in pieces (``strips``), which computes
+        a few rows twice.
+        """
+        in_whole = (
+            torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+        )
+        return self.body(x) if in_whole else run_in_pieces(self.body, x, self._reach)
 
     def extra_repr(self) -> str:
         """Show the method and rank where the module is printed."""

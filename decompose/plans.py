@@ -10,8 +10,8 @@ A plan holds choices, never weights: a few kilobytes of JSON that a person can r
       "notes": {"conv1_2": {"cost": 937754624, "unit": "MACs", "error": 0.002, ...}}
     }
 
-``dense`` says why a convolution is left as it is, and ``notes`` what a budget's search knew of a
-choice; both are for the reader, without effect.
+``dense`` says why a convolution is left as it is, ``notes`` what a budget's search knew of a choice, and
+``pace`` how fast it found the network; all are for the reader, without effect.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.files import write_text
+
+Told = TypeVar("Told")
 
 _FORMAT, _VERSION = "decompose-plan", 1
 
@@ -35,7 +37,7 @@ class Note:
 
     Attributes:
         cost: of the rewritten layer, in ``unit``.
-        unit: ``MACs`` or ``parameters``.
+        unit: ``MACs``, ``parameters`` or ``µs``.
         error: predicted relative squared error of the network's output, from this layer alone.
         runner_up: the best of the other methods that cost no more; empty if none was better than
             leaving the layer.
@@ -50,6 +52,25 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How fast the planned network was predicted to be, and was, before its repair.
+
+    Attributes:
+        place: engine, version, threads and machine.
+        batch_size: inputs at a time.
+        original_ms: milliseconds of the original network for one batch.
+        predicted_ms: of the planned one, by what its layers take alone.
+        measured_ms: of the planned one, in turns with the original.
+    """
+
+    place: str
+    batch_size: int
+    original_ms: float
+    predicted_ms: float
+    measured_ms: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """The choices for a network.
 
@@ -57,11 +78,13 @@ class Plan:
         layers: the layers to rewrite, by their full module names.
         dense: the convolutions left as they are, with the reason.
         notes: what a budget's search knew of the layers' choices.
+        pace: what the search for a budget of time measured.
     """
 
     layers: Mapping[str, Choice] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Note] = field(default_factory=dict)
+    pace: Pace | None = None
 
     def to_json(self) -> str:
         """The plan as JSON text, one layer a line."""
@@ -69,6 +92,8 @@ class Plan:
         dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
         notes = {name: json.dumps(asdict(note)) for name, note in self.notes.items()}
         last = f',\n  "notes": {_json_lines(notes)}' if notes else ""
+        if self.pace is not None:
+            last += f',\n  "pace": {json.dumps(asdict(self.pace))}'
         return (
             f'{{\n  "format": "{_FORMAT}",\n  "version": {_VERSION},\n'
             f'  "layers": {_json_lines(layers)},\n  "dense": {_json_lines(dense)}{last}\n}}\n'
@@ -100,7 +125,9 @@ class Plan:
             raise DecomposeError(f'{source}: "layers", "dense" and "notes" must be objects')
         choices = {name: _read_choice(value, f"{source}: {name}") for name, value in layers.items()}
         reasons = {name: str(reason) for name, reason in dense.items()}
-        return cls(choices, reasons, {n: _read_note(v, f"{source}: {n}") for n, v in notes.items()})
+        known = {n: _read_told(Note, note, f"{source}: {n}") for n, note in notes.items()}
+        pace = record.get("pace")
+        return cls(choices, reasons, known, pace and _read_told(Pace, pace, f"{source}: pace"))
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file."""
@@ -128,9 +155,9 @@ def _json_lines(values: Mapping[str, str]) -> str:
     return f"{{\n{lines}\n  }}"
 
 
-def _read_note(value: Any, source: str) -> Note:
+def _read_told(kind: type[Told], value: Any, source: str) -> Told:
     try:
-        return Note(**value)
+        return kind(**value)
     except TypeError:
         raise DecomposeError(f"{source}: its note is none that a search wrote") from None
 

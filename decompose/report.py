@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from decompose.benchmark import Ratio, SideBySide
 from decompose.errors import DecomposeError
 from decompose.files import write_text, writing
 from decompose.inspection import Inspection
@@ -132,6 +134,42 @@ def plot_error_against_macs(
     ax.set_ylabel("relative squared error")
     ax.set_title(title, fontsize=10)
     ax.grid(which="both", alpha=0.3)
+    ax.legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
+    """Draw speed-up against the ratio of MACs, a line an engine and batch size.
+
+    The diagonal is where fewer MACs are as much less time.
+
+    Args:
+        timed: networks that took turns; the first is what the others are compared with.
+        path: the picture; its ending tells the format.
+
+    Raises:
+        DecomposeError: matplotlib is not installed, or the file cannot be written.
+    """
+    lines: dict[str, list[Ratio]] = defaultdict(list)
+    for ratio in timed.ratios():
+        if ratio.latency.name != timed.latencies[0].name:
+            label = f"{ratio.latency.engine}, batch {ratio.latency.batch_size}"
+            lines[label].append(ratio)
+    figure = _figure(6.0, 4.6)
+    ax = figure.subplots()
+    for index, (label, ratios) in enumerate(lines.items()):
+        ratios.sort(key=lambda ratio: ratio.macs)
+        macs, speeds = [r.macs for r in ratios], [r.speed_up for r in ratios]
+        ax.plot(macs, speeds, marker=_MARKERS[index % len(_MARKERS)], label=label)
+    most = max((ratio.macs for ratios in lines.values() for ratio in ratios), default=2.0)
+    ax.axline((0, 0), slope=1, color="grey", linestyle=":", label="as the MACs promise")
+    ax.axhline(1, color="grey", linewidth=0.8)
+    ax.set_xlim(1, 1.08 * most)
+    ax.set_ylim(0, 1.08 * most)
+    ax.set_xlabel("times fewer MACs")
+    ax.set_ylabel("times faster than the original")
+    ax.set_title(f"{timed.machine}, {timed.num_threads} threads", fontsize=10)
+    ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     _save(figure, path)
 

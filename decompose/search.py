@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from decompose import algebra
 from decompose.algebra import Conv
-from decompose.budget import Candidate, allocate
-from decompose.candidates import RECIPES, Option, loss, undominated
+from decompose.candidates import RECIPES
 from decompose.choices import Choice
+from decompose.engines import get_engine
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
-from decompose.layers import count_macs, count_params, find_originals, trace_shapes
+from decompose.latencies import Place
+from decompose.layers import Shapes, count_macs, count_params, find_originals, trace_shapes
 from decompose.methods import DEFAULT_METHOD, Method
-from decompose.modules import to_conv
+from decompose.mixtures import mixture
+from decompose.modules import Original, to_conv
+from decompose.pacing import paced
 from decompose.patterns import last_match, matches, require_match
-from decompose.plans import Note, Plan
+from decompose.plans import Plan
 from decompose.statistics import Statistics
 from decompose.weighing import Cost, macs_of_calls, reason_to_skip, weigh
 from decompose.wishes import parse_recipe, rank_rule
@@ -36,6 +39,9 @@ def plan(
     ratio: float | None = None,
     macs: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     calibrate: Images | Statistics | None = None,
@@ -43,14 +49,15 @@ def plan(
     """Choose how to rewrite the layers of a network.
 
     Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
-    do, from the weights alone; or a budget (``macs`` or ``params``) under which each layer gets the
+    do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each layer gets the
     method and rank that together change the network's output the least, from its weights and
     from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones. A layer that
     would not get cheaper stays as it is, unless ``rank`` names it in full.
 
     Args:
         model: any module; left as it was.
-        example: one input tensor with a batch axis; its sizes tell what a layer costs.
+        example: one input tensor with a batch axis; its sizes tell what a layer costs, its batch size
+            what a latency is of.
         method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
             the other, outermost first (``spatial+pw_dw``).
         rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
@@ -60,6 +67,10 @@ def plan(
         ratio: how many times fewer weights each layer gets, by its outermost method.
         macs: MACs to keep of the whole network's, in (0, 1].
         params: parameters to keep of the whole network's, in (0, 1].
+        latency: time to take of what the whole network takes, in (0, 1].
+        engine: where it is to take that: a name of ``decompose.engines.ENGINES``; eager torch by
+            default.
+        threads: that the engine has on the CPU; torch's own number by default.
         methods: what the budget may choose from; ``decompose.candidates.RECIPES`` by default.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
         calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
@@ -75,39 +86,54 @@ def plan(
             weights are not finite, or a method does not exist.
     """
     skip = (skip,) if isinstance(skip, str) else skip
-    _require_one_wish(method, rank, energy, ratio, macs, params, methods, calibrate)
+    budgets = {"macs": macs, "params": params, "latency": latency}
+    _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
+    if latency is None and (engine is not None or threads is not None):
+        raise DecomposeError("an engine and its threads are what a latency is of; give latency")
+    place = Place(get_engine(engine or "eager"), threads or torch.get_num_threads(), example.device)
     recipe = parse_recipe(method or DEFAULT_METHOD)
+    ranks = _ranks_by_pattern(rank)
     modules = find_originals(model)
     if not modules:
         raise DecomposeError("the network has no layer to decompose")
-    convs = {name: to_conv(module) for name, module in modules.items()}
-    ranks = _ranks_by_pattern(rank)
     for pattern in (*skip, *ranks):
-        require_match(convs, pattern)
+        require_match(modules, pattern)
     shapes = trace_shapes(model, example)
     dense = {
         name: reason
         for name, module in modules.items()
         if (reason := reason_to_skip(name, module, skip, reached=name in shapes))
     }
-    open_convs = {name: conv for name, conv in convs.items() if name not in dense}
-    macs_of = {name: partial(macs_of_calls, shapes[name]) for name in open_convs}
-    if macs is None and params is None:
+    convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
+    macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
+    if macs is None and params is None and latency is None:
         for pattern, number in ranks.items():
-            _require_within_bound(recipe[-1], convs, pattern, number)
+            _require_within_bound(recipe[-1], modules, pattern, number)
         rule = rank_rule(recipe, ranks, partial(last_match, ranks), energy, ratio)
-        return _uniform(rule, open_convs, macs_of, dense, named=ranks)
-    if params is not None:
-        costs: Mapping[str, Cost] = dict.fromkeys(open_convs, algebra.params)
-        budget, unit = params * count_params(model), "parameters"
-        spent = count_params(model) - sum(map(algebra.params, open_convs.values()))
-    else:
-        costs, counted = macs_of, count_macs(model, shapes)
-        budget, unit = (macs or 0) * sum(counted.values()), "MACs"
-        spent = sum(counted[name] for name in counted if name not in open_convs)
+        return _uniform(rule, convs, macs_of, dense, named=ranks)
     recipes = [parse_recipe(name) for name in methods or RECIPES]
-    weighed, gains = weigh(model, example, recipes, open_convs, costs, calibrate)
-    return _mixture(weighed, gains, dense, budget - spent, unit)
+    if params is not None:
+        params_of = dict.fromkeys(convs, algebra.params)
+        weighed = weigh(model, example, recipes, convs, params_of, calibrate)
+        return mixture(weighed, dense, _allowed_params(model, convs, params), "parameters")
+    weighed = weigh(model, example, recipes, convs, macs_of, calibrate)
+    if macs is not None:
+        return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
+    assert latency is not None
+    return paced(model, example, convs, shapes, weighed, dense, latency, place)
+
+
+def _allowed_macs(
+    model: nn.Module, convs: Mapping[str, Conv], shapes: Shapes, share: float
+) -> float:
+    counted = count_macs(model, shapes)
+    rest = sum(counted[name] for name in counted if name not in convs)
+    return share * sum(counted.values()) - rest
+
+
+def _allowed_params(model: nn.Module, convs: Mapping[str, Conv], share: float) -> float:
+    total = count_params(model)
+    return share * total - (total - sum(map(algebra.params, convs.values())))
 
 
 def _uniform(
@@ -133,62 +159,29 @@ def _uniform(
     return Plan(layers, {name: dense[name] for name in sorted(dense)})
 
 
-def _mixture(
-    weighed: Mapping[str, Sequence[Option]],
-    gains: Mapping[str, Mapping[str, float]],
-    dense: Mapping[str, str],
-    budget: float,
-    unit: str,
-) -> Plan:
-    """What loses the least within a budget."""
-    scaled = {
-        name: [replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) for o in found]
-        for name, found in weighed.items()
-    }
-    groups = {
-        name: [Candidate(o.choice, o.cost, loss(o.error)) for o in undominated(found)]
-        for name, found in scaled.items()
-    }
-    picked = allocate(groups, budget, unit)
-    layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
-    kept = {name: "worth its cost" for name in picked if name not in layers}
-    notes = {name: _note(picked[name], scaled[name], unit) for name in layers}
-    return Plan(layers, {**dense, **kept}, notes)
-
-
-def _note(picked: Candidate, found: Sequence[Option], unit: str) -> Note:
-    """What a layer's choice costs and loses, and the best of other methods for no more."""
-    chosen = next(o for o in found if o.choice == picked.choice)
-    others = [o for o in found if o.label != chosen.label and o.cost <= chosen.cost]
-    best = min(others, key=lambda o: o.error, default=None)
-    if best is None or best.choice is None:
-        return Note(chosen.cost, unit, chosen.error)
-    runner_up = f"{best.label} {best.choice.rank_label}"
-    return Note(chosen.cost, unit, chosen.error, runner_up, best.error)
-
-
 def _require_one_wish(
-    method: str | None,
-    rank: int | Mapping[str, int] | None,
-    energy: float | None,
-    ratio: float | None,
-    macs: float | None,
-    params: float | None,
+    budgets: Mapping[str, float | None],
+    rules: Sequence[object],
     methods: Sequence[str] | None,
     calibrate: Images | Statistics | None,
 ) -> None:
-    if macs is None and params is None:
+    given = {name: share for name, share in budgets.items() if share is not None}
+    if not given:
         if methods is not None:
-            raise DecomposeError("methods are what a budget chooses from; give macs or params")
+            raise DecomposeError(f"methods are what a budget chooses from; give {_or(budgets)}")
         if calibrate is not None:
             raise DecomposeError("one method's rank needs no inputs to calibrate on; apply does")
         return
-    alone = (macs is None) != (params is None)
-    if not alone or any(wish is not None for wish in (method, rank, energy, ratio)):
-        raise DecomposeError("a budget of macs or of params stands alone, with methods and skip")
-    for name, share in (("macs", macs), ("params", params)):
-        if share is not None and not 0 < share <= 1:
+    if len(given) > 1 or any(rule is not None for rule in rules):
+        raise DecomposeError(f"a budget of {_or(budgets)} stands alone, with methods and skip")
+    for name, share in given.items():
+        if not 0 < share <= 1:
             raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")
+
+
+def _or(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
 
 
 def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
@@ -202,13 +195,10 @@ def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
 
 
 def _require_within_bound(
-    method: Method, convs: Mapping[str, Conv], pattern: str, rank: int
+    method: Method, modules: Mapping[str, Original], pattern: str, rank: int
 ) -> None:
-    bounds = [
-        method.max_rank(conv)
-        for name, conv in convs.items()
-        if matches(name, pattern) and method.obstacle(conv) is None
-    ]
+    convs = [to_conv(module) for name, module in modules.items() if matches(name, pattern)]
+    bounds = [method.max_rank(conv) for conv in convs if method.obstacle(conv) is None]
     bound = max(bounds, default=rank)
     if not 1 <= rank <= bound:
         where = "" if pattern == "*" else f" for {pattern}"

@@ -72,8 +72,8 @@ def weigh(
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     calibrate: Images | Statistics | None,
-) -> tuple[dict[str, list[Option]], Mapping[str, Mapping[str, float]]]:
-    """The options of every layer, and the gains that their errors are to be multiplied by.
+) -> dict[str, list[Option]]:
+    """The options of every layer, their errors those that the network's output would show.
 
     Args:
         model: left as it was.
@@ -90,13 +90,14 @@ def weigh(
     if isinstance(calibrate, Statistics):
         _require_same_layers(convs, calibrate)
         whitenings = _whitenings(convs, calibrate)
-        return _options(recipes, convs, costs, calibrate, whitenings), calibrate.gains
+        weighed = _options(recipes, convs, costs, calibrate, whitenings)
+        return _scaled(weighed, calibrate.gains)
     images = calibrate
     if images is None:
         images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
     weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
-    return weighed, known.gains
+    return _scaled(weighed, known.gains)
 
 
 def _weigh_on(
@@ -146,6 +147,15 @@ def _options(
         error = output_error(wide, known) if known is not None and told else None
         found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
     return found
+
+
+def _scaled(
+    weighed: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[Option]]:
+    return {
+        name: [replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) for o in found]
+        for name, found in weighed.items()
+    }
 
 
 def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:

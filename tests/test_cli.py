@@ -143,12 +143,24 @@ def test_evaluate_counts_over_class_folders(
 
 
 def test_benchmark_times_several_networks(folder: Path, small: Path, tmp_path: Path) -> None:
-    arguments = ["--rounds", "1", "--input-size", "64x48", "--batch-size", "2", "--contiguous"]
+    arguments = ["--rounds", "1", "--input-size", "64x48", "--batch", "2,1", "--contiguous"]
+    arguments += ["--engines", "eager,onnxruntime", "--layers", "--plot", tmp_path / "speed.png"]
     result = tmp_path / "times.json"
     assert run("benchmark", folder / "resnet18.pth", small, *arguments, "-o", result) == 0
     record = json.loads(result.read_text())
-    assert record["input_shape"] == [2, 3, 64, 48]
-    assert [latency["name"] for latency in record["latencies"]][1] == str(small)
+    assert record["input_shape"] == [3, 64, 48]
+    whole = [latency for latency in record["latencies"] if not latency["layer"]]
+    assert [latency["name"] for latency in whole] == [str(folder / "resnet18.pth"), str(small)] * 4
+    assert [latency["batch_size"] for latency in whole] == [2, 2, 1, 1] * 2
+    assert len(record["latencies"]) > len(whole)
+    assert (tmp_path / "speed.png").stat().st_size > 0
+
+
+def test_export_writes_what_onnxruntime_runs(small: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "small.onnx"
+    assert run("export", small, "-o", path, "--input-size", "64") == 0
+    assert "onnxruntime gives what torch gives" in capsys.readouterr().out
+    assert path.stat().st_size > 0
 
 
 def test_the_offline_weights_are_a_source(tmp_path: Path, capsys: Captured) -> None:
@@ -323,7 +335,7 @@ def test_a_budget_is_planned_and_repaired_on_pictures(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rank", "2", "--statistics", "s"], "give --macs or --params"),
+        (["--rank", "2", "--statistics", "s"], "planned by: --macs"),
         (["--macs", "0.5", "--save-statistics", "s"], "--calibrate"),
         (["--macs", "0.5", "--statistics", "none"], "none: cannot be read as statistics"),
         (["--macs", "0.5", "--calibrate", "none"], "none: no such folder"),

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
+import decompose
 from decompose import Choice
 from decompose.algebra import Chain, Conv, Geometry, Sum, run
 from decompose.errors import DecomposeError
@@ -17,7 +18,7 @@ from decompose.modules import (
     to_expression,
     to_module,
 )
-from tests.strategies import Case, conv_cases
+from tests.strategies import Case, Mixed, conv_cases
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -76,3 +77,12 @@ def test_macs_of_layers_count_every_position() -> None:
     assert layer_macs(nn.Linear(5, 7), (2, 3, 5)) == 2 * 3 * 35
     assert layer_macs(nn.Conv2d(3, 4, 3, padding=1), (2, 3, 8, 8)) == 2 * 64 * 4 * 27
     assert layer_macs(nn.Conv2d(3, 4, 3, padding=1), (3, 8, 8)) == 64 * 4 * 27
+
+
+def test_a_compiled_network_has_no_graph_breaks() -> None:
+    network = Mixed().eval()
+    x = torch.randn(2, 3, 32, 32)
+    small = decompose.apply(decompose.plan(network, x, rank=2), network)
+    with torch.no_grad():
+        compiled = torch.compile(small, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), small(x))

@@ -84,6 +84,7 @@ def named_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name).item()
+    # What a device that is not there raises, each backend has its own idea of.
     except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
         raise DecomposeError(f"device {name!r}: cannot be used: {first_line(error)}") from None
     return name
@@ -101,3 +102,11 @@ def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
         except ValueError:
             raise DecomposeError(f"rank {text!r}: write N or PATTERN=N, a whole number") from None
     return ranks["*"] if list(ranks) == ["*"] else ranks
+
+
+def parse_counts(text: str, what: str) -> list[int]:
+    """Read numbers of 1 or more, parted by commas."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise DecomposeError(f"{what} {text!r}: write N or N,N, each 1 or more")
+    return list(dict.fromkeys(map(int, parts)))

@@ -35,6 +35,19 @@ def tell_dense(plan: Plan) -> None:
         )
 
 
+def tell_pace(plan: Plan) -> None:
+    """Say how fast the planned network was predicted to be, and is."""
+    if (pace := plan.pace) is not None:
+        predicted, measured = (
+            f"{ms:.1f} ms ({pace.original_ms / ms:.2f}× faster)"
+            for ms in (pace.predicted_ms, pace.measured_ms)
+        )
+        print(
+            f"Batch {pace.batch_size} in {pace.place}: {pace.original_ms:.1f} ms before; "
+            f"predicted {predicted}, measured {measured}"
+        )
+
+
 def tell_files(*paths: Path | None) -> None:
     """Say which files were written."""
     if written := ", ".join(str(path) for path in paths if path is not None):

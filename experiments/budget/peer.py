@@ -56,6 +56,7 @@ def tensorly_torch(plan: Plan, network: nn.Module) -> nn.Module:
 
 def executed_macs(network: nn.Module, x: Tensor) -> int:
     """MACs that a network's convolutions execute for one input ``(1, ...)``."""
-    with evaluating(network), FlopCounterMode(display=False) as counter, torch.no_grad():
+    # With gradients, since without them layers may run in strips, which overlap.
+    with evaluating(network), FlopCounterMode(display=False) as counter, torch.enable_grad():
         network(x)
     return counter.get_total_flops() // 2

@@ -25,7 +25,7 @@ import torch
 import typer
 from objective import correlate
 from peer import executed_macs, tensorly_torch
-from table import LABELS, render, summarize
+from table import LABELS, summarize
 from torch import Tensor, nn
 
 import decompose
@@ -33,9 +33,10 @@ from decompose.algebra import Deviation
 from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.data import photographs, picture_folder
 from decompose.files import write_text
-from decompose.layers import count_macs, evaluating, trace_shapes
+from decompose.layers import count_macs, outputs, trace_shapes
 from decompose.plans import Plan
 from decompose.progress import track
+from decompose.records import render
 from decompose.report import Point, plot_error_against_macs, show_table
 
 FEWER = (2.14, 3.0, 3.7)
@@ -62,13 +63,13 @@ class Study:
         _, self.images = photographs(Architecture.parse(OFFLINE_VGG16).transform())
         self.shapes = trace_shapes(self.network, self.images)
         self.macs = sum(count_macs(self.network, self.shapes).values())
-        self.expected = forward(self.network, self.images)
+        self.expected = outputs(self.network, self.images)
         self.points: dict[str, list[dict[str, float]]] = {}
 
     def add(self, curve: str, small: nn.Module) -> None:
         """Measure a smaller network, as a point of a curve."""
         macs = executed_macs(small, self.images[:1])
-        error = Deviation.between(forward(small, self.images), self.expected).relative
+        error = Deviation.between(outputs(small, self.images), self.expected).relative
         self.points.setdefault(curve, []).append({"macs": macs, "error": error})
 
 
@@ -106,7 +107,7 @@ def main(
         "objective": correlate(study.network, study.images, plans),
     }
     write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(record))
+    write_text(output / "results.md", render(summarize(record)))
     draw(record, output / "error_against_macs.png")
     for table in summarize(record):
         show_table(table)
@@ -152,12 +153,6 @@ def read_pictures(folder: Path, most: int) -> Tensor:
     """Photographs of a folder as inputs of VGG16, ``(batch, 3, 224, 224)``."""
     transform = Architecture.parse(OFFLINE_VGG16).transform()
     return torch.cat([batch.images for batch in picture_folder(folder, transform, most).batches(8)])
-
-
-def forward(network: nn.Module, images: Tensor) -> Tensor:
-    """Outputs of a network, one image at a time: large temporaries cost more than small batches."""
-    with evaluating(network):
-        return torch.cat([network(image) for image in images.split(1)])
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:

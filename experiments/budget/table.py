@@ -7,13 +7,12 @@ python experiments/budget/table.py --check    fails unless results.md and the RE
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.files import write_text
+from decompose.records import render_or_check
 from decompose.tables import Table
 
 FOLDER = Path(__file__).parent
@@ -32,23 +31,12 @@ LABELS = {
 }
 
 
-def render(record: Mapping[str, Any]) -> str:
-    """The results as Markdown.
-
-    Args:
-        record: what ``run.py`` wrote to results.json.
-    """
-    return "\n".join(table.to_markdown() for table in summarize(record))
-
-
 def summarize(record: Mapping[str, Any]) -> list[Table]:
     """Errors at every budget, the objectives' rank correlations, and the time it took."""
     fewer = [f"about {times:g}× fewer MACs" for times in record["fewer"]]
     rows = []
     for name, label in LABELS.items():
-        points = record["points"].get(name, [])
-        if not points:
-            continue
+        points = record["points"][name]
         times = [record["original_macs"] / point["macs"] for point in points]
         cells = [f"{p['error']:.3f} ({t:.2f}×)" for p, t in zip(points, times, strict=True)]
         rows.append((label, *cells, *[""] * (len(fewer) - len(cells))))
@@ -74,22 +62,5 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def main(arguments: list[str]) -> int:
-    """Write the table, or check that it still follows from the figures."""
-    record = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
-    results = FOLDER / "results.md"
-    if arguments != ["--check"]:
-        write_text(results, render(record))
-        return 0
-    stale = []
-    if results.read_text(encoding="utf-8") != render(record):
-        stale.append(results)
-    if summarize(record)[0].to_markdown() not in README.read_text(encoding="utf-8"):
-        stale.append(README)
-    for path in stale:
-        print(f"{path}: its table does not follow from {FOLDER / 'results.json'}", file=sys.stderr)
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(render_or_check(sys.argv[1:], FOLDER, README, summarize))

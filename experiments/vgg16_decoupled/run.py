@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from probe import classify_digits
-from table import render, summarize
+from table import summarize, tables
 from torch import Tensor, nn
 
 import decompose
@@ -33,10 +33,12 @@ from decompose.algebra import Deviation
 from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.benchmark import time_side_by_side
 from decompose.data import photographs
+from decompose.engines import Eager
 from decompose.files import write_text
 from decompose.inspection import inspect_network
-from decompose.layers import count_macs, evaluating, trace_shapes
+from decompose.layers import count_macs, outputs, trace_shapes
 from decompose.progress import track
+from decompose.records import render
 from decompose.report import Point, plot_error_against_macs, plot_spectra, show_table
 
 METHOD, RANK = "pw_dw", 4
@@ -75,10 +77,10 @@ def main(
             method: [point._asdict() for point in points] for method, points in curves.items()
         },
         "digits": classify_digits(networks),
-        "latency": time_side_by_side(networks, images[:1]).to_dict(),
+        "latency": time_side_by_side(networks, images, {"eager": Eager()}).to_dict(),
     }
     write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(record))
+    write_text(output / "results.md", render(tables(record)))
     plot_spectra(inspect_network(network, images), output / "spectrum.png")
     plot_error_against_macs(
         curves,
@@ -110,13 +112,13 @@ def sweep(network: nn.Module, images: Tensor) -> dict[str, list[Point]]:
         images: ``(batch, 3, H, W)``.
     """
     shapes = trace_shapes(network, images)
-    expected = forward(network, images)
+    expected = outputs(network, images)
     curves: dict[str, list[Point]] = {method: [] for method in ORDERS}
     todo = [(method, rank) for method in ORDERS for rank in SWEPT_RANKS]
     for method, rank in track(todo, "error against MACs"):
         plan = decompose.plan(network, images, method=method, rank=rank, skip=DENSE)
         small = decompose.apply(plan, network)
-        error = Deviation.between(forward(small, images), expected).relative
+        error = Deviation.between(outputs(small, images), expected).relative
         curves[method].append(Point(rank, sum(count_macs(small, shapes).values()), error))
     return curves
 
@@ -133,12 +135,6 @@ def time_decoupling(network: nn.Module, images: Tensor) -> dict[str, float]:
             runs.append(time.perf_counter() - start)
         seconds[method] = median(runs)
     return seconds
-
-
-def forward(network: nn.Module, images: Tensor) -> Tensor:
-    """Outputs of a network, one image at a time: large temporaries cost more than small batches."""
-    with evaluating(network):
-        return torch.cat([network(image) for image in images.split(1)])
 
 
 def environment() -> dict[str, Any]:

@@ -7,7 +7,6 @@ python experiments/vgg16_decoupled/table.py --check    fails unless results.md a
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,28 +14,28 @@ from typing import Any
 
 from decompose.benchmark import SideBySide
 from decompose.comparison import Change, Comparison
-from decompose.files import write_text
+from decompose.records import render_or_check
 from decompose.tables import Table
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parents[1] / "README.md"
 
 
-def render(record: Mapping[str, Any]) -> str:
-    """The results as Markdown: a summary, then a row a layer of both networks.
+def tables(record: Mapping[str, Any]) -> list[Table]:
+    """A summary, then a row a layer of both networks.
 
     Args:
         record: what ``run.py`` wrote to results.json.
     """
-    tables = [Comparison.from_dict(record[key]).table() for key in ("comparison", "mixture")]
-    return "\n".join(table.to_markdown() for table in (summarize(record), *tables))
+    layers = [Comparison.from_dict(record[key]).table() for key in ("comparison", "mixture")]
+    return [summarize(record), *layers]
 
 
 def summarize(record: Mapping[str, Any]) -> Table:
     """The network before and after, in a few lines."""
     decoupled, mixture = (Comparison.from_dict(record[key]) for key in ("comparison", "mixture"))
     latency = SideBySide.from_dict(record["latency"])
-    batch = "×".join(map(str, latency.input_shape))
+    batch = "×".join(map(str, (latency.latencies[0].batch_size, *latency.input_shape)))
     seconds = " and ".join(f"{record['decoupling_s'][name]:.2f}" for name in ("pw_dw", "dw_pw"))
     return Table(
         "VGG16's convolutions, no data and no training: PW+DW with four terms, and the best mixture",
@@ -95,22 +94,5 @@ def latencies(timed: SideBySide) -> list[str]:
     return cells
 
 
-def main(arguments: list[str]) -> int:
-    """Write the table, or check that it and the README still follow from the figures."""
-    record = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
-    results = FOLDER / "results.md"
-    if arguments != ["--check"]:
-        write_text(results, render(record))
-        return 0
-    stale = []
-    if results.read_text(encoding="utf-8") != render(record):
-        stale.append(results)
-    if summarize(record).to_markdown() not in README.read_text(encoding="utf-8"):
-        stale.append(README)
-    for path in stale:
-        print(f"{path}: its table does not follow from {FOLDER / 'results.json'}", file=sys.stderr)
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(render_or_check(sys.argv[1:], FOLDER, README, tables))

@@ -1,0 +1,193 @@
+"""Engines that run networks: torch as it is or compiled, ONNX Runtime, OpenVINO.
+
+An engine takes a network and an input, prepares what it needs once, and gives a call without
+arguments that runs the network on that input. Everything that is timed is timed through it.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from decompose.errors import DecomposeError
+from decompose.export import to_onnx_bytes
+
+Call = Callable[[], object]
+"""Runs a prepared network once on its input."""
+
+
+class Engine(ABC):
+    """Something that runs networks."""
+
+    name: ClassVar[str]
+    """The name on the command line."""
+
+    title: ClassVar[str]
+    """The name in tables."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """The engine's version.
+
+        Raises:
+            DecomposeError: it is not installed.
+        """
+
+    @abstractmethod
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """Make a network ready to run.
+
+        Args:
+            network: left as it was.
+            x: one batch, of the network's dtype; where it lies tells the device.
+            num_threads: on the CPU. Of torch it is the caller's to set.
+
+        Raises:
+            DecomposeError: the engine is not installed or cannot run the network.
+        """
+
+
+class Eager(Engine):
+    """Torch, one operator after the other."""
+
+    name, title = "eager", "eager torch"
+
+    def __init__(self, *, channels_last: bool = True) -> None:
+        self.channels_last = channels_last
+
+    def version(self) -> str:
+        """Torch's version."""
+        return torch.__version__
+
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """Copy the network to the input's device, in channels-last order if its input is 2-D."""
+        network = copy.deepcopy(network).to(x.device).eval()
+        if self.channels_last and x.ndim == 4:
+            network.to(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last)
+
+        def call() -> object:
+            with torch.inference_mode():
+                return network(x)
+
+        return call
+
+
+class Compiled(Eager):
+    """Torch, compiled."""
+
+    name, title = "compile", "torch.compile"
+
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
+        mode = "reduce-overhead" if x.is_cuda else None
+        return torch.compile(super().prepare(network, x, num_threads), mode=mode)
+
+
+class Fused(Eager):
+    """Torch on a GPU, DW+PW in one Triton kernel (``fused``)."""
+
+    name, title = "triton", "Triton"
+
+    def version(self) -> str:
+        """Triton's version."""
+        return _required("triton", self.title, "gpu").__version__
+
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """As eager torch, its fusible layers replaced by the kernel."""
+        if not x.is_cuda:
+            raise DecomposeError("the triton engine needs a GPU: --device cuda")
+        from decompose.fused import fuse_  # triton is not there on every platform
+
+        network = copy.deepcopy(network)
+        fuse_(network)
+        return super().prepare(network, x, num_threads)
+
+
+class OnnxRuntime(Engine):
+    """ONNX Runtime on the CPU."""
+
+    name, title = "onnxruntime", "ONNX Runtime"
+
+    def version(self) -> str:
+        """ONNX Runtime's version."""
+        return _required("onnxruntime", self.title, "onnx").__version__
+
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """A session of the exported network."""
+        ort = _required("onnxruntime", self.title, "onnx")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        # Sessions take turns: one that waits must not keep the cores busy.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = ort.InferenceSession(
+            to_onnx_bytes(network, x), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = {session.get_inputs()[0].name: x.cpu().numpy()}
+        return lambda: session.run(None, inputs)
+
+
+class OpenVino(Engine):
+    """OpenVINO on the CPU."""
+
+    name, title = "openvino", "OpenVINO"
+
+    def version(self) -> str:
+        """OpenVINO's version."""
+        return _required("openvino", self.title, "openvino").__version__
+
+    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+        """A request on the exported network, compiled for this shape."""
+        ov = _required("openvino", self.title, "openvino")
+        core = ov.Core()
+        model = core.read_model(to_onnx_bytes(network, x))
+        model.reshape(list(x.shape))
+        settings: Mapping[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": num_threads,
+            # Its default on some CPUs is bfloat16, which is another network.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        values = x.cpu().numpy()
+        return lambda: request.infer([values], share_inputs=True, share_outputs=True)
+
+
+ENGINES: Mapping[str, type[Engine]] = {
+    engine.name: engine for engine in (Eager, Compiled, OnnxRuntime, OpenVino, Fused)
+}
+
+
+def get_engine(name: str, *, channels_last: bool = True) -> Engine:
+    """The engine of a name.
+
+    Args:
+        name: one of ``ENGINES``.
+        channels_last: lay 2-D networks out in channels-last order, which convolutions on CPUs and
+            tensor cores prefer; the others than torch choose for themselves.
+
+    Raises:
+        DecomposeError: there is none, or it is not installed.
+    """
+    if name not in ENGINES:
+        raise DecomposeError(f"engine {name!r} does not exist; there are: {', '.join(ENGINES)}")
+    kind = ENGINES[name]
+    engine = kind(channels_last=channels_last) if issubclass(kind, Eager) else kind()
+    engine.version()
+    return engine
+
+
+def _required(module: str, title: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DecomposeError(
+            f"{title} is not installed: pip install 'decompose[{extra}]'"
+        ) from None

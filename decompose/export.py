@@ -1,0 +1,126 @@
+"""Networks as ONNX files, checked against torch as they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from decompose.errors import DecomposeError, first_line
+from decompose.files import writing
+from decompose.layers import evaluating, floating_tensors
+from decompose.modules import to_expression
+from decompose.onnx_nodes import to_onnx_model
+
+TOLERANCE = 1e-4
+"""Largest relative deviation of an exported network's output from torch's."""
+
+
+def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write a network to an ONNX file, once onnxruntime gives what torch gives.
+
+    Args:
+        model: left as it was.
+        example: one batch; the file's batch may be any other.
+        path: the file, replaced as a whole.
+
+    Returns:
+        The largest deviation of an output, relative to the largest absolute value there.
+
+    Raises:
+        DecomposeError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot take
+            the network, or the exported one gives something else than torch.
+    """
+    content = to_onnx_bytes(model, example)
+    deviation = _deviation(model, example, content)
+    if not deviation <= TOLERANCE:
+        raise DecomposeError(
+            f"{path}: not written: onnxruntime deviates from torch by {deviation:.1e}, more than "
+            f"{TOLERANCE:g}"
+        )
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
+    return deviation
+
+
+def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
+    """A network as an ONNX model, by torch's own exporter, with a batch of any size.
+
+    Of a single layer the nodes are written directly, in a thousandth of the time.
+
+    Raises:
+        DecomposeError: as ``to_onnx``.
+    """
+    with _extra_required():
+        try:
+            expression = to_expression(model)
+        except TypeError:
+            return _exported(model, example)
+        return to_onnx_model(expression, example.shape).SerializeToString()
+
+
+def _exported(model: nn.Module, example: Tensor) -> bytes:
+    import onnxscript  # noqa: F401  the exporter's, which would say less when it is missing
+
+    # A batch of one would be taken for a constant.
+    batch = example if len(example) > 1 else example.expand(2, *example.shape[1:])
+    batch = batch.to(next(model.parameters(), batch).device)
+    with evaluating(model), _quiet():
+        try:
+            program = torch.onnx.export(
+                model,
+                (batch,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                input_names=["input"],
+                optimize=True,
+                verbose=False,
+            )
+            assert program is not None
+        except torch.onnx.OnnxExporterError as error:
+            raise DecomposeError(f"torch cannot export the network: {first_line(error)}") from error
+    return program.model_proto.SerializeToString()
+
+
+def _deviation(model: nn.Module, example: Tensor, content: bytes) -> float:
+    with _extra_required():
+        import onnxruntime as ort
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    given = session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
+    with evaluating(model):
+        wanted = floating_tensors(model(example))
+    return max(
+        float(np.abs(ours - theirs.cpu().numpy()).max() / max(theirs.abs().max().item(), 1e-30))
+        for ours, theirs in zip(given, wanted, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def _extra_required() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DecomposeError(f"export needs {error.name}: pip install 'decompose[onnx]'") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and log, of which none concerns the reader."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

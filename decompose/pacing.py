@@ -1,0 +1,168 @@
+"""Plans for a budget of time, in one engine.
+
+The options of a layer are priced by what they take there alone (``latencies``). With T the original's
+time, t_l that of its layer l alone and t_l(option) that of an option, a plan is predicted to take
+
+    R + s sum_l t_l(option),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
+
+what the layers do not account for stays, and where alone they take longer than together, so do the
+options. The plan is then made and timed, and where it misses the budget, made again with what was
+missing taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import Conv
+from decompose.candidates import Option
+from decompose.convert import apply
+from decompose.latencies import Latencies, Place
+from decompose.layers import Shapes
+from decompose.methods import get_method
+from decompose.methods.low_rank import LowRankMethod
+from decompose.mixtures import mixture
+from decompose.plans import Pace, Plan
+from decompose.progress import track
+from decompose.timing import time_in_turns
+
+_MOST_OF_A_FAMILY = 6
+"""Options of the same methods that are timed, from the dearest to the cheapest."""
+
+_FEWER_MACS = 0.6
+"""An option that loses no less than another with this share of its MACs is not timed: no two methods
+differ so much in how fast their MACs run."""
+
+_CHANNEL_BLOCK = 16
+"""Channels that engines compute together; the last block takes as long as a full one."""
+
+_NUM_ROUNDS = 9
+_NUM_TRIES = 4
+
+
+def paced(
+    model: nn.Module,
+    example: Tensor,
+    convs: Mapping[str, Conv],
+    shapes: Shapes,
+    weighed: Mapping[str, Sequence[Option]],
+    dense: Mapping[str, str],
+    share: float,
+    place: Place,
+) -> Plan:
+    """The mixture that loses the least within a share of the original's time.
+
+    Args:
+        model: the original; left as it was.
+        example: one batch, as large as it is to be fast for.
+        convs: the layers that may be rewritten.
+        shapes: their inputs' shapes for one input of the network.
+        weighed: their options.
+        dense: why the others may not.
+        share: of the original's latency, in (0, 1].
+        place: the engine, its threads and device.
+
+    Raises:
+        DecomposeError: no plan is fast enough, or the engine cannot run the network.
+    """
+    original_ms = _time({"original": model}, example, place)["original"]
+    priced = _price(convs, shapes, weighed, len(example), Latencies(place))
+    dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
+    alone_ms = sum(dense_ms.values())
+    rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
+    allowed_ms = (share * original_ms - rest_ms) / scale
+    plan = Plan()
+    for _ in range(_NUM_TRIES):
+        plan = mixture(priced, dense, 1e3 * allowed_ms, "µs")
+        taken_ms = sum(
+            plan.notes[name].cost / 1e3 if name in plan.notes else ms
+            for name, ms in dense_ms.items()
+        )
+        predicted = (rest_ms + scale * taken_ms) / original_ms
+        timed = _time({"original": model, "small": apply(plan, model)}, example, place)
+        now_ms = timed["original"]
+        pace = Pace(str(place), len(example), now_ms, predicted * now_ms, timed["small"])
+        plan = replace(plan, pace=pace)
+        missed = timed["small"] / now_ms - share
+        if missed <= 0 or not plan.layers:
+            break
+        allowed_ms = taken_ms - missed * original_ms / scale
+    return plan
+
+
+def _dense_cost(found: Sequence[Option]) -> float:
+    return next(option.cost for option in found if option.choice is None)
+
+
+def _time(networks: Mapping[str, nn.Module], example: Tensor, place: Place) -> dict[str, float]:
+    """Milliseconds of networks in turns."""
+    calls = {
+        name: place.engine.prepare(network, example, place.num_threads)
+        for name, network in networks.items()
+    }
+    rounds = track(range(_NUM_ROUNDS), "timing the network")
+    timed = time_in_turns(calls, rounds, place.num_threads)
+    return {name: time.median_ms for name, time in timed.items()}
+
+
+def _price(
+    convs: Mapping[str, Conv],
+    shapes: Shapes,
+    weighed: Mapping[str, Sequence[Option]],
+    batch_size: int,
+    latencies: Latencies,
+) -> dict[str, list[Option]]:
+    """Options of every layer, their costs in microseconds for one batch."""
+    priced = {}
+    for name in track(list(convs), "timing candidates"):
+        conv = convs[name].without_weights()
+        hopeful = [option for option in weighed[name] if not _hopeless(option, weighed[name])]
+        found = [_aligned(option, conv) for option in _thinned(hopeful)]
+        choices = [option.choice for option in found]
+        totals_ms = [0.0] * len(found)
+        for first, *others in shapes[name]:
+            times = latencies.measure(conv, choices, (batch_size * first, *others))
+            totals_ms = [a + b for a, b in zip(totals_ms, times, strict=True)]
+        priced[name] = [
+            replace(option, cost=round(1e3 * total))
+            for option, total in zip(found, totals_ms, strict=True)
+        ]
+    return priced
+
+
+def _hopeless(option: Option, others: Sequence[Option]) -> bool:
+    return option.choice is not None and any(
+        o.cost <= _FEWER_MACS * option.cost and o.error <= option.error for o in others
+    )
+
+
+def _aligned(option: Option, conv: Conv) -> Option:
+    """The option with its rank raised to whole blocks of channels, which lose no more."""
+    choice = option.choice
+    if choice is None or choice.then or choice.rank < _CHANNEL_BLOCK:
+        return option
+    method = get_method(choice.method)
+    if not isinstance(method, LowRankMethod):
+        return option
+    blocks = ceil(choice.rank / _CHANNEL_BLOCK)
+    rank = min(_CHANNEL_BLOCK * blocks, method.max_rank(conv))
+    return replace(option, choice=replace(choice, rank=rank))
+
+
+def _thinned(found: Sequence[Option]) -> list[Option]:
+    """A few options of each family, evenly from the dearest to the cheapest."""
+    families: dict[str, list[Option]] = {}
+    for option in found:
+        families.setdefault(option.label, []).append(option)
+    kept = []
+    for family in families.values():
+        family.sort(key=lambda option: -option.cost)
+        most = min(len(family), _MOST_OF_A_FAMILY)
+        places = torch.linspace(0, len(family) - 1, most).round().long().tolist()
+        kept += [family[place] for place in places]
+    return kept

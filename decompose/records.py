@@ -1,0 +1,47 @@
+"""Figures committed as a record, and the tables that follow from it without measuring again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from decompose.files import write_text
+from decompose.tables import Table
+
+Tables = Callable[[Mapping[str, Any]], Sequence[Table]]
+"""From a record to its tables; the first is the one that a README quotes."""
+
+
+def render(tables: Sequence[Table]) -> str:
+    """Tables as one Markdown text."""
+    return "\n".join(table.to_markdown() for table in tables)
+
+
+def render_or_check(arguments: Sequence[str], folder: Path, readme: Path, tables_of: Tables) -> int:
+    """Write results.md from results.json, or with ``--check`` see that it still follows from it.
+
+    Args:
+        arguments: of the command line.
+        folder: where both files lie.
+        readme: what quotes the first table.
+        tables_of: what makes the tables of the record.
+
+    Returns:
+        The exit code: 1 where a file does not say what the record says.
+    """
+    source, results = folder / "results.json", folder / "results.md"
+    tables = tables_of(json.loads(source.read_text(encoding="utf-8")))
+    if list(arguments) != ["--check"]:
+        write_text(results, render(tables))
+        return 0
+    stale = []
+    if results.read_text(encoding="utf-8") != render(tables):
+        stale.append(results)
+    if tables[0].to_markdown() not in readme.read_text(encoding="utf-8"):
+        stale.append(readme)
+    for path in stale:
+        print(f"{path}: its table does not follow from {source}", file=sys.stderr)
+    return 1 if stale else 0

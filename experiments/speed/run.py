@@ -1,0 +1,124 @@
+"""VGG16: how much of the MACs' promise is kept, and what a budget of time buys.
+
+Uniform network decoupling (PW+DW, T = 2 to 4, conv1_1 dense) against dense in every engine at batch 1
+and 8; then mixtures planned for a share of the original's time in ONNX Runtime and repaired on
+photographs, with what they lose and how fast they are.
+
+    python experiments/speed/run.py --calibrate PICTURES --output runs/speed
+
+Forty minutes on two idle cores. Expect 0.75 to 0.85 of the promise in ONNX Runtime, 0.45 to 0.6 in
+eager torch, and twice the speed of dense for an error of about 0.02. ``table.py`` renders the figures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from table import summarize
+from torch import Tensor, nn
+
+import decompose
+from decompose.algebra import Deviation
+from decompose.architectures import OFFLINE_VGG16, Architecture
+from decompose.benchmark import time_side_by_side
+from decompose.data import photographs, picture_folder
+from decompose.engines import get_engine
+from decompose.files import write_text
+from decompose.layers import outputs
+from decompose.records import render
+from decompose.report import plot_speed_up, show_table
+from decompose.statistics import Statistics
+
+DENSE = ("conv1_1",)
+RANKS = (2, 3, 4)
+BATCH_SIZES = (1, 8)
+ENGINES = "eager,onnxruntime,openvino"
+PACED_ENGINE = "onnxruntime"
+SHARES = {1: (0.5, 0.35), 8: (0.5,)}
+"""Shares of the original's time, by batch size."""
+
+
+def main(
+    calibrate: Annotated[Path, typer.Option(help="Folder of unlabelled photographs.")],
+    output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("runs/speed"),
+    max_images: Annotated[int, typer.Option(help="Take no more of them than this.")] = 16,
+    engines: Annotated[str, typer.Option(help="What runs the uniform networks.")] = ENGINES,
+) -> None:
+    """Time the uniform networks and the mixtures, and write it all down."""
+    output.mkdir(parents=True, exist_ok=True)
+    network = decompose.load(OFFLINE_VGG16)
+    transform = Architecture.parse(OFFLINE_VGG16).transform()
+    _, images = photographs(transform)
+    networks = {"original": network}
+    for rank in RANKS:
+        plan = decompose.plan(network, images, method="pw_dw", rank=rank, skip=DENSE)
+        networks[f"PW+DW, T={rank}"] = decompose.apply(plan, network)
+    uniform = time_side_by_side(
+        networks,
+        images,
+        {name: get_engine(name) for name in engines.split(",")},
+        batch_sizes=BATCH_SIZES,
+    )
+    plot_speed_up(uniform, output / "speed_up.png")
+
+    folder = picture_folder(calibrate, transform, max_images)
+    pictures = torch.cat([batch.images for batch in folder.batches(8, 0)])
+    statistics = decompose.measure(network, images[:1], pictures)
+    paced = [
+        pace(network, images, pictures, statistics, batch_size, share)
+        for batch_size, shares in SHARES.items()
+        for share in shares
+    ]
+    record = {
+        "torch": torch.__version__,
+        "num_calibrated": len(pictures),
+        "num_test": len(images),
+        "uniform": uniform.to_dict(),
+        "paced": paced,
+    }
+    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+    write_text(output / "results.md", render(summarize(record)))
+    for table in summarize(record):
+        show_table(table)
+
+
+def pace(
+    network: nn.Module,
+    images: Tensor,
+    pictures: Tensor,
+    statistics: Statistics,
+    batch_size: int,
+    share: float,
+) -> dict[str, Any]:
+    """Plan for a share of the original's time, repair, and measure error and speed."""
+    example = images[:1].expand(batch_size, *images.shape[1:]).contiguous()
+    plan = decompose.plan(
+        network, example, latency=share, engine=PACED_ENGINE, calibrate=statistics
+    )
+    assert plan.pace is not None
+    small = decompose.apply(plan, network, calibrate=pictures)
+    timed = time_side_by_side(
+        {"original": network, "mixture": small},
+        images,
+        {PACED_ENGINE: get_engine(PACED_ENGINE)},
+        batch_sizes=(batch_size,),
+        num_rounds=15,
+    )
+    error = Deviation.between(outputs(small, images), outputs(network, images)).relative
+    return {
+        "share": share,
+        "batch_size": batch_size,
+        "predicted": plan.pace.predicted_ms / plan.pace.original_ms,
+        "planned": plan.pace.measured_ms / plan.pace.original_ms,
+        "error": error,
+        "timed": timed.to_dict(),
+        "plan": json.loads(plan.to_json()),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
