@@ -110,7 +110,11 @@ class DecomposedLayer(nn.Module):
         a few rows twice.
         """
         in_whole = (
-            torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled(x.device.type)
+            or x.device.type != "cpu"
+            or not 0 < self._num_axes == x.ndim - 2
         )
         return self.body(x) if in_whole else run_in_pieces(self.body, x, self._reach)
 

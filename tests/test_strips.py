@@ -57,3 +57,21 @@ def test_a_layer_runs_in_pieces_without_gradients_and_as_a_whole_with_them(
     assert len(calls) == 8 + 2
     small(x).sum().backward()
     assert len(calls) == 8 + 2 + 1
+
+
+def test_inputs_without_a_batch_and_mixed_precision_run_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(strips, "_MAP_BYTES", 1)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
+    x = torch.randn(2, 3, 16, 8)
+    small = decompose.apply(decompose.plan(network, x, rank=2), network)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x[0]), small(x)[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert small(x).dtype == torch.bfloat16
+    linear = nn.Sequential(nn.Linear(16, 16))
+    x = torch.randn(4, 5, 16)
+    small = decompose.apply(decompose.plan(linear, x, method="svd", rank=3), linear)
+    with torch.no_grad():
+        assert small(x).shape == (4, 5, 16)
