@@ -7,7 +7,7 @@ layers before it were truncated and repaired: the asymmetric reconstruction of Z
 activations that had shrunk grow back. Where a rectifier follows, what it cuts off is left out of
 account (section 3.2; ``rectified``).
 
-With few inputs a regression overfits. So each input stands beside its mirror image, synthetic inputs
+With few inputs a regression overfits. So each input is seen in several ``views``, synthetic inputs
 help, and the fit is pulled towards the truncated factor by a ridge (``regression``). How hard, or
 whether only each channel's scale or only its bias is refitted, and whether the kernel is truncated
 in its own coordinates or in whitened ones (``algebra.whitening``), is decided for each layer on
@@ -38,6 +38,7 @@ from decompose.rectification import Rectifier, find_rectifiers
 from decompose.refitting import refitted
 from decompose.synthetic import synthetic_inputs
 from decompose.tables import Table
+from decompose.views import views
 
 _NUM_AIDS = 16
 _AIDS_SEED = 1
@@ -109,7 +110,7 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
             look = partial(_look, (small, layer), (model, originals[name]), calls[name])
             count = 0
             for count, x in enumerate(inputs, start=1):
-                for seen, wanted in chain.from_iterable(map(look, _views(x))):
+                for seen, wanted in chain.from_iterable(map(look, views(x))):
                     for draft in drafts:
                         draft.add(count, seen, wanted)
             if count < 2:
@@ -129,11 +130,6 @@ def _aids(example: Tensor, model: nn.Module) -> Sequence[Tensor]:
     if not example.is_floating_point():
         return []
     return synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED).split(1)
-
-
-def _views(x: Tensor) -> list[Tensor]:
-    """An input and its mirror image, on which the original is right as well."""
-    return [x, x.flip(-1)] if x.ndim > 2 else [x]
 
 
 def _look(

@@ -29,7 +29,7 @@ from decompose.synthetic import synthetic_inputs
 from decompose.weighing import measure
 
 _NUM_SYNTHETIC = 8
-"""Inputs that a network is repaired on without data; repair mirrors them and adds others."""
+"""Inputs that a network is repaired on without data; repair views them in several ways and adds others."""
 
 
 def compress_network(

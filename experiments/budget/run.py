@@ -43,7 +43,7 @@ FEWER = (2.14, 3.0, 3.7)
 """How many times fewer MACs."""
 
 NUM_SYNTHETIC = 8
-"""Synthetic pictures that networks are repaired on without data; mirrored and aided they are 32."""
+"""Synthetic pictures that networks are repaired on without data, in several views."""
 
 DENSE = ("conv1_1",)
 UNIFORM: Mapping[str, list[dict[str, Any]]] = {
