@@ -7,6 +7,7 @@
     print(decompose.compare(model, small, images))
     decompose.save(small, "small.safetensors")
     small = decompose.load("small.safetensors")
+    tuned = decompose.tune(small, example, engine="onnxruntime").network
     decompose.to_onnx(small, images, "small.onnx")
 """
 
@@ -19,6 +20,7 @@ from decompose.models import load, save
 from decompose.plans import Plan
 from decompose.search import plan
 from decompose.synthetic import synthetic_inputs
+from decompose.tuning import tune
 from decompose.weighing import measure
 
 __all__ = [
@@ -33,4 +35,5 @@ __all__ = [
     "save",
     "synthetic_inputs",
     "to_onnx",
+    "tune",
 ]

@@ -20,6 +20,7 @@ from decompose.modules import DecomposedLayer, layer_macs
 from decompose.progress import track
 from decompose.tables import Table, format_count
 from decompose.timing import machine, time_in_turns
+from decompose.tuning import tune
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def time_side_by_side(
     num_rounds: int = 7,
     num_threads: int | None = None,
     layers: bool = False,
+    tuned: bool = False,
 ) -> SideBySide:
     """Time networks in turns, on the same input.
 
@@ -177,6 +179,8 @@ def time_side_by_side(
         num_rounds: turns that each has; a turn is a few calls, after a warm-up.
         num_threads: on the CPU; torch's own number by default.
         layers: time every rewritten layer beside the original's as well.
+        tuned: let rewritten layers run in the form that is the fastest in each engine, at each batch
+            size (``tuning``).
 
     Raises:
         DecomposeError: a network does not take the example, an engine cannot run it, or a number
@@ -192,9 +196,11 @@ def time_side_by_side(
     latencies: list[Latency] = []
     for group, name, size in todo:
         x = group.x.expand(size * len(group.x), *group.x.shape[1:]).contiguous()
+        there = group.networks
+        if tuned:
+            there = {key: _tuned(n, x, name, num_threads) for key, n in there.items()}
         calls = {
-            key: engines[name].prepare(network, x, num_threads)
-            for key, network in group.networks.items()
+            key: engines[name].prepare(network, x, num_threads) for key, network in there.items()
         }
         what = f"timing {group.layer or 'networks'} in {name}, batch {size}"
         timed = time_in_turns(calls, track(range(num_rounds), what), num_threads)
@@ -209,6 +215,13 @@ def time_side_by_side(
         machine(example.device),
         {name: engine.version() for name, engine in engines.items()},
     )
+
+
+def _tuned(network: nn.Module, x: Tensor, engine: str, num_threads: int) -> nn.Module:
+    """The network tuned for a batch, where something in it can be."""
+    if not any(isinstance(layer, DecomposedLayer) for layer in network.modules()):
+        return network
+    return tune(network, x, engine=engine, threads=num_threads).network
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError
+from decompose.forms import DEFAULT_FORM
 from decompose.inputs import Images
 from decompose.layers import find_layers, find_originals, obstacle
 from decompose.modules import DecomposedLayer, Original, to_conv
@@ -43,6 +44,7 @@ def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> n
             warnings.warn(
                 f"left as truncated, since repair made them no better: {names}", stacklevel=2
             )
+    take_forms_(small, plan.forms)
     return small
 
 
@@ -55,7 +57,30 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
         plan: the choices.
         model: the architecture that the plan was made for; left as it was.
     """
-    return _substitute(plan, model, Conv.without_weights)
+    small = _substitute(plan, model, Conv.without_weights)
+    take_forms_(small, plan.forms)
+    return small
+
+
+def take_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
+    """Let rewritten layers run in other forms, in place.
+
+    Args:
+        small: a network that ``apply`` made.
+        forms: names of ``decompose.forms.FORMS``, by layers' full names.
+
+    Raises:
+        DecomposeError: a layer is not rewritten or cannot take its form, or there is no such form.
+    """
+    layers = find_layers(small)
+    for name, form in forms.items():
+        layer = layers.get(name)
+        if not isinstance(layer, DecomposedLayer):
+            raise DecomposeError(f"layer {name} has no form: it is not rewritten")
+        try:
+            layer.take_form(form)
+        except (DecomposeError, ValueError) as error:
+            raise DecomposeError(f"layer {name} cannot take form {form}: {error}") from None
 
 
 def plan_of(model: nn.Module) -> Plan:
@@ -68,6 +93,7 @@ def plan_of(model: nn.Module) -> Plan:
     return Plan(
         {name: layer.choice for name, layer in layers.items()},
         notes={name: layer.note for name, layer in layers.items() if layer.note is not None},
+        forms={name: layer.form for name, layer in layers.items() if layer.form != DEFAULT_FORM},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +30,9 @@ class Engine(ABC):
 
     title: ClassVar[str]
     """The name in tables."""
+
+    forms: ClassVar[Sequence[str]] = ("branches", "merged")
+    """The forms of a layer (``decompose.forms``) that it runs in different ways."""
 
     @abstractmethod
     def version(self) -> str:
@@ -57,6 +60,7 @@ class Eager(Engine):
     """Torch, one operator after the other."""
 
     name, title = "eager", "eager torch"
+    forms = ("branches", "merged", "branches-whole", "merged-whole")
 
     def __init__(self, *, channels_last: bool = True) -> None:
         self.channels_last = channels_last
@@ -83,6 +87,7 @@ class Compiled(Eager):
     """Torch, compiled."""
 
     name, title = "compile", "torch.compile"
+    forms = ("branches", "merged")
 
     def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
@@ -94,6 +99,7 @@ class Fused(Eager):
     """Torch on a GPU, DW+PW in one Triton kernel (``fused``)."""
 
     name, title = "triton", "Triton"
+    forms = ("branches",)
 
     def version(self) -> str:
         """Triton's version."""
@@ -163,6 +169,8 @@ class OpenVino(Engine):
 ENGINES: Mapping[str, type[Engine]] = {
     engine.name: engine for engine in (Eager, Compiled, OnnxRuntime, OpenVino, Fused)
 }
+
+DEFAULT_ENGINE = Eager.name
 
 
 def get_engine(name: str, *, channels_last: bool = True) -> Engine:

@@ -1,7 +1,7 @@
-"""What expressions take in a layer's place, on an engine: measured once each, and kept on disk.
+"""What variants of a layer take, on an engine: measured once each, and kept on disk.
 
 A latency follows from shapes alone, so weights are made up, and a layer met again in another network
-is not timed again. All expressions of a layer take turns with the layer as it is; what is kept are
+is not timed again. All variants of a layer take turns with the layer as it is; what is kept are
 times relative to its, in today's milliseconds.
 """
 
@@ -13,19 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decompose.algebra import Chain, Conv, Expression, map_leaves
 from decompose.choices import Choice
 from decompose.engines import Engine
 from decompose.files import write_text
+from decompose.forms import DEFAULT_FORM, get_form
 from decompose.modules import ORIGINALS, DecomposedLayer, to_module
+from decompose.progress import track
 from decompose.timing import machine, time_in_turns
 
 _NUM_ROUNDS = 3
+_NETWORK_ROUNDS = 9
 _MOST_AT_ONCE = 32  # prepared networks that are held in memory
 
 
@@ -48,6 +52,18 @@ class Place:
         return f"{engine}, {self.num_threads} threads, {machine(self.device)}"
 
 
+class Variant(NamedTuple):
+    """A layer as a choice rewrites it, in a form; as it is without a choice."""
+
+    choice: Choice | None
+    form: str = DEFAULT_FORM
+
+    def of(self, dense: Conv) -> Expression:
+        """The expression that is run in the layer's place."""
+        made = dense if self.choice is None else self.choice.rewrite(dense)
+        return get_form(self.form).rewrite(made)
+
+
 class Latencies:
     """Latencies in one place, on disk.
 
@@ -65,20 +81,19 @@ class Latencies:
         self._known = _read(self._path)
 
     def measure(
-        self, dense: Conv, choices: Sequence[Choice | None], input_shape: tuple[int, ...]
+        self, dense: Conv, variants: Sequence[Variant], input_shape: tuple[int, ...]
     ) -> list[float]:
-        """Milliseconds of one call of a layer as each choice rewrites it.
+        """Milliseconds of one call of a layer in each variant.
 
         Args:
             dense: the layer as it is, on the meta device: only its shape matters.
-            choices: ``None`` leaves it as it is.
+            variants: of it.
             input_shape: of the layer's input, batch included.
         """
-        expressions = [dense if choice is None else choice.rewrite(dense) for choice in choices]
-        keys = [_signature(expression, input_shape) for expression in expressions]
+        keys = [_signature(variant, dense, input_shape) for variant in variants]
         unknown = {
-            key: (choice, expression)
-            for key, choice, expression in zip(keys, choices, expressions, strict=True)
+            key: variant
+            for key, variant in zip(keys, variants, strict=True)
             if key not in self._known
         }
         todo = list(unknown.items())
@@ -86,19 +101,39 @@ class Latencies:
             self._time(dense, dict(todo[start : start + _MOST_AT_ONCE]), input_shape)
         return [self._known[key] for key in keys]
 
+    def measure_calls(
+        self,
+        dense: Conv,
+        variants: Sequence[Variant],
+        shapes: Sequence[tuple[int, ...]],
+        batch_size: int,
+    ) -> list[float]:
+        """Milliseconds of all calls of a layer for one batch, in each variant.
+
+        Args:
+            dense: as for ``measure``.
+            variants: of it.
+            shapes: of its input in each call, for one input of the network.
+            batch_size: inputs of the network at a time.
+        """
+        totals_ms = [0.0] * len(variants)
+        for first, *others in shapes:
+            times_ms = self.measure(dense, variants, (batch_size * first, *others))
+            totals_ms = [total + ms for total, ms in zip(totals_ms, times_ms, strict=True)]
+        return totals_ms
+
     def _time(
         self,
         dense: Conv,
-        unknown: Mapping[str, tuple[Choice | None, Expression]],
+        unknown: Mapping[str, Variant],
         input_shape: tuple[int, ...],
     ) -> None:
         x = torch.randn(input_shape, dtype=dense.weight.dtype, device=self.place.device)
-        reference = _signature(dense, input_shape)
+        as_it_is = Variant(None)
+        reference = _signature(as_it_is, dense, input_shape)
         calls = {
-            key: self.place.engine.prepare(
-                _layer(dense, choice, expression), x, self.place.num_threads
-            )
-            for key, (choice, expression) in {reference: (None, dense), **unknown}.items()
+            key: self.place.engine.prepare(_layer(dense, variant), x, self.place.num_threads)
+            for key, variant in {reference: as_it_is, **unknown}.items()
         }
         timed = time_in_turns(calls, range(_NUM_ROUNDS), self.place.num_threads, calls_a_round=1)
         base = self._known.setdefault(reference, timed[reference].median_ms)
@@ -109,6 +144,25 @@ class Latencies:
         write_text(self._path, json.dumps(record, indent=0))
 
 
+def time_networks(
+    networks: Mapping[str, nn.Module], example: Tensor, place: Place
+) -> dict[str, float]:
+    """Milliseconds of networks in turns.
+
+    Args:
+        networks: by name.
+        example: one batch.
+        place: where they run.
+    """
+    calls = {
+        name: place.engine.prepare(network, example, place.num_threads)
+        for name, network in networks.items()
+    }
+    rounds = track(range(_NETWORK_ROUNDS), "timing the network")
+    timed = time_in_turns(calls, rounds, place.num_threads)
+    return {name: time.median_ms for name, time in timed.items()}
+
+
 def _read(path: Path) -> dict[str, float]:
     """What was measured before; nothing where the file is not there, or damaged."""
     try:
@@ -117,13 +171,16 @@ def _read(path: Path) -> dict[str, float]:
         return {}
 
 
-def _layer(dense: Conv, choice: Choice | None, expression: Expression) -> nn.Module:
-    """The layer that a choice makes, its weights made up."""
+def _layer(dense: Conv, variant: Variant) -> nn.Module:
+    """The layer in a variant, its weights made up."""
     original = to_module(_filled(dense))
-    if choice is None:
+    if variant.choice is None:
         return original
     assert isinstance(original, ORIGINALS)
-    return DecomposedLayer(original, map_leaves(_filled, expression), choice)
+    made = map_leaves(_filled, variant.choice.rewrite(dense))
+    layer = DecomposedLayer(original, made, variant.choice)
+    layer.take_form(variant.form)
+    return layer
 
 
 def _filled(conv: Conv) -> Conv:
@@ -134,9 +191,12 @@ def _filled(conv: Conv) -> Conv:
     return replace(conv, weight=weight, bias=bias)
 
 
-def _signature(expression: Expression, input_shape: tuple[int, ...]) -> str:
+def _signature(variant: Variant, dense: Conv, input_shape: tuple[int, ...]) -> str:
     """What a latency depends on, in few characters."""
-    return _digest(f"{input_shape} {_outline(expression)}")
+    expression = variant.of(dense)
+    # A single convolution is never cut.
+    as_whole = not (get_form(variant.form).in_pieces or isinstance(expression, Conv))
+    return _digest(f"{input_shape} {_outline(expression)}{' as a whole' if as_whole else ''}")
 
 
 def _outline(expression: Expression) -> str:

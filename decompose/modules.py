@@ -12,10 +12,21 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, leaves, macs
+from decompose.algebra import (
+    Chain,
+    Conv,
+    Expression,
+    Geometry,
+    Sum,
+    leaves,
+    macs,
+    map_leaves,
+    split_like,
+)
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
+from decompose.forms import DEFAULT_FORM, get_form
 from decompose.plans import Note
 from decompose.strips import Reach, run_in_pieces
 
@@ -86,14 +97,35 @@ class DecomposedLayer(nn.Module):
                 setattr(self, name, getattr(original, name))
         self.choice = choice
         self.note = note
+        self.form = DEFAULT_FORM
         self.body = to_module(expression)
+        self._made = map_leaves(Conv.without_weights, expression)
         self._reach = Reach.of(expression)
         self._num_axes = to_conv(original).geometry.num_axes
 
     @property
     def expression(self) -> Expression:
-        """The expression that it computes now, sharing its weights."""
+        """The expression that it computes now, in its form, sharing its weights."""
         return to_expression(self.body)
+
+    def take_form(self, name: str) -> None:
+        """Run in another of the ``forms`` from now on; its parameters are new ones.
+
+        Raises:
+            DecomposeError: there is no such form, or the layer is ``dense`` already.
+        """
+        form = get_form(name)
+        if name == self.form:
+            return
+        if self.form == "dense":
+            raise DecomposeError("it was multiplied back into one convolution for good")
+        expression = form.rewrite(split_like(self.expression, self._made))
+        body = to_module(expression)
+        trained = any(parameter.requires_grad for parameter in self.body.parameters())
+        body.requires_grad_(trained).train(self.training)
+        if is_channels_last(self.body):
+            body.to(memory_format=torch.channels_last)
+        self.form, self.body, self._reach = name, body, Reach.of(expression)
 
     def assign(self, expression: Expression) -> None:
         """Take the weights of another expression of the same shape, and the bias it has gained."""
@@ -110,7 +142,8 @@ class DecomposedLayer(nn.Module):
         a few rows twice.
         """
         in_whole = (
-            torch.is_grad_enabled()
+            not get_form(self.form).in_pieces
+            or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch.is_autocast_enabled(x.device.type)
             or x.device.type != "cpu"
@@ -120,7 +153,8 @@ class DecomposedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the method and rank where the module is printed."""
-        return f"method={self.choice.label}, rank={self.choice.rank_label}"
+        form = "" if self.form == DEFAULT_FORM else f", form={self.form}"
+        return f"method={self.choice.label}, rank={self.choice.rank_label}{form}"
 
 
 def to_expression(module: nn.Module) -> Expression:
@@ -172,6 +206,16 @@ def give_bias(leaf: Original) -> None:
     outputs = leaf.out_features if isinstance(leaf, nn.Linear) else leaf.out_channels
     bias = nn.Parameter(leaf.weight.new_zeros(outputs), leaf.weight.requires_grad)
     leaf.register_parameter("bias", bias)
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    """Whether the kernels of a module lie in channels-last order and no other."""
+    return any(
+        weight.ndim == 4
+        and weight.is_contiguous(memory_format=torch.channels_last)
+        and not weight.is_contiguous()
+        for weight in module.parameters()
+    )
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:

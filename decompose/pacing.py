@@ -6,7 +6,7 @@ time, t_l that of its layer l alone and t_l(option) that of an option, a plan is
     R + s sum_l t_l(option),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
 
 what the layers do not account for stays, and where alone they take longer than together, so do the
-options. The plan is then made and timed, and where it misses the budget, made again with what was
+options. Layers run in the form that is the fastest there (``tuning``). The plan is then made and timed, and where it misses the budget, made again with what was
 missing taken off.
 """
 
@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv
 from decompose.candidates import Option
-from decompose.convert import apply
-from decompose.latencies import Latencies, Place
-from decompose.layers import Shapes
+from decompose.convert import apply, take_forms_
+from decompose.forms import DEFAULT_FORM
+from decompose.latencies import Latencies, Place, Variant, time_networks
+from decompose.layers import Shapes, find_layers
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod
 from decompose.mixtures import mixture
+from decompose.modules import DecomposedLayer
 from decompose.plans import Pace, Plan
 from decompose.progress import track
-from decompose.timing import time_in_turns
+from decompose.tuning import fastest, time_forms
 
 _MOST_OF_A_FAMILY = 6
 """Options of the same methods that are timed, from the dearest to the cheapest."""
@@ -41,7 +43,6 @@ differ so much in how fast their MACs run."""
 _CHANNEL_BLOCK = 16
 """Channels that engines compute together; the last block takes as long as a full one."""
 
-_NUM_ROUNDS = 9
 _NUM_TRIES = 4
 
 
@@ -70,8 +71,9 @@ def paced(
     Raises:
         DecomposeError: no plan is fast enough, or the engine cannot run the network.
     """
-    original_ms = _time({"original": model}, example, place)["original"]
-    priced = _price(convs, shapes, weighed, len(example), Latencies(place))
+    original_ms = time_networks({"original": model}, example, place)["original"]
+    latencies = Latencies(place)
+    priced = _price(convs, shapes, weighed, len(example), latencies)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
@@ -84,7 +86,10 @@ def paced(
             for name, ms in dense_ms.items()
         )
         predicted = (rest_ms + scale * taken_ms) / original_ms
-        timed = _time({"original": model, "small": apply(plan, model)}, example, place)
+        small = apply(plan, model)
+        plan = replace(plan, forms=_fastest_forms(small, shapes, len(example), latencies))
+        take_forms_(small, plan.forms)
+        timed = time_networks({"original": model, "small": small}, example, place)
         now_ms = timed["original"]
         pace = Pace(str(place), len(example), now_ms, predicted * now_ms, timed["small"])
         plan = replace(plan, pace=pace)
@@ -95,19 +100,20 @@ def paced(
     return plan
 
 
+def _fastest_forms(
+    small: nn.Module, shapes: Shapes, batch_size: int, latencies: Latencies
+) -> dict[str, str]:
+    """The forms of the rewritten layers that are faster than the default one."""
+    forms = {
+        name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
+        for name, layer in find_layers(small).items()
+        if isinstance(layer, DecomposedLayer)
+    }
+    return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
+
+
 def _dense_cost(found: Sequence[Option]) -> float:
     return next(option.cost for option in found if option.choice is None)
-
-
-def _time(networks: Mapping[str, nn.Module], example: Tensor, place: Place) -> dict[str, float]:
-    """Milliseconds of networks in turns."""
-    calls = {
-        name: place.engine.prepare(network, example, place.num_threads)
-        for name, network in networks.items()
-    }
-    rounds = track(range(_NUM_ROUNDS), "timing the network")
-    timed = time_in_turns(calls, rounds, place.num_threads)
-    return {name: time.median_ms for name, time in timed.items()}
 
 
 def _price(
@@ -123,11 +129,8 @@ def _price(
         conv = convs[name].without_weights()
         hopeful = [option for option in weighed[name] if not _hopeless(option, weighed[name])]
         found = [_aligned(option, conv) for option in _thinned(hopeful)]
-        choices = [option.choice for option in found]
-        totals_ms = [0.0] * len(found)
-        for first, *others in shapes[name]:
-            times = latencies.measure(conv, choices, (batch_size * first, *others))
-            totals_ms = [a + b for a, b in zip(totals_ms, times, strict=True)]
+        variants = [Variant(option.choice) for option in found]
+        totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
         priced[name] = [
             replace(option, cost=round(1e3 * total))
             for option, total in zip(found, totals_ms, strict=True)

@@ -7,9 +7,11 @@ A plan holds choices, never weights: a few kilobytes of JSON that a person can r
       "version": 1,
       "layers": {"conv1_2": {"method": "pw_dw", "rank": 4}},
       "dense": {"conv1_1": "skipped by name"},
+      "forms": {"conv1_2": "merged"},
       "notes": {"conv1_2": {"cost": 937754624, "unit": "MACs", "error": 0.002, ...}}
     }
 
+``forms`` tells how rewritten layers run (``forms``), where not as the method made them.
 ``dense`` says why a convolution is left as it is, ``notes`` what a budget's search knew of a choice, and
 ``pace`` how fast it found the network; all are for the reader, without effect.
 """
@@ -25,10 +27,12 @@ from typing import Any, TypeVar
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
 from decompose.files import write_text
+from decompose.forms import get_form
 
 Told = TypeVar("Told")
 
 _FORMAT, _VERSION = "decompose-plan", 1
+_PARTS = "layers", "dense", "notes", "forms"
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,23 @@ class Plan:
         dense: the convolutions left as they are, with the reason.
         notes: what a budget's search knew of the layers' choices.
         pace: what the search for a budget of time measured.
+        forms: how rewritten layers run, where not in the default form.
     """
 
     layers: Mapping[str, Choice] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Note] = field(default_factory=dict)
     pace: Pace | None = None
+    forms: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The plan as JSON text, one layer a line."""
         layers = {name: json.dumps(choice.to_record()) for name, choice in self.layers.items()}
         dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
         notes = {name: json.dumps(asdict(note)) for name, note in self.notes.items()}
-        last = f',\n  "notes": {_json_lines(notes)}' if notes else ""
+        forms = {name: json.dumps(form) for name, form in self.forms.items()}
+        last = f',\n  "forms": {_json_lines(forms)}' if forms else ""
+        last += f',\n  "notes": {_json_lines(notes)}' if notes else ""
         if self.pace is not None:
             last += f',\n  "pace": {json.dumps(asdict(self.pace))}'
         return (
@@ -120,14 +128,19 @@ class Plan:
             raise DecomposeError(
                 f"{source}: is a plan of version {record.get('version')}; this is {_VERSION}"
             )
-        layers, dense, notes = (record.get(key, {}) for key in ("layers", "dense", "notes"))
-        if "layers" not in record or not all(isinstance(d, dict) for d in (layers, dense, notes)):
-            raise DecomposeError(f'{source}: "layers", "dense" and "notes" must be objects')
+        parts = layers, dense, notes, forms = [record.get(key, {}) for key in _PARTS]
+        if "layers" not in record or not all(isinstance(part, dict) for part in parts):
+            raise DecomposeError(f"{source}: {', '.join(_PARTS)} must be objects")
         choices = {name: _read_choice(value, f"{source}: {name}") for name, value in layers.items()}
         reasons = {name: str(reason) for name, reason in dense.items()}
         known = {n: _read_told(Note, note, f"{source}: {n}") for n, note in notes.items()}
         pace = record.get("pace")
-        return cls(choices, reasons, known, pace and _read_told(Pace, pace, f"{source}: pace"))
+        for name, form in forms.items():
+            if name not in choices:
+                raise DecomposeError(f"{source}: {name} has a form, but is not rewritten")
+            _read_form(form, f"{source}: {name}")
+        pace = pace and _read_told(Pace, pace, f"{source}: pace")
+        return cls(choices, reasons, known, pace, forms)
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file."""
@@ -160,6 +173,13 @@ def _read_told(kind: type[Told], value: Any, source: str) -> Told:
         return kind(**value)
     except TypeError:
         raise DecomposeError(f"{source}: its note is none that a search wrote") from None
+
+
+def _read_form(value: Any, source: str) -> None:
+    try:
+        get_form(value)
+    except (DecomposeError, TypeError) as error:
+        raise DecomposeError(f"{source}: {error}") from None
 
 
 def _read_choice(value: Any, source: str) -> Choice:

@@ -13,7 +13,7 @@ from decompose import algebra
 from decompose.algebra import Conv
 from decompose.candidates import RECIPES
 from decompose.choices import Choice
-from decompose.engines import get_engine
+from decompose.engines import DEFAULT_ENGINE, get_engine
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
 from decompose.latencies import Place
@@ -90,7 +90,9 @@ def plan(
     _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
     if latency is None and (engine is not None or threads is not None):
         raise DecomposeError("an engine and its threads are what a latency is of; give latency")
-    place = Place(get_engine(engine or "eager"), threads or torch.get_num_threads(), example.device)
+    place = Place(
+        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), example.device
+    )
     recipe = parse_recipe(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
     modules = find_originals(model)

@@ -156,6 +156,33 @@ def test_benchmark_times_several_networks(folder: Path, small: Path, tmp_path: P
     assert (tmp_path / "speed.png").stat().st_size > 0
 
 
+def test_tune_measures_forms_or_takes_the_ones_named(
+    small: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda _: str(tmp_path))
+    path = tmp_path / "tuned.safetensors"
+    arguments = ["--engine", "onnxruntime", "--input-size", "32", "--batch", "2"]
+    assert run("tune", small, "-o", path, *arguments) == 0
+    assert "layer1.0.conv1" in capsys.readouterr().out
+    x = torch.randn(1, 3, 32, 32)
+    expected = decompose.load(small)(x)
+    torch.testing.assert_close(decompose.load(path)(x), expected, rtol=1e-3, atol=1e-4)
+    named = ["--form", "merged", "--form", "layer2.*=branches-whole"]
+    assert run("tune", small, "-o", path, *named) == 0
+    network = decompose.load(path)
+    torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
+    assert network.get_submodule("layer1.0.conv1").form == "merged"
+    assert network.get_submodule("layer2.0.conv2").form == "branches-whole"
+    capsys.readouterr()
+    for wrong, told in (("wide", "form 'wide' does not exist"), ("x.*=merged", "no layer has that")):
+        assert run("tune", small, "-o", path, "--form", wrong) == 2
+        assert told in capsys.readouterr().err
+    assert run("tune", "torchvision:resnet18,weights=none", "-o", path) == 2
+    assert "no rewritten layer" in capsys.readouterr().err
+    timed = ["--engines", "onnxruntime", "--input-size", "32", "--rounds", "1", "--layers", "--tune"]
+    assert run("benchmark", "torchvision:resnet18,weights=none,num_classes=6", small, *timed) == 0
+
+
 def test_export_writes_what_onnxruntime_runs(small: Path, tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "small.onnx"
     assert run("export", small, "-o", path, "--input-size", "64") == 0

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "decompose"
 LEVELS = [
     {"errors"},
     {"files", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
-    {"methods", "architectures", "regression", "records", "strips"},
+    {"methods", "architectures", "regression", "records", "strips", "forms"},
     {"choices", "synthetic", "refitting"},
     {"wishes", "budget", "plans"},
     {"candidates", "modules", "onnx_nodes"},
@@ -22,6 +22,7 @@ LEVELS = [
     {"cross_validation", "engines"},
     {"repair", "probing", "timing"},
     {"weighing", "latencies", "convert"},
+    {"tuning"},
     {"pacing"},
     {"search", "comparison", "inspection"},
     {"models", "data", "benchmark"},

@@ -28,12 +28,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_is_timed_and_says_how_fast_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    time = pacing._time
+    time = pacing.time_networks
 
     def as_fast_as_wished(*arguments: Any) -> dict[str, float]:
         return dict.fromkeys(time(*arguments), 5.0)
 
-    monkeypatch.setattr(pacing, "_time", as_fast_as_wished)
+    monkeypatch.setattr(pacing, "time_networks", as_fast_as_wished)
     plan = decompose.plan(Mixed(), X, latency=1.0, engine="onnxruntime", threads=1, methods=METHODS)
     assert plan.pace is not None
     assert plan.pace.place.startswith("onnxruntime")
@@ -70,10 +70,10 @@ def test_a_plan_that_misses_its_budget_is_made_again(monkeypatch: pytest.MonkeyP
 
     def measure(self: object, dense: Conv, found: list, shape: tuple) -> list[float]:
         whole = sum(count_macs(network, shapes).values())
-        expressions = [dense if choice is None else choice.rewrite(dense) for choice in found]
-        return [1e3 * expression_macs(e, (1, *shape[1:])) / whole for e in expressions]
+        taken = [expression_macs(variant.of(dense), (1, *shape[1:])) for variant in found]
+        return [1e3 * macs / whole for macs in taken]
 
-    monkeypatch.setattr(pacing, "_time", time)
+    monkeypatch.setattr(pacing, "time_networks", time)
     monkeypatch.setattr(Latencies, "measure", measure)
     plan = decompose.plan(network, X, latency=0.7, methods=METHODS)
     assert plan.pace is not None

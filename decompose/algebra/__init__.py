@@ -6,7 +6,7 @@ written once, for every method and every combination of methods:
 - :func:`compose` multiplies it back into one dense convolution,
 - :func:`weight_deviation` tells how far that lies from the original,
 - :func:`macs` and :func:`params` count its cost from the leaves,
-- :func:`merge_branches` and :func:`split_branches` rewrite it into equal ones,
+- :func:`merged` and :func:`split_like` rewrite it into equal ones,
 - :func:`run` evaluates it on an input, :func:`patches` and :func:`features` give what its kernels
   meet there, so that a regression can refit them.
 
@@ -37,7 +37,7 @@ from decompose.algebra.last_factors import (
 )
 from decompose.algebra.patches import on_patches, patches, places, step_for
 from decompose.algebra.precision import at_least_float32, widened
-from decompose.algebra.rewrites import merge_branches, split_branches
+from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.whitening import Whitening
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "macs",
     "map_leaves",
     "merge_branches",
+    "merged",
     "on_patches",
     "output_size",
     "params",
@@ -66,6 +67,7 @@ __all__ = [
     "run",
     "scale_outputs",
     "split_branches",
+    "split_like",
     "step_for",
     "weight_deviation",
     "widened",

@@ -11,11 +11,38 @@ PW+DW into one wide pointwise before a convolution with O groups of T channels. 
 parameters stay the same; speed does not.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
-from decompose.algebra.expressions import Chain, Conv, Sum
+from decompose.algebra.expressions import Chain, Conv, Expression, Sum
+
+
+def merged(expression: Expression) -> Expression:
+    """The expression with every sum of like branches, wherever it stands, as one wide chain."""
+    if isinstance(expression, Conv):
+        return expression
+    same = type(expression)(*map(merged, expression.parts))
+    if isinstance(same, Sum):
+        # What cannot be merged stays a sum.
+        with suppress(ValueError):
+            return merge_branches(same)
+    return same
+
+
+def split_like(expression: Expression, outline: Expression) -> Expression:
+    """Undo ``merged``.
+
+    Args:
+        expression: what ``merged`` made.
+        outline: what it was made of; only its structure matters.
+    """
+    if isinstance(outline, Conv) or isinstance(expression, Conv):
+        return expression
+    if isinstance(outline, Sum) and isinstance(expression, Chain):
+        return split_branches(expression, len(outline.parts))
+    return type(outline)(*map(split_like, expression.parts, outline.parts))
 
 
 def merge_branches(expression: Sum) -> Chain:

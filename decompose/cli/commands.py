@@ -17,20 +17,24 @@ from decompose.cli.inputs import (
     load_pair,
     named_device,
     parse_counts,
+    parse_forms,
 )
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
 from decompose.comparison import compare, compare_weights
+from decompose.convert import take_forms_
 from decompose.data import default_workers, labelled_folder
-from decompose.engines import ENGINES, get_engine
+from decompose.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.errors import DecomposeError
 from decompose.evaluation import evaluate
 from decompose.export import to_onnx
 from decompose.files import require_writable
+from decompose.forms import FORMS
 from decompose.inspection import inspect_network
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.report import plot_spectra, plot_speed_up, show_table
 from decompose.synthetic import synthetic_inputs
+from decompose.tuning import tune
 
 app = typer.Typer(
     help="Rewrite pretrained convolutional networks as smaller ones, without training.",
@@ -156,6 +160,10 @@ def benchmark_networks(
     layers: Annotated[
         bool, typer.Option("--layers", help="Time every rewritten layer as well.")
     ] = False,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tune", help="Let layers run in the form that is fastest in each engine."),
+    ] = False,
     input_size: InputSize = None,
     device: Device = "auto",
     dtype: Annotated[
@@ -187,6 +195,7 @@ def benchmark_networks(
         num_rounds=rounds,
         num_threads=threads,
         layers=layers,
+        tuned=tuned,
     )
     write_record(output, timed.to_dict())
     if plot is not None:
@@ -195,6 +204,43 @@ def benchmark_networks(
     if layers:
         show_table(timed.layer_table())
     tell_files(plot, output, table)
+
+
+@app.command("tune")
+def tune_network(
+    model: Annotated[str, typer.Argument(help="What compress made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
+    arch: Arch = None,
+    engine: Annotated[
+        str, typer.Option(help=f"Where to be fast, one of: {', '.join(ENGINES)}.")
+    ] = DEFAULT_ENGINE,
+    batch: Annotated[int, typer.Option(min=1, help="Inputs at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Measure nothing, but take this form, of: {', '.join(FORMS)}; for some layers "
+            "PATTERN=FORM; repeatable."
+        ),
+    ] = None,
+    input_size: InputSize = None,
+    device: Device = "auto",
+    table: Markdown = None,
+) -> None:
+    """Let every rewritten layer run in its fastest form: equal, but for the time it takes."""
+    require_writable(output, table)
+    models.require_saved_name(output)
+    network = models.load(model, arch).to(named_device(device))
+    if form:
+        take_forms_(network, parse_forms(form, network))
+    else:
+        blank = blank_input(network, input_size)
+        example = blank.expand(batch, *blank.shape[1:]).contiguous()
+        tuned = tune(network, example, engine=engine, threads=threads)
+        network = tuned.network
+        show_table(tuned.table(), table)
+    models.save(network, output)
+    tell_files(output, table)
 
 
 @app.command("export")

@@ -13,7 +13,10 @@ from decompose.architectures import architecture_of
 from decompose.cli.outputs import tell_unreadable
 from decompose.data import default_workers, picture_folder
 from decompose.errors import DecomposeError, first_line
+from decompose.forms import get_form
 from decompose.layers import find_layers
+from decompose.modules import DecomposedLayer
+from decompose.patterns import matches, require_match
 
 _BATCH_SIZE = 8
 
@@ -102,6 +105,23 @@ def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
         except ValueError:
             raise DecomposeError(f"rank {text!r}: write N or PATTERN=N, a whole number") from None
     return ranks["*"] if list(ranks) == ["*"] else ranks
+
+
+def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:
+    """Read ``FORM`` and ``PATTERN=FORM``: the form of each rewritten layer; the last that fits counts."""
+    rewritten = [
+        n for n, layer in find_layers(network).items() if isinstance(layer, DecomposedLayer)
+    ]
+    if not rewritten:
+        raise DecomposeError("the network has no rewritten layer whose form could be chosen")
+    forms: dict[str, str] = {}
+    for text in texts:
+        pattern, _, form = text.rpartition("=")
+        get_form(form)
+        pattern = pattern or "*"
+        require_match(rewritten, pattern)
+        forms |= {name: form for name in rewritten if matches(name, pattern)}
+    return forms
 
 
 def parse_counts(text: str, what: str) -> list[int]:
