@@ -174,13 +174,16 @@ def test_tune_measures_forms_or_takes_the_ones_named(
     assert network.get_submodule("layer1.0.conv1").form == "merged"
     assert network.get_submodule("layer2.0.conv2").form == "branches-whole"
     capsys.readouterr()
-    for wrong, told in (("wide", "form 'wide' does not exist"), ("x.*=merged", "no layer has that")):
+    for wrong, told in (
+        ("wide", "form 'wide' does not exist"),
+        ("x.*=merged", "no layer has that"),
+    ):
         assert run("tune", small, "-o", path, "--form", wrong) == 2
         assert told in capsys.readouterr().err
     assert run("tune", "torchvision:resnet18,weights=none", "-o", path) == 2
     assert "no rewritten layer" in capsys.readouterr().err
-    timed = ["--engines", "onnxruntime", "--input-size", "32", "--rounds", "1", "--layers", "--tune"]
-    assert run("benchmark", "torchvision:resnet18,weights=none,num_classes=6", small, *timed) == 0
+    timed = ["--engines", "onnxruntime", "--input-size", "32", "--rounds", "1"]
+    assert run("benchmark", ARCH, small, *timed, "--layers", "--tune") == 0
 
 
 def test_export_writes_what_onnxruntime_runs(small: Path, tmp_path: Path, capsys: Captured) -> None:
