@@ -128,8 +128,12 @@ class DecomposedLayer(nn.Module):
         self.form, self.body, self._reach = name, body, Reach.of(expression)
 
     def assign(self, expression: Expression) -> None:
-        """Take the weights of another expression of the same shape, and the bias it has gained."""
-        made = to_module(expression)
+        """Take the weights of another expression of its choice, and the bias it has gained.
+
+        Args:
+            expression: as the method makes it, or in the layer's form already.
+        """
+        made = to_module(get_form(self.form).rewrite(expression))
         for leaf, other in zip(self.body.modules(), made.modules(), strict=True):
             if isinstance(leaf, ORIGINALS) and leaf.bias is None and other.bias is not None:
                 give_bias(leaf)

@@ -6,8 +6,8 @@ time, t_l that of its layer l alone and t_l(option) that of an option, a plan is
     R + s sum_l t_l(option),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
 
 what the layers do not account for stays, and where alone they take longer than together, so do the
-options. Layers run in the form that is the fastest there (``tuning``). The plan is then made and timed, and where it misses the budget, made again with what was
-missing taken off.
+options. Chosen layers run in the form that is the fastest there (``tuning``). The plan is then made and
+timed, and where it misses the budget, made again with what was missing taken off.
 """
 
 from __future__ import annotations

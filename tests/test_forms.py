@@ -16,6 +16,7 @@ from decompose.forms import DEFAULT_FORM, FORMS, get_form
 from decompose.layers import find_layers
 from decompose.methods import METHODS
 from decompose.modules import DecomposedLayer, to_conv
+from decompose.repair import repair_
 from tests.strategies import Case, Mixed, conv_cases
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
@@ -89,6 +90,18 @@ def test_forms_are_saved_and_loaded(tmp_path: Path) -> None:
     assert len(kept) > 1
     assert plan_of(small).forms == plan_of(again).forms == kept
     assert torch.equal(small(EXAMPLE), again(EXAMPLE))
+
+
+@pytest.mark.parametrize("form", ["merged", "dense"])
+def test_a_layer_is_repaired_in_its_form(form: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)).eval()
+    images = torch.randn(6, 3, 8, 8)
+    small = decompose.apply(decompose.plan(network, images, rank=1), network)
+    take_forms_(small, {"0": form})
+    before = (small(images) - network(images)).square().mean()
+    repair_(small, network, images)
+    assert plan_of(small).forms == {"0": form}
+    assert (small(images) - network(images)).square().mean() < before
 
 
 def test_forms_of_layers_that_are_not_rewritten_are_refused() -> None:
