@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from torch import nn
 
-from decompose.algebra import Expression, run
+from decompose.algebra import Conv, Expression, run
 from decompose.cross_validation import RIDGES, Draft, judge_ways
 from decompose.methods import get_method
-from decompose.modules import to_conv
 from decompose.rectification import Rectifier
 from decompose.refitting import refitted
 
-CONV = to_conv(nn.Conv2d(4, 6, 3))
-X = torch.randn(8, 4, 10, 10, generator=torch.Generator().manual_seed(0)) + 1
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(8, 4, 10, 10, generator=GENERATOR) + 1
+CONV = Conv(
+    torch.randn(6, 4, 3, 3, generator=GENERATOR) / 6, torch.randn(6, generator=GENERATOR) / 6
+)
 RECTIFIER = Rectifier(torch.ones(6), torch.zeros(6))
 
 
