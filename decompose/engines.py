@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
+from decompose.memory import keep_freed_memory
 
 Call = Callable[[], object]
 """Runs a prepared network once on its input."""
@@ -70,7 +71,12 @@ class Eager(Engine):
         return torch.__version__
 
     def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
-        """Copy the network to the input's device, in channels-last order if its input is 2-D."""
+        """Copy the network to the input's device, in channels-last order if its input is 2-D.
+
+        On a CPU the process keeps its memory from now on (``memory``).
+        """
+        if x.device.type == "cpu":
+            keep_freed_memory()
         network = copy.deepcopy(network).to(x.device).eval()
         if self.channels_last and x.ndim == 4:
             network.to(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
     {"errors"},
-    {"files", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
+    {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
     {"methods", "architectures", "regression", "records", "strips", "forms"},
     {"choices", "synthetic", "refitting"},
     {"wishes", "budget", "plans"},
