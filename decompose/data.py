@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
+import platformdirs
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -19,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from decompose.architectures import Transform
 from decompose.errors import DecomposeError
+from decompose.files import writing
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -36,6 +40,9 @@ _SCIKIT_IMAGE = (
     "rocket.jpg",
 )
 _SCIKIT_LEARN = ("china.jpg", "flower.jpg")
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,39 @@ def digits(size: int) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     return images.expand(-1, 3, -1, -1), torch.from_numpy(labels)
+
+
+def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor, Tensor]:
+    """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), kept in the user's cache.
+
+    Args:
+        train: the 60,000 pictures to train on, rather than the 10,000 to test on.
+        packed: a folder with its four ``.gz`` files; they are downloaded where it is not there.
+
+    Returns:
+        ``(N, 1, 28, 28)`` float32 in [0, 1], and the labels 0 to 9, ``(N,)``.
+
+    Raises:
+        DecomposeError: it is not there and cannot be downloaded.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    root = Path(platformdirs.user_cache_dir("decompose")) / "datasets"
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for source in packed.glob("*-ubyte.gz"):
+        target = raw / source.stem
+        if not target.exists():
+            with gzip.open(source) as opened, writing(target) as temporary:
+                temporary.write_bytes(opened.read())
+    try:
+        dataset = FashionMNIST(str(root), train=train, download=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise DecomposeError(
+            f"Fashion-MNIST cannot be downloaded ({error}); install Debian's package "
+            "dataset-fashion-mnist"
+        ) from None
+    return dataset.data.unsqueeze(1).float() / 255, dataset.targets
 
 
 def default_workers() -> int:
