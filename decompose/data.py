@@ -1,30 +1,25 @@
-"""Pictures: folders of them, ImageNet, and those that come inside packages."""
+"""Pictures: folders of them, ImageNet, shards, and those that come inside packages."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import platformdirs
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from decompose.architectures import Transform
 from decompose.errors import DecomposeError
 from decompose.files import writing
-
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from decompose.pictures import EXTENSIONS, Pictures, read_picture
+from decompose.shards import is_shards, labelled_shards
 
 # Colour and grey pictures of things as they look, out of what scikit-image ships.
 _SCIKIT_IMAGE = (
@@ -41,74 +36,10 @@ _SCIKIT_IMAGE = (
 )
 _SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 
+_SYNSET = re.compile(r"n\d{8}")
+
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some pictures of a folder.
-
-    Attributes:
-        images: those that could be read, ``(batch, 3, H, W)``.
-        labels: their classes, ``(batch,)``, int64; -1 where there is none.
-        unreadable: the others, by path, with the reason.
-    """
-
-    images: Tensor
-    labels: Tensor
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-
-
-class Pictures(Dataset[tuple[Tensor | str, int, str]]):
-    """Picture files, each with a label.
-
-    Args:
-        samples: paths and labels.
-        transform: the preprocessing.
-        classes: the classes' names by label.
-    """
-
-    def __init__(
-        self, samples: Sequence[tuple[str, int]], transform: Transform, classes: Sequence[str] = ()
-    ) -> None:
-        self.samples = samples
-        self.transform = transform
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor | str, int, str]:
-        """The picture, or why it cannot be read; its label and its path."""
-        path, label = self.samples[index]
-        try:
-            return self.transform(read_picture(path)), label, path
-        except DecomposeError as error:
-            return str(error).removeprefix(f"{path}: "), label, path
-
-    def batches(self, batch_size: int, workers: int = 0) -> DataLoader[Batch]:
-        """The pictures in order, as ``Batch``; ``workers`` processes decode them."""
-        loader: DataLoader[Any] = DataLoader(
-            self, batch_size, num_workers=workers, collate_fn=_collate
-        )
-        return loader
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """Read a picture file as RGB.
-
-    Raises:
-        DecomposeError: it cannot be read as a picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except Image.UnidentifiedImageError:
-        raise DecomposeError(f"{path}: is no picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DecomposeError(f"{path}: cannot be read as a picture: {reason}") from None
 
 
 def picture_folder(folder: str | Path, transform: Transform, most: int | None = None) -> Pictures:
@@ -123,46 +54,63 @@ def picture_folder(folder: str | Path, transform: Transform, most: int | None = 
         DecomposeError: there is no such folder, or no picture in it.
     """
     folder = _existing_folder(folder)
-    paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+    paths = _below(folder)
     if not paths:
         raise DecomposeError(f"{folder}: holds no picture ({', '.join(EXTENSIONS)})")
     return Pictures([(str(path), -1) for path in paths[:most]], transform)
+
+
+def labelled(data: str | Path, transform: Transform) -> Pictures:
+    """Labelled pictures in tar shards (``shards``) or folders (``labelled_folder``).
+
+    Raises:
+        DecomposeError: there are none.
+    """
+    if is_shards(str(data)):
+        return labelled_shards(str(data), transform)
+    return labelled_folder(data, transform)
 
 
 def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
     """Pictures in class folders, or ImageNet as torchvision lays it out.
 
     Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
-    ImageNet's synset folders that is its label order); the same under ``folder/val``; and
-    torchvision's, with ``meta.bin`` or the devkit beside ``val``.
+    ImageNet's synset folders that is its label order; among them folders that are no synsets are left
+    out, and said to be damaged); the same under ``folder/val``; and torchvision's, with ``meta.bin`` or
+    the devkit beside ``val``.
 
     Raises:
         DecomposeError: there is no such folder, or no picture in it.
     """
-    from torchvision.datasets import ImageFolder, ImageNet
-
     folder = _existing_folder(folder)
     if (folder / "meta.bin").is_file() or (folder / "ILSVRC2012_devkit_t12.tar.gz").is_file():
-        try:
-            dataset = ImageNet(str(folder), split="val")
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            cause = str(error) or "its meta.bin is damaged"
-            raise DecomposeError(
-                f"{folder}: is no ImageNet folder of torchvision: {cause}"
-            ) from None
-        return Pictures(dataset.samples, transform, dataset.wnids)
+        return _imagenet(folder, transform)
     if (folder / "val").is_dir():
         folder = folder / "val"
-    if not any(path.is_dir() for path in folder.iterdir()):
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if not names:
         raise DecomposeError(
             f"{folder}: holds no class folders; it should hold CLASS/PICTURE files"
         )
-    dataset = ImageFolder(str(folder), allow_empty=True)
-    if not dataset.samples:
+    synsets = [name for name in names if _SYNSET.fullmatch(name)]
+    classes = synsets if 2 * len(synsets) > len(names) else names
+    paths = [(path, label) for label, name in enumerate(classes) for path in _below(folder / name)]
+    if not paths:
         raise DecomposeError(f"{folder}: its class folders hold no picture")
-    return Pictures(dataset.samples, transform, dataset.classes)
+    strays = {str(folder / name): "is no synset" for name in names if name not in classes}
+    samples = [(str(path), label) for path, label in paths]
+    return Pictures(samples, transform, classes, damaged=strays)
+
+
+def _imagenet(folder: Path, transform: Transform) -> Pictures:
+    from torchvision.datasets import ImageNet
+
+    try:
+        dataset = ImageNet(str(folder), split="val")
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        cause = str(error) or "its meta.bin is damaged"
+        raise DecomposeError(f"{folder}: is no ImageNet folder of torchvision: {cause}") from None
+    return Pictures(dataset.samples, transform, dataset.wnids)
 
 
 def photographs(transform: Transform) -> tuple[list[str], Tensor]:
@@ -242,17 +190,10 @@ def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor,
     return dataset.data.unsqueeze(1).float() / 255, dataset.targets
 
 
-def default_workers() -> int:
-    """Number of decoding processes: one a core that this process may use, eight at most."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
-
-
-def _collate(samples: Sequence[tuple[Tensor | str, int, str]]) -> Batch:
-    read = [(image, label) for image, label, _ in samples if isinstance(image, Tensor)]
-    return Batch(
-        torch.stack([image for image, _ in read]) if read else torch.empty(0),
-        torch.tensor([label for _, label in read], dtype=torch.int64),
-        {path: reason for reason, _, path in samples if isinstance(reason, str)},
+def _below(folder: Path) -> list[Path]:
+    """Picture files at any depth, in the order of their paths."""
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
     )
 
 

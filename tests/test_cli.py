@@ -130,16 +130,30 @@ def test_compare_without_pictures_looks_at_weights(
     assert "output" not in capsys.readouterr().out
 
 
-def test_evaluate_counts_over_class_folders(
+def test_evaluate_compares_networks_on_the_same_pictures(
     folder: Path, small: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     result = tmp_path / "result.json"
     arguments = ["--data", folder / "val", "--workers", "2", "--batch-size", "4", "-o", result]
-    assert run("evaluate", small, *arguments) == 0
-    assert "on 6 pictures" in capsys.readouterr().out
+    assert run("evaluate", folder / "resnet18.pth", small, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "Accuracy on 6 pictures of 6 classes" in printed
+    assert "pictures/s; on tensors that lie ready" in printed
     record = json.loads(result.read_text())
     assert record["num_pictures"] == record["num_classes"] == 6
-    assert 0 <= record["top1"] <= record["top5"] <= 1
+    accuracy = record["accuracies"][str(small)]
+    assert 0 <= accuracy["top1"]["value"] <= accuracy["top5"]["value"] <= 1
+    assert set(record["provenance"]["weights"]) == {str(folder / "resnet18.pth"), str(small)}
+    assert record["environment"]["torch"] == torch.__version__
+    assert not [path for path in tmp_path.iterdir() if "outcomes" in path.name]
+
+
+def test_evaluate_takes_a_subset(folder: Path, small: Path, capsys: Captured) -> None:
+    arguments = ["--data", folder / "val", "--workers", "0"]
+    assert run("evaluate", small, *arguments, "--subset", 4, "--precision", "bfloat16") == 0
+    assert "Accuracy on 4 pictures" in capsys.readouterr().out
+    assert run("evaluate", small, *arguments, "--subset", 7) == 2
+    assert "there are 6" in capsys.readouterr().err
 
 
 def test_benchmark_times_several_networks(folder: Path, small: Path, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from decompose.data import (
+    FASHION_MNIST,
     digits,
+    fashion_mnist,
+    labelled,
     labelled_folder,
     photographs,
     picture_folder,
-    read_picture,
 )
 from decompose.errors import DecomposeError
 
@@ -50,6 +52,23 @@ def test_a_val_folder_is_entered(folder: Path, tmp_path: Path) -> None:
     assert "cat" in labelled_folder(root, to_tensor).classes
 
 
+def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> None:
+    for name in ("n01440764", "n01443537", "lost+found"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 7)).save(tmp_path / name / "a.png")
+    pictures = labelled_folder(tmp_path, to_tensor)
+    assert list(pictures.classes) == ["n01440764", "n01443537"]
+    assert [label for _, label in pictures.samples] == [0, 1]
+    assert pictures.damaged == {str(tmp_path / "lost+found"): "is no synset"}
+
+
+def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
+    (folder / "cow").mkdir()
+    pictures = labelled(folder, to_tensor)
+    assert list(pictures.classes) == ["cat", "cow", "dog"]
+    assert [label for _, label in pictures.samples] == [0, 0, 2]
+
+
 def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "imagenet"
     (root / "val").mkdir(parents=True)
@@ -65,26 +84,9 @@ def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
         labelled_folder(root, to_tensor)
 
 
-def test_an_unreadable_picture_is_named_and_left_out(folder: Path) -> None:
-    (folder / "dog" / "broken.jpg").write_text("no picture")
-    whole = (folder / "cat" / "a.png").read_bytes()
-    (folder / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    for workers in (0, 2):
-        (batch,) = labelled_folder(folder, to_tensor).batches(8, workers)
-        assert len(batch.images) == len(batch.labels) == 3
-        assert {Path(path).name for path in batch.unreadable} == {"broken.jpg", "cut.png"}
-        assert batch.unreadable[str(folder / "dog" / "broken.jpg")] == "is no picture"
-
-
 def test_pictures_are_found_at_any_depth(folder: Path) -> None:
     assert len(picture_folder(folder, to_tensor)) == 3
     assert len(picture_folder(folder, to_tensor, most=2)) == 2
-
-
-def test_pictures_are_read_as_rgb(folder: Path) -> None:
-    assert read_picture(folder / "cat" / "a.png").mode == "RGB"
-    with pytest.raises(DecomposeError, match="No such file"):
-        read_picture(folder / "missing.png")
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
@@ -114,3 +116,15 @@ def test_the_digits_are_scaled_up() -> None:
     assert float(images.min()) >= 0
     assert float(images.max()) <= 1
     assert sorted(set(labels.tolist())) == list(range(10))
+
+
+def test_fashion_mnist_is_unpacked_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images, labels = fashion_mnist(train=False)
+    assert images.shape == (10_000, 1, 28, 28)
+    assert (float(images.min()), float(images.max())) == (0, 1)
+    assert labels.bincount().tolist() == [1000] * 10

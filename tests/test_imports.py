@@ -10,18 +10,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
-    {"errors"},
+    {"errors", "intervals", "processes"},
     {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
-    {"methods", "architectures", "regression", "records", "strips", "forms"},
-    {"choices", "synthetic", "refitting"},
-    {"wishes", "budget", "plans"},
+    {"methods", "architectures", "regression", "records", "strips", "forms", "outcomes"},
+    {"choices", "synthetic", "refitting", "pictures", "ledgers"},
+    {"wishes", "budget", "plans", "shards", "throughput"},
     {"candidates", "modules", "onnx_nodes"},
     {"layers", "mixtures", "fused"},
     {"statistics", "rectification", "export"},
     {"marginals", "rectified", "prediction"},
     {"cross_validation", "engines"},
     {"repair", "probing", "timing"},
-    {"weighing", "latencies", "convert"},
+    {"weighing", "latencies", "convert", "provenance"},
     {"tuning"},
     {"pacing"},
     {"search", "comparison", "inspection"},

@@ -14,6 +14,7 @@ from decompose.cli.compression import compress_network
 from decompose.cli.inputs import (
     FolderInputs,
     blank_input,
+    load_all,
     load_pair,
     named_device,
     parse_counts,
@@ -23,7 +24,7 @@ from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Re
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
 from decompose.comparison import compare, compare_weights
 from decompose.convert import take_forms_
-from decompose.data import default_workers, labelled_folder
+from decompose.data import labelled
 from decompose.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.errors import DecomposeError
 from decompose.evaluation import evaluate
@@ -31,7 +32,11 @@ from decompose.export import to_onnx
 from decompose.files import require_writable
 from decompose.forms import FORMS
 from decompose.inspection import inspect_network
+from decompose.ledgers import forget
 from decompose.methods import DEFAULT_METHOD, get_method
+from decompose.pictures import default_workers
+from decompose.processes import Processes
+from decompose.provenance import environment
 from decompose.report import plot_spectra, plot_speed_up, show_table
 from decompose.synthetic import synthetic_inputs
 from decompose.tuning import tune
@@ -114,33 +119,68 @@ def compare_networks(
 
 
 @app.command("evaluate")
-def evaluate_model(
-    model: Annotated[str, typer.Argument(help=SOURCES)],
+def evaluate_models(
+    model: Annotated[
+        list[str], typer.Argument(help=f"The others are compared with the first; each {SOURCES}.")
+    ],
     data: Annotated[
-        Path,
-        typer.Option(help="Folder of class folders, or of ImageNet as torchvision lays it out."),
+        str,
+        typer.Option(
+            help="Folder of class folders, or of ImageNet as torchvision lays it out; or WebDataset "
+            "shards: a .tar, a folder of such, a pattern or an address (s3://bucket/val-*.tar)."
+        ),
     ],
     arch: Arch = None,
+    subset: Annotated[
+        int | None, typer.Option(help="Take so many pictures, as many of each class.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
     device: Device = "auto",
+    precision: Annotated[
+        Literal["own", "float16", "bfloat16"],
+        typer.Option(help="Of products, by automatic mixed precision."),
+    ] = "own",
     output: Record = None,
+    table: Markdown = None,
 ) -> None:
-    """Measure top-1 and top-5 accuracy."""
-    require_writable(output)
-    network = models.load(model, arch)
-    accuracy = evaluate(
-        network,
-        labelled_folder(data, models.required_architecture(network).transform()),
+    """Measure top-1 and top-5 accuracy of networks, in one pass over the pictures.
+
+    With --output an interrupted run goes on where it was. Under torchrun or accelerate launch the
+    processes share the pictures.
+    """
+    require_writable(output, table)
+    if len(set(model)) < len(model):
+        raise DecomposeError("the same network is named twice")
+    networks = load_all(model, arch)
+    transforms = {
+        name: models.required_architecture(network).transform()
+        for name, network in networks.items()
+    }
+    pictures = labelled(data, transforms[model[0]])
+    place = named_device(device)
+    found = evaluate(
+        networks,
+        pictures if subset is None else pictures.subset(subset, seed),
+        transforms=transforms,
         batch_size=batch_size,
         workers=default_workers() if workers is None else workers,
-        device=named_device(device),
+        device=place,
+        precision=None if precision == "own" else getattr(torch, precision),
+        record=output,
     )
-    write_record(output, {"model": model, "data": str(data), **accuracy.to_dict()})
-    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2%}"
-    print(f"{model}: top-1 {accuracy.top1:.2%}{top5} on {accuracy.num_pictures:,} pictures")
-    tell_unreadable(accuracy.unreadable)
-    tell_files(output)
+    if not Processes.joined(place).is_first():
+        return
+    asked = {"models": model, "data": data, "subset": subset, "seed": seed}
+    write_record(output, {**asked, **found.to_dict(), "environment": environment(place)})
+    if output is not None:
+        forget(output)
+    show_table(found.table(), table)
+    if found.throughput is not None:
+        print(found.throughput)
+    tell_unreadable(found.unreadable)
+    tell_files(output, table)
 
 
 @app.command("benchmark")
@@ -180,9 +220,7 @@ def benchmark_networks(
     chosen = {name: get_engine(name, channels_last=channels_last) for name in engines.split(",")}
     sizes = parse_counts(batch, "batch")
     place = named_device(device)
-    networks = dict(zip((original, small[0]), load_pair(original, small[0], arch), strict=True))
-    for source in small[1:]:
-        networks[source] = models.load(source)
+    networks = load_all([original, *small], arch)
     if len(networks) < 1 + len(small):
         raise DecomposeError("the same network is named twice; its times would tell nothing")
     kind = getattr(torch, dtype)

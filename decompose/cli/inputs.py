@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from decompose import models
 from decompose.architectures import architecture_of
 from decompose.cli.outputs import tell_unreadable
-from decompose.data import default_workers, picture_folder
+from decompose.data import picture_folder
 from decompose.errors import DecomposeError, first_line
 from decompose.forms import get_form
 from decompose.layers import find_layers
 from decompose.modules import DecomposedLayer
 from decompose.patterns import matches, require_match
+from decompose.pictures import default_workers
 
 _BATCH_SIZE = 8
 
@@ -65,6 +66,17 @@ def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, n
         return models.load(original), after
     named = architecture_of(after)
     return models.load(original, arch or (None if named is None else str(named))), after
+
+
+def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
+    """Load a network and others made from it, or no others, by name.
+
+    A first checkpoint that does not name its architecture takes the second one's.
+    """
+    if len(sources) == 1:
+        return {sources[0]: models.load(sources[0], arch)}
+    networks = dict(zip(sources, load_pair(sources[0], sources[1], arch), strict=False))
+    return networks | {source: models.load(source) for source in sources[2:]}
 
 
 def blank_input(network: nn.Module, input_size: str | None) -> Tensor:

@@ -1,0 +1,45 @@
+"""How far a share of pictures, or a difference of two, may be off by the luck of the draw."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A figure with the interval that holds the true one in 95 of 100 draws.
+
+    Attributes:
+        value: the figure.
+        low: lower end.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def share(hits: np.ndarray) -> Estimate:
+    """The share of pictures that hit, ``(N,)`` bool, with Wilson's interval (1927)."""
+    count = int(hits.sum())
+    interval = stats.binomtest(count, len(hits)).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(count / len(hits), float(interval.low), float(interval.high))
+
+
+def paired_difference(before: np.ndarray, after: np.ndarray) -> Estimate:
+    """The difference of two shares of the same pictures, ``(N,)`` bool each.
+
+    Only pictures that one hits and the other misses tell about it. The interval is Wald's with half a
+    picture added to each of the four cells (Agresti and Min 2005, Statistics in Medicine 24).
+    """
+    num = len(before)
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    centre = (won - lost) / (num + 2)
+    spread = np.sqrt(won + lost + 1 - (won - lost) ** 2 / (num + 2)) / (num + 2)
+    reach = stats.norm.ppf((1 + CONFIDENCE) / 2) * spread
+    return Estimate((won - lost) / num, float(centre - reach), float(centre + reach))
