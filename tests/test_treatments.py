@@ -1,0 +1,79 @@
+"""What the papers do to a network, layer by layer."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import decompose
+from decompose.convert import plan_of
+from decompose.layers import evaluating
+from decompose.models import load, save
+from decompose.modules import DecomposedLayer
+from decompose.sampling import Sampler
+from decompose.treatments import Treatment, apply_treatments
+from tests.test_pruning import X, network
+
+
+def error(model: nn.Module, small: nn.Module) -> float:
+    found = decompose.compare(model, small, X).output_error
+    assert found is not None
+    return found
+
+
+def treated(model: nn.Module, **what: float) -> nn.Module:
+    treatments = {name: Treatment(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
+    return apply_treatments(treatments, model, Sampler(model, X, list(treatments)))
+
+
+@pytest.mark.parametrize("what", ["spatial", "channel"])
+def test_the_network_errs_less_with_rank(what: str) -> None:
+    model = network()
+    errors = [error(model, treated(model, **{what: rank})) for rank in (1, 3, 6)]
+    assert all(a > b for a, b in pairwise(errors))
+
+
+@pytest.mark.parametrize("what", ["spatial", "channel"])
+def test_data_help(what: str) -> None:
+    model = network()
+    free = decompose.apply(decompose.plan(model, X, method=what, rank=3), model)
+    assert error(model, treated(model, **{what: 3})) < 0.8 * error(model, free)
+
+
+def test_later_layers_make_good_what_earlier_ones_lost() -> None:
+    model = network()
+    both = treated(model, channel=3)
+    alone = network()
+    for name in ("0", "4", "6"):
+        sampler = Sampler(model, X, [name])
+        small = apply_treatments({name: Treatment(channel=3)}, model, sampler)
+        setattr(alone, name, small.get_submodule(name))
+    assert error(model, both) < error(model, alone)
+
+
+def test_decoupling_comes_last_and_only_where_it_saves() -> None:
+    small = treated(network(), spatial=9, channel=5, energy=0.6)
+    choice = small.get_submodule("4").choice
+    assert isinstance(small.get_submodule("4"), DecomposedLayer)
+    assert choice.label == "spatial+pw_dw+channel"
+    alone = treated(network(), energy=0.6)
+    assert plan_of(alone).layers["4"].method == "pw_dw"
+    exact = treated(network(), energy=1.0)
+    assert not plan_of(exact).layers
+
+
+def test_nothing_to_do_is_the_network_itself() -> None:
+    model = network()
+    small = apply_treatments({"4": Treatment()}, model, Sampler(model, X, ["4"]))
+    with evaluating(small):
+        assert torch.equal(small(X), model(X))
+
+
+def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:
+    model = network()
+    small = treated(model, spatial=5, channel=4, energy=0.8)
+    save(small, tmp_path / "small.safetensors")
+    again = load(tmp_path / "small.safetensors", model)
+    with evaluating(again):
+        torch.testing.assert_close(again(X), small(X))
