@@ -91,7 +91,7 @@ def find_successions(model: nn.Module) -> dict[str, Succession]:
     }
     try:
         graph = _Tracer().trace(model)
-    except Exception as error:  # whatever a forward may raise when it is given no tensors
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise DecomposeError(
             f"what reads each layer's output cannot be traced: {first_line(error)}"
         ) from None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Expression, keep_outputs, leaves, widened
+from decompose.algebra import Conv, Expression, at_least_float32, keep_outputs, leaves, widened
 from decompose.choices import Choice
 from decompose.convert import like_original
 from decompose.lasso import moments, refit_inputs, select_inputs
@@ -39,8 +39,8 @@ class Treatment:
 
     Attributes:
         num_inputs: input channels that are kept.
-        spatial: rank of spatial decomposition.
-        channel: rank of channel decomposition, of what is last by then.
+        spatial: rank of spatial decomposition, or its bound where that is less.
+        channel: rank of channel decomposition, of what is last by then, likewise.
         energy: share of each kernel's energy that network decoupling keeps.
         method: the order of network decoupling.
     """
@@ -74,12 +74,15 @@ def apply_treatments(
         A new network.
 
     Raises:
-        DecomposeError: inputs are to be pruned and the model cannot be traced, or a rank is out of
-            bounds.
+        DecomposeError: inputs are to be pruned and the model cannot be traced, or a method cannot
+            take a layer.
     """
     prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
     work = _Work(model, find_successions(model) if prunes else {})
-    rectifiers = find_rectifiers(model, sampler.example, treatments)
+    rectifiers = {
+        name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
+        for name, r in find_rectifiers(model, sampler.example, treatments).items()
+    }
     todo = [name for name in sampler.names if name in treatments]
     for name in track(todo, "treating layers"):
         treatment = treatments[name]
@@ -116,6 +119,7 @@ def treat(
     Returns:
         What it becomes, and the choice that says so; ``None`` where it stays one convolution.
     """
+    treatment = _bounded(treatment, conv)
     expression: Expression = conv
     if treatment.spatial is not None:
         expression = decompose_spatially(conv, samples, treatment.spatial, rectifier)
@@ -126,6 +130,15 @@ def treat(
     decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
     made = Choice("", 0, tuple(decoupled)).go_on(expression) if any(decoupled) else expression
     return made, _choice(treatment, decoupled)
+
+
+def _bounded(treatment: Treatment, conv: Conv) -> Treatment:
+    spatial, channel = treatment.spatial, treatment.channel
+    return replace(
+        treatment,
+        spatial=spatial and min(spatial, get_method("spatial").max_rank(conv)),
+        channel=channel and min(channel, conv.out_channels),
+    )
 
 
 def _decoupling(leaf: Conv, treatment: Treatment) -> Choice | None:
