@@ -4,8 +4,9 @@ Layers are treated in the order in which they run, each on what it sees now and 
 original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
 1505.06798, section 3.3). Within a layer, as He et al. 2017 (arXiv 1707.06168, section 4.1.2) combine
 theirs: its inputs are pruned, the kernel that is left is decomposed spatially, the last factor of
-that by channels. Network decoupling (Guo et al. 2018) comes last, without data, to whatever kernel
-takes fewer weights by it; the layers after it see its error.
+that by channels. Network decoupling (Guo et al. 2018) comes last, to whatever kernel takes fewer
+weights by it. Alone it needs no data; after other methods the last factors are refitted to the data
+once more, which the paper does not say.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.modules import DecomposedLayer, to_conv, to_module
 from decompose.progress import track
 from decompose.pruning import Kept, put_, remember_kept, shrink_normalisations_
-from decompose.reconstruction import ROUNDS, decompose_channels, decompose_spatially
+from decompose.reconstruction import (
+    ROUNDS,
+    decompose_channels,
+    decompose_spatially,
+    refit_last,
+)
 from decompose.rectification import Rectifier, find_rectifiers
 from decompose.sampling import Sampler, Samples
 from decompose.successions import Succession, find_successions
@@ -128,8 +134,11 @@ def treat(
             expression, samples, treatment.channel, rectifier, rounds=rounds
         )
     decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
-    made = Choice("", 0, tuple(decoupled)).go_on(expression) if any(decoupled) else expression
-    return made, _choice(treatment, decoupled)
+    if any(decoupled):
+        expression = Choice("", 0, tuple(decoupled)).go_on(expression)
+        if treatment != Treatment(energy=treatment.energy, method=treatment.method):
+            expression = refit_last(expression, samples, rectifier)
+    return expression, _choice(treatment, decoupled)
 
 
 def _bounded(treatment: Treatment, conv: Conv) -> Treatment:

@@ -17,7 +17,6 @@ NUM_TERMS = range(1, 10)
 DROP = 0.01
 """Of the accuracy, at which methods are compared."""
 
-METHODS = ("CD", "SD", "CP")
 SINGLE = ("ND", "CP", "SD", "CD")
 COMBINED = ("CD", "SD", "CP", "CD+SD", "CD+CP", "CD+SD+CP")
 NAMES = {
@@ -71,9 +70,11 @@ class Setting:
         num_places: of each layer's output for each of them.
         num_subset: pictures of the search.
         num_confirmed: pictures that the outcome is confirmed on, the subset's among them.
-        num_steps: halvings of the strength's range.
+        num_fitted: labelled pictures that the linear classifier is fitted on.
+        num_steps: halvings of a single method's range of strengths; one less in combinations.
         num_rounds: alternations of the rectified channel decomposition with each penalty.
-        inner_energy: share of a factor's energy that network decoupling keeps in a combination.
+        inner_energies: shares of a factor's energy that network decoupling is tried with in a
+            combination.
     """
 
     data: str
@@ -83,14 +84,17 @@ class Setting:
     num_places: int
     num_subset: int
     num_confirmed: int
+    num_fitted: int = 0
     num_steps: int = 6
     num_rounds: int = 5
-    inner_energy: float = 0.98
+    inner_energies: tuple[float, ...] = (0.9, 0.95)
 
 
 IMAGENET = Setting("ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, num_rounds=25)
 
-FASHION = Setting("Fashion-MNIST", 32, "top1", 500, 10, 2000, 10_000)
+FASHION = Setting("Fashion-MNIST", 32, "top1", 500, 10, 2000, 10_000, num_fitted=10_000)
 
-DIGITS = Setting("scikit-learn's digits", 32, "top1", 100, 10, 300, 797, num_steps=3, num_rounds=2)
+DIGITS = Setting(
+    "scikit-learn's digits", 32, "top1", 100, 10, 300, 797, 900, num_steps=3, num_rounds=2
+)
 """What continuous integration runs where Fashion-MNIST is not installed."""

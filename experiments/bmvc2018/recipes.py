@@ -1,11 +1,10 @@
-"""From a method, or a combination of methods, and a strength to what is done to each layer.
+"""From methods and their strengths to what is done to each layer.
 
-A strength lies between 0 and 1. A method alone makes a layer's weights ``times`` fewer, 1 at
-strength 0 and ``MOST_TIMES_FEWER`` at 1; in a combination each has the rank that it would have alone.
-Channel pruning keeps ``times^-1/2`` of the channels of conv1 to conv3, ``DEEPER`` times that share of
-conv4's and all of conv5's, as He et al. 2017 set it (arXiv 1707.06168, section 4.1.1). Network
-decoupling keeps a share of the energy, the same in each layer: alone its strength sets the share; at
-the end of a combination it is ``Setting.inner_energy``.
+At strength s a method makes a layer's weights ``MOST_TIMES_FEWER^s`` times fewer, 1 at strength 0.
+Channel pruning keeps that number's inverse root of the channels of conv1 to conv3, ``DEEPER`` times
+that share of conv4's and all of conv5's, as He et al. 2017 set it (arXiv 1707.06168, section 4.1.1).
+In a combination a method has the rank that it would have alone at its strength. Network decoupling
+keeps a share of each kernel's energy, the same in every layer.
 """
 
 from __future__ import annotations
@@ -24,45 +23,43 @@ FIRST = "conv1_1"
 
 
 def treatments(
-    recipe: str, strength: float, convs: Mapping[str, Conv], inner_energy: float
+    strengths: Mapping[str, float], energy: float | None, convs: Mapping[str, Conv]
 ) -> dict[str, Treatment]:
     """What is done to each layer.
 
     Args:
-        recipe: ``ND``, or the paper's short names joined by ``+``, ``ND`` last if at all.
-        strength: from 0 to 1.
+        strengths: from 0 to 1, by the methods' short names, ``CD``, ``SD`` and ``CP``.
+        energy: share of the energy that network decoupling keeps; ``None`` where it has no part.
         convs: the layers by the paper's names, in their order.
-        inner_energy: share of the energy that network decoupling keeps in a combination.
     """
-    methods = recipe.split("+")
-    if methods == ["ND"]:
-        low, high = ENERGY_LEFT_OUT
-        energy = 1 - low * (high / low) ** strength
-        return {name: Treatment(energy=energy) for name in convs if name not in MASK}
-    times = MOST_TIMES_FEWER**strength
-    before = dict(zip(list(convs)[1:], convs, strict=False))
+    times = {method: MOST_TIMES_FEWER**strength for method, strength in strengths.items()}
+    producers = dict(zip(list(convs)[1:], convs, strict=False))
     found = {}
     for name, conv in convs.items():
         if name == FIRST:
             continue
-        decoupled = "ND" in methods and name not in MASK
         found[name] = Treatment(
-            num_inputs=_kept(before[name], conv, times) if "CP" in methods else None,
-            spatial=_rank("spatial", conv, times) if "SD" in methods else None,
-            channel=_rank("channel", conv, times) if "CD" in methods else None,
-            energy=inner_energy if decoupled else None,
+            num_inputs=_num_kept(producers[name], conv, times["CP"]) if "CP" in times else None,
+            spatial=_rank("spatial", conv, times["SD"]) if "SD" in times else None,
+            channel=_rank("channel", conv, times["CD"]) if "CD" in times else None,
+            energy=None if name in MASK else energy,
         )
     return found
+
+
+def energy_kept(strength: float) -> float:
+    """By network decoupling alone, at a strength from 0 to 1."""
+    low, high = ENERGY_LEFT_OUT
+    return 1 - low * (high / low) ** strength
 
 
 def _rank(method: str, conv: Conv, times: float) -> int:
     return rank_for_ratio(get_method(method), conv, times)
 
 
-def _kept(producer: str, conv: Conv, times: float) -> int | None:
+def _num_kept(producer: str, conv: Conv, times: float) -> int | None:
     """Input channels that are kept; ``None`` where all are."""
-    share = times**-0.5
-    if producer.startswith("conv4"):
-        share = min(1.0, DEEPER * share)
-    kept = 1 if producer.startswith("conv5") else share
-    return None if kept >= 1 else max(1, round(kept * conv.in_channels))
+    if producer.startswith("conv5"):
+        return None
+    share = times**-0.5 * (DEEPER if producer.startswith("conv4") else 1)
+    return None if share >= 1 else max(1, round(share * conv.in_channels))

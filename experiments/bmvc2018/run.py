@@ -24,31 +24,24 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from bisection import Point, bisect
-from config import COMBINED, DIGITS, DROP, FASHION, IMAGENET, MASK, NUM_TERMS, ORDERS, SINGLE
+from config import COMBINED, DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, SINGLE
 from pictures import draw
-from recipes import treatments
-from subject import Subject, accuracy, imagenet, offline
+from study import Study, masked_plan
+from subject import Subject, imagenet, offline
 from table import tables
-from torch import nn
 
-import decompose
-from decompose.choices import Choice
+from decompose.convert import rebuild
 from decompose.errors import DecomposeError
 from decompose.files import write_text
 from decompose.methods import get_method
-from decompose.plans import Plan
 from decompose.progress import track
 from decompose.records import render
 from decompose.report import show_table
-from decompose.sampling import Sampler
-from decompose.treatments import apply_treatments
 
 TABLES = ("a", "b", "c", "d")
 
@@ -72,7 +65,7 @@ def main(
     if data is not None and calibrate is None:
         raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
     setting = IMAGENET if data is not None else DIGITS if small else FASHION
-    record = _resumed(output / "results.json", asdict(setting))
+    record = _resumed(output / "results.json", json.loads(json.dumps(asdict(setting))))
     if data is not None and calibrate is not None:
         subject = imagenet(setting, data, calibrate, device)
     else:
@@ -95,114 +88,15 @@ def main(
     print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
 
 
-class Study:
-    """A subject, and what has been measured of the networks made from it.
-
-    Args:
-        subject: the network and its data.
-        folder: where what is measured is kept, a file a network.
-    """
-
-    def __init__(self, subject: Subject, folder: Path) -> None:
-        self.subject, self._folder = subject, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.original = {
-            "macs": subject.macs(subject.network),
-            "subset": self._kept("original subset", self._accuracy_on_subset),
-            "confirmation": self._kept("original", self._accuracy_on_all),
-        }
-        self.small = lru_cache(maxsize=2 * subject.setting.num_steps)(self._small)
-
-    def _accuracy_on_subset(self) -> dict[str, float]:
-        return accuracy(self.subject.network, self.subject.subset)
-
-    def _accuracy_on_all(self) -> dict[str, float]:
-        return accuracy(self.subject.network, self.subject.confirmation)
-
-    @property
-    def sampler(self) -> Sampler:
-        """The sampled activations, drawn when they are first asked for."""
-        if not hasattr(self, "_sampler"):
-            subject = self.subject
-            self._sampler = Sampler(
-                subject.network,
-                subject.calibration,
-                list(subject.layers.values()),
-                num_places=subject.setting.num_places,
-                batch_size=100,
-            )
-        return self._sampler
-
-    def at_drop(self, recipe: str) -> dict[str, Any] | None:
-        """A recipe at the strength where it loses as much as is allowed, confirmed."""
-        setting = self.subject.setting
-        best = bisect(lambda strength: self.measure(recipe, strength), DROP, setting.num_steps)
-        if best is None:
-            return None
-        found = self._kept(
-            f"{recipe} {best['strength']:.6f} confirmed",
-            lambda: accuracy(self.small(recipe, best["strength"]), self.subject.confirmation),
-        )
-        return {**best, "confirmation": found}
-
-    def measure(self, recipe: str, strength: float) -> Point:
-        """MACs and accuracy on the subset of a recipe at a strength."""
-        before = self.original["subset"][self.subject.setting.criterion]
-
-        def measured() -> dict[str, Any]:
-            start = time.perf_counter()
-            small = self.small(recipe, strength)
-            made = time.perf_counter() - start
-            reached = accuracy(small, self.subject.subset)
-            return {
-                "strength": strength,
-                "macs": self.subject.macs(small),
-                "subset": reached,
-                "drop": before - reached[self.subject.setting.criterion],
-                "seconds": made,
-            }
-
-        return self._kept(f"{recipe} {strength:.6f}", measured)
-
-    def decoupled(self, method: str, num_terms: int) -> dict[str, Any]:
-        """MACs and accuracy of network decoupling with so many terms, ``MASK`` left dense."""
-
-        def measured() -> dict[str, Any]:
-            small = decompose.apply(
-                masked_plan(self.subject, method, num_terms), self.subject.network
-            )
-            reached = accuracy(small, self.subject.subset)
-            return {"macs": self.subject.macs(small), "subset": reached}
-
-        return self._kept(f"{method} {num_terms}", measured)
-
-    def _small(self, recipe: str, strength: float) -> nn.Module:
-        subject = self.subject
-        chosen = treatments(recipe, strength, subject.convs, subject.setting.inner_energy)
-        return apply_treatments(
-            {subject.layers[name]: treatment for name, treatment in chosen.items()},
-            subject.network,
-            self.sampler,
-            rounds=subject.setting.num_rounds,
-        )
-
-    def _kept(self, name: str, measure: Any) -> Any:
-        """What was measured before, or is now and kept."""
-        path = self._folder / f"{name.replace(' ', '_')}.json"
-        if not path.exists():
-            write_text(path, json.dumps(measure(), indent=1) + "\n")
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
 def single(study: Study) -> dict[str, Any]:
     """(a) One method at a time."""
-    return {recipe: study.at_drop(recipe) for recipe in track(SINGLE, "single methods")}
+    return {recipe: study.single(recipe) for recipe in track(SINGLE, "single methods")}
 
 
 def combined(study: Study) -> dict[str, Any]:
     """(b) Combinations, without and with network decoupling."""
     recipes = [name + end for name in COMBINED for end in ("", "+ND")]
-    return {recipe: study.at_drop(recipe) for recipe in track(recipes, "combinations")}
+    return {recipe: study.combined(recipe) for recipe in track(recipes, "combinations")}
 
 
 def sweep(study: Study) -> dict[str, Any]:
@@ -228,25 +122,11 @@ def masked_macs(subject: Subject) -> dict[str, list[int]]:
     """MACs of both orders with one to nine terms, from shapes alone."""
     return {
         method: [
-            subject.macs(
-                decompose.convert.rebuild(masked_plan(subject, method, n), subject.network)
-            )
+            subject.macs(rebuild(masked_plan(subject, method, n), subject.network))
             for n in NUM_TERMS
         ]
         for method in ORDERS
     }
-
-
-def masked_plan(subject: Subject, method: str, num_terms: int) -> Plan:
-    """So many terms in each layer, or as many as make it exact, ``MASK`` left dense."""
-    bound = get_method(method).max_rank
-    return Plan(
-        {
-            subject.layers[name]: Choice(method, min(num_terms, bound(conv)))
-            for name, conv in subject.convs.items()
-            if name not in MASK
-        }
-    )
 
 
 def environment() -> dict[str, Any]:

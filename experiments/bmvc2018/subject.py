@@ -34,7 +34,6 @@ IMAGENET_VGG16 = "torchvision:vgg16,weights=IMAGENET1K_V1"
 FULLY_CONNECTED_MACS = 25_088 * 4096 + 4096 * 4096 + 4096 * 1000
 """Of VGG16 on ImageNet, which no method here changes."""
 
-_NUM_FITTED = 10_000
 _BATCH = 100
 
 Labelled = Iterable[tuple[Tensor, Tensor]]
@@ -111,7 +110,9 @@ def offline(setting: Setting) -> Subject:
         chosen = order[: setting.num_confirmed], order[setting.num_confirmed :]
         (test, asked), (training, known) = ((pictures[c], labels[c]) for c in chosen)
     calibration = training[-setting.num_calibrated :]
-    training, known = (part[: -setting.num_calibrated][:_NUM_FITTED] for part in (training, known))
+    training, known = (
+        part[: -setting.num_calibrated][: setting.num_fitted] for part in (training, known)
+    )
     features = decompose.load(OFFLINE_VGG16)
     body = nn.Sequential(
         OrderedDict(features=features, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())

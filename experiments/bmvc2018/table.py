@@ -67,6 +67,8 @@ def at_drop(record: Mapping[str, Any], part: str) -> Table:
     ]
     if kept == "top5":
         columns.append(f"top-1 drop, {data},\nconfirmed")
+    if part == "b":
+        columns.append("energy kept\nby ND")
     rows = [("original", f"{REPORTED_DENSE_GMACS:.2f}", "", _giga(original["macs"]))]
     for recipe, found in record[part].items():
         reported = REPORTED_TOP1_DROP.get(recipe)
@@ -82,6 +84,8 @@ def at_drop(record: Mapping[str, Any], part: str) -> Table:
         for criterion in dict.fromkeys((kept, "top1")):
             before = original["confirmation"][criterion]
             cells.append(_points(before - found["confirmation"][criterion]))
+        if part == "b":
+            cells.append("" if found["energy"] is None else f"{found['energy']:.0%}")
         rows.append(tuple(cells))
     return Table(
         f"({part}) {_TITLES[part].format(drop=100 * DROP)}. Reported: ImageNet, top-5 drop. "
