@@ -28,6 +28,7 @@ from decompose.modules import DecomposedLayer, to_conv, to_module
 from decompose.progress import track
 from decompose.pruning import Kept, put_, remember_kept, shrink_normalisations_
 from decompose.reconstruction import (
+    RIDGE,
     ROUNDS,
     decompose_channels,
     decompose_spatially,
@@ -63,6 +64,7 @@ def apply_treatments(
     model: nn.Module,
     sampler: Sampler,
     *,
+    ridge: float = RIDGE,
     rounds: int = ROUNDS,
 ) -> nn.Module:
     """Treat layers of a network.
@@ -74,6 +76,7 @@ def apply_treatments(
         treatments: by the full names of convolutions of one group.
         model: left as it was.
         sampler: of the model, for these layers.
+        ridge: pull of every fit towards what is known without data, in the units of ``regression``.
         rounds: alternations of the rectified channel decomposition with each penalty.
 
     Returns:
@@ -99,9 +102,9 @@ def apply_treatments(
             continue
         samples = sampler.sample(work.small, name)
         if treatment.num_inputs is not None:
-            samples = work.prune(name, treatment.num_inputs, samples)
-        conv = work.convs[name]
-        work.take(name, *treat(conv, treatment, samples, rectifiers.get(name), rounds=rounds))
+            samples = work.prune(name, treatment.num_inputs, samples, ridge)
+        conv, rectifier = work.convs[name], rectifiers.get(name)
+        work.take(name, *treat(conv, treatment, samples, rectifier, ridge=ridge, rounds=rounds))
     return work.small
 
 
@@ -111,6 +114,7 @@ def treat(
     samples: Samples,
     rectifier: Rectifier | None = None,
     *,
+    ridge: float = RIDGE,
     rounds: int = ROUNDS,
 ) -> tuple[Expression, Choice | None]:
     """Decompose one layer, its inputs pruned already.
@@ -120,6 +124,7 @@ def treat(
         treatment: what is done.
         samples: of the layer.
         rectifier: what follows it.
+        ridge: as for ``apply_treatments``.
         rounds: as for ``apply_treatments``.
 
     Returns:
@@ -128,16 +133,16 @@ def treat(
     treatment = _bounded(treatment, conv)
     expression: Expression = conv
     if treatment.spatial is not None:
-        expression = decompose_spatially(conv, samples, treatment.spatial, rectifier)
+        expression = decompose_spatially(conv, samples, treatment.spatial, rectifier, ridge=ridge)
     if treatment.channel is not None:
         expression = decompose_channels(
-            expression, samples, treatment.channel, rectifier, rounds=rounds
+            expression, samples, treatment.channel, rectifier, ridge=ridge, rounds=rounds
         )
     decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
     if any(decoupled):
         expression = Choice("", 0, tuple(decoupled)).go_on(expression)
         if treatment != Treatment(energy=treatment.energy, method=treatment.method):
-            expression = refit_last(expression, samples, rectifier)
+            expression = refit_last(expression, samples, rectifier, ridge=ridge)
     return expression, _choice(treatment, decoupled)
 
 
@@ -202,11 +207,11 @@ class _Work:
                 return f"{name}: {reason}"
         return None
 
-    def prune(self, name: str, num_kept: int, samples: Samples) -> Samples:
+    def prune(self, name: str, num_kept: int, samples: Samples, ridge: float) -> Samples:
         """Choose a layer's inputs, refit it, and let nothing write the others."""
         rows = moments(samples)
         kept = select_inputs(self.convs[name], rows, num_kept)
-        self.convs[name] = refit_inputs(self.convs[name], rows, kept)
+        self.convs[name] = refit_inputs(self.convs[name], rows, kept, ridge=ridge)
         self._kept[name] = self._kept[name]._replace(inputs=kept)
         self.take(name, self.convs[name], None)
         self._shrink(self._successions[name], kept)

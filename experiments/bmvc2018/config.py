@@ -72,6 +72,7 @@ class Setting:
         num_confirmed: pictures that the outcome is confirmed on, the subset's among them.
         num_fitted: labelled pictures that the linear classifier is fitted on.
         num_steps: halvings of a single method's range of strengths; one less in combinations.
+        ridge: pull of every fit towards what is known without data: the fewer data, the stronger.
         num_rounds: alternations of the rectified channel decomposition with each penalty.
         inner_energies: shares of a factor's energy that network decoupling is tried with in a
             combination.
@@ -86,11 +87,14 @@ class Setting:
     num_confirmed: int
     num_fitted: int = 0
     num_steps: int = 6
+    ridge: float = 0.1
     num_rounds: int = 5
     inner_energies: tuple[float, ...] = (0.9, 0.95)
 
 
-IMAGENET = Setting("ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, num_rounds=25)
+IMAGENET = Setting(
+    "ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, ridge=1e-3, num_rounds=25
+)
 
 FASHION = Setting("Fashion-MNIST", 32, "top1", 500, 10, 2000, 10_000, num_fitted=10_000)
 

@@ -70,6 +70,8 @@ def main(
         subject = imagenet(setting, data, calibrate, device)
     else:
         subject = offline(setting)
+    # First of all, so that what is kept beside it is known by its setting.
+    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     study = Study(subject, output / "points")
     record |= {
         "environment": environment(),

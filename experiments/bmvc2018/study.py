@@ -171,6 +171,7 @@ class Study:
                 {subject.layers[layer]: treatment for layer, treatment in chosen.items()},
                 subject.network,
                 self._sampler,
+                ridge=subject.setting.ridge,
                 rounds=subject.setting.num_rounds,
             )
         for old in list(self._networks)[:-_MOST_HELD]:
