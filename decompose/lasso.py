@@ -8,7 +8,8 @@ y the original's output, the channels kept are those with a weight in
 
 with lambda so large that no more than wanted have one; scikit-learn's least-angle regression gives
 the solutions for all lambda at once. Then the kernel of the kept channels is refitted to y by least
-squares, pulled towards what it was by a ridge.
+squares, pulled towards what it was by a ridge. The paper holds every |W_i| at 1, to tell W from beta
+where both are fitted in turns; here beta is fitted once, with W as it was trained.
 
 Both need no more than sums over places: those of ``Z_i . Z_j`` are the second moments of the patches
 times those of the kernel, entry by entry, O(n (I K)^2) in all.

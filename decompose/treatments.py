@@ -2,7 +2,7 @@
 
 Layers are treated in the order in which they run, each on what it sees now and towards what the
 original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
-1505.06798, section 3.3). Within a layer, as He et al. 2017 (arXiv 1707.06168, section 4.1.2) combine
+1505.06798, section 3.3). Within a layer, as He et al. 2017 (arXiv 1707.06168, section 4.1) combine
 theirs: its inputs are pruned, the kernel that is left is decomposed spatially, the last factor of
 that by channels. Network decoupling (Guo et al. 2018) comes last, to whatever kernel takes fewer
 weights by it. Alone it needs no data; after other methods the last factors are refitted to the data
@@ -58,6 +58,11 @@ class Treatment:
     energy: float | None = None
     method: str = DEFAULT_METHOD
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether there is anything to fit: network decoupling alone needs none."""
+        return any(part is not None for part in (self.num_inputs, self.spatial, self.channel))
+
 
 def apply_treatments(
     treatments: Mapping[str, Treatment],
@@ -100,8 +105,9 @@ def apply_treatments(
             treatment = replace(treatment, num_inputs=None)
         if treatment == Treatment():
             continue
-        samples = sampler.sample(work.small, name)
+        samples = sampler.sample(work.small, name) if treatment.needs_data else None
         if treatment.num_inputs is not None:
+            assert samples is not None
             samples = work.prune(name, treatment.num_inputs, samples, ridge)
         conv, rectifier = work.convs[name], rectifiers.get(name)
         work.take(name, *treat(conv, treatment, samples, rectifier, ridge=ridge, rounds=rounds))
@@ -111,7 +117,7 @@ def apply_treatments(
 def treat(
     conv: Conv,
     treatment: Treatment,
-    samples: Samples,
+    samples: Samples | None = None,
     rectifier: Rectifier | None = None,
     *,
     ridge: float = RIDGE,
@@ -122,7 +128,7 @@ def treat(
     Args:
         conv: the layer, in float32 at least, on the CPU.
         treatment: what is done.
-        samples: of the layer.
+        samples: of the layer; not needed where network decoupling is all that is done.
         rectifier: what follows it.
         ridge: as for ``apply_treatments``.
         rounds: as for ``apply_treatments``.
@@ -131,17 +137,18 @@ def treat(
         What it becomes, and the choice that says so; ``None`` where it stays one convolution.
     """
     treatment = _bounded(treatment, conv)
+    assert samples is not None or not treatment.needs_data
     expression: Expression = conv
-    if treatment.spatial is not None:
+    if samples is not None and treatment.spatial is not None:
         expression = decompose_spatially(conv, samples, treatment.spatial, rectifier, ridge=ridge)
-    if treatment.channel is not None:
+    if samples is not None and treatment.channel is not None:
         expression = decompose_channels(
             expression, samples, treatment.channel, rectifier, ridge=ridge, rounds=rounds
         )
     decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
     if any(decoupled):
         expression = Choice("", 0, tuple(decoupled)).go_on(expression)
-        if treatment != Treatment(energy=treatment.energy, method=treatment.method):
+        if samples is not None:
             expression = refit_last(expression, samples, rectifier, ridge=ridge)
     return expression, _choice(treatment, decoupled)
 

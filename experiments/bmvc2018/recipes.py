@@ -2,7 +2,7 @@
 
 At strength s a method makes a layer's weights ``MOST_TIMES_FEWER^s`` times fewer, 1 at strength 0.
 Channel pruning keeps that number's inverse root of the channels of conv1 to conv3, ``DEEPER`` times
-that share of conv4's and all of conv5's, as He et al. 2017 set it (arXiv 1707.06168, section 4.1.1).
+that share of conv4's and all of conv5's, as He et al. 2017 set it (arXiv 1707.06168, section 4.1).
 In a combination a method has the rank that it would have alone at its strength. Network decoupling
 keeps a share of each kernel's energy, the same in every layer.
 """
