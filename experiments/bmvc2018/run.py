@@ -12,8 +12,8 @@ give. Each figure stands beside the reported one.
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
-about half an hour on two cores; with ``--small``, on scikit-learn's digits in a few minutes, to see that it
-runs. Expect the MACs of (c) to be the paper's to the last digit, and the other figures to differ as
+about half an hour on two cores; with ``--small``, on few of its pictures, or on scikit-learn's digits
+where it is not installed, in a few minutes. Expect the MACs of (c) to be the paper's to the last digit, and the other figures to differ as
 the data do. What is measured is kept, a file a network, so that an interrupted run goes on where it was.
 """
 
@@ -29,13 +29,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from config import COMBINED, DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, SINGLE
+from config import COMBINED, DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, SINGLE, SMALL
 from pictures import draw
 from study import Study, masked_plan
 from subject import Subject, imagenet, offline
 from table import tables
 
 from decompose.convert import rebuild
+from decompose.data import FASHION_MNIST
 from decompose.errors import DecomposeError
 from decompose.files import write_text
 from decompose.methods import get_method
@@ -56,7 +57,7 @@ def main(
         Path | None, typer.Option(help="Folder of unlabelled pictures, with --data.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where networks run, with --data.")] = "cpu",
-    small: Annotated[bool, typer.Option(help="A few digits only, to see that it runs.")] = False,
+    small: Annotated[bool, typer.Option(help="Few pictures, to see that it runs.")] = False,
 ) -> None:
     """Measure the tables asked for, and write down all that is measured by then."""
     asked = TABLES if table == "all" else (table,)
@@ -64,7 +65,8 @@ def main(
         raise typer.BadParameter(f"there is no table {table}; there are: {', '.join(TABLES)}, all")
     if data is not None and calibrate is None:
         raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
-    setting = IMAGENET if data is not None else DIGITS if small else FASHION
+    little = SMALL if FASHION_MNIST.is_dir() else DIGITS
+    setting = IMAGENET if data is not None else little if small else FASHION
     record = _resumed(output / "results.json", json.loads(json.dumps(asdict(setting))))
     if data is not None and calibrate is not None:
         subject = imagenet(setting, data, calibrate, device)
