@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
+from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
 from decompose.layers import calls_until, evaluating, find_originals, observing
 from decompose.modules import to_conv
@@ -56,7 +57,7 @@ class Sampler:
         seed: of the places.
 
     Raises:
-        DecomposeError: there are no inputs.
+        DecomposeError: there are no inputs, or a layer has no such axis or is transposed.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class Sampler:
         originals = find_originals(model)
         self._inputs, self._batch_size = Inputs(images, model), batch_size
         self._convs: dict[str, Conv] = {name: to_conv(originals[name]) for name in names}
+        for name, conv in self._convs.items():
+            if conv.geometry.transposed or conv.geometry.num_axes == 0:
+                raise DecomposeError(f"layer {name}: only ordinary convolutions can be sampled")
         self._chosen: dict[str, list[Tensor]] = defaultdict(list)
         self._wanted: dict[str, list[Tensor]] = defaultdict(list)
         self._num_batches = 0

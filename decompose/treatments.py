@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from decompose.algebra import Conv, Expression, at_least_float32, keep_outputs, leaves, widened
 from decompose.choices import Choice
 from decompose.convert import like_original
+from decompose.errors import DecomposeError
 from decompose.lasso import moments, refit_inputs, select_inputs
 from decompose.layers import find_originals, obstacle
 from decompose.methods import DEFAULT_METHOD, get_method
-from decompose.modules import DecomposedLayer, to_conv, to_module
+from decompose.modules import DecomposedLayer, Original, to_conv, to_module
 from decompose.progress import track
 from decompose.pruning import Kept, put_, remember_kept, shrink_normalisations_
 from decompose.reconstruction import (
@@ -88,9 +89,15 @@ def apply_treatments(
         A new network.
 
     Raises:
-        DecomposeError: inputs are to be pruned and the model cannot be traced, or a method cannot
-            take a layer.
+        DecomposeError: inputs are to be pruned and the model cannot be traced, a layer has groups or
+            cannot be swapped for another module, or a method cannot take it.
     """
+    originals = find_originals(model)
+    for name, treatment in treatments.items():
+        if name not in originals:
+            raise DecomposeError(f"layer {name}: there is no such dense layer")
+        if reason := _obstacle(originals[name], treatment):
+            raise DecomposeError(f"layer {name} cannot be treated: {reason}")
     prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
     work = _Work(model, find_successions(model) if prunes else {})
     rectifiers = {
@@ -151,6 +158,11 @@ def treat(
         if samples is not None:
             expression = refit_last(expression, samples, rectifier, ridge=ridge)
     return expression, _choice(treatment, decoupled)
+
+
+def _obstacle(module: Original, treatment: Treatment) -> str | None:
+    grouped = treatment.needs_data and to_conv(module).groups != 1
+    return "it has groups" if grouped else obstacle(module)
 
 
 def _bounded(treatment: Treatment, conv: Conv) -> Treatment:

@@ -1,9 +1,11 @@
 """Sampled activations: the right places, the same ones each time."""
 
+import pytest
 import torch
 from torch import nn
 
 import decompose
+from decompose.errors import DecomposeError
 from decompose.sampling import Sampler
 
 X = torch.randn(7, 3, 12, 10)
@@ -59,3 +61,9 @@ def test_a_layer_used_twice_is_sampled_in_both_calls() -> None:
     assert len(samples.wanted) == 7 * 4 * 2
     made = samples.seen.flatten(1) @ shared.weight.flatten(1).T + shared.bias
     torch.testing.assert_close(made, samples.wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_scatter_are_refused() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(3, 3, 2))
+    with pytest.raises(DecomposeError, match="layer 0: only ordinary convolutions"):
+        Sampler(model, X, ["0"])

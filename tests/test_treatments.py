@@ -8,6 +8,7 @@ from torch import nn
 
 import decompose
 from decompose.convert import plan_of
+from decompose.errors import DecomposeError
 from decompose.layers import evaluating
 from decompose.models import load, save
 from decompose.modules import DecomposedLayer
@@ -68,6 +69,15 @@ def test_nothing_to_do_is_the_network_itself() -> None:
     small = apply_treatments({"4": Treatment()}, model, Sampler(model, X, ["4"]))
     with evaluating(small):
         assert torch.equal(small(X), model(X))
+
+
+def test_layers_that_cannot_be_treated_are_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
+    sampler = Sampler(model, X, ["0"])
+    with pytest.raises(DecomposeError, match="layer 0 cannot be treated: it has groups"):
+        apply_treatments({"0": Treatment(channel=2)}, model, sampler)
+    with pytest.raises(DecomposeError, match="layer 1: there is no such dense layer"):
+        apply_treatments({"1": Treatment(channel=2)}, model, sampler)
 
 
 def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:
