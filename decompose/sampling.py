@@ -99,6 +99,12 @@ class Sampler:
         return next(iter(self._inputs))
 
     @property
+    def batch(self) -> Tensor | None:
+        """All inputs, if they are one batch that calls each layer once."""
+        one = all(len(chosen) == 1 for chosen in self._chosen.values())
+        return next(self._inputs.batches(self._batch_size)) if one else None
+
+    @property
     def names(self) -> list[str]:
         """The layers that the original reaches, in the order in which they run."""
         return list(self._chosen)
@@ -110,16 +116,24 @@ class Sampler:
             small: a network with the same layers, rewritten or not.
             name: of one of ``names``.
         """
-        layer, conv = small.get_submodule(name), self._convs[name]
+        layer = small.get_submodule(name)
         chosen = iter(self._chosen[name])
         calls = len(self._chosen[name]) // self._num_batches
-        seen = []
         with evaluating(small):
-            for x in self._inputs.batches(self._batch_size):
-                for before, _ in calls_until(small, layer, calls, x):
-                    taken = patches_at(conv, before, next(chosen))
-                    seen.append(at_least_float32(taken).cpu())
+            seen = [
+                self._taken(name, before, next(chosen))
+                for x in self._inputs.batches(self._batch_size)
+                for before, _ in calls_until(small, layer, calls, x)
+            ]
         return Samples(torch.cat(seen), torch.cat(self._wanted[name]))
+
+    def samples_of(self, name: str, before: Tensor) -> Samples:
+        """The same from the layer's input when ``batch`` passes, ``(batch, I, *input_size)``."""
+        (chosen,), (wanted,) = self._chosen[name], self._wanted[name]
+        return Samples(self._taken(name, before, chosen), wanted)
+
+    def _taken(self, name: str, before: Tensor, chosen: Tensor) -> Tensor:
+        return at_least_float32(patches_at(self._convs[name], before, chosen)).cpu()
 
 
 def _draw(batch: int, num_places: int, most: int, generator: torch.Generator) -> Tensor:

@@ -7,27 +7,27 @@ theirs: its inputs are pruned, the kernel that is left is decomposed spatially, 
 that by channels. Network decoupling (Guo et al. 2018) comes last, to whatever kernel takes fewer
 weights by it. Alone it needs no data; after other methods the last factors are refitted to the data
 once more, which the paper does not say.
+
+Each layer takes a pass up to it; where all inputs fit into one batch, one pass does for all layers.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Expression, at_least_float32, keep_outputs, leaves, widened
+from decompose.algebra import Conv, Expression, at_least_float32, leaves
 from decompose.choices import Choice
-from decompose.convert import like_original
 from decompose.errors import DecomposeError
-from decompose.lasso import moments, refit_inputs, select_inputs
-from decompose.layers import find_originals, obstacle
+from decompose.layers import evaluating, find_originals, obstacle
 from decompose.methods import DEFAULT_METHOD, get_method
-from decompose.modules import DecomposedLayer, Original, to_conv, to_module
+from decompose.modules import Original, to_conv
 from decompose.progress import track
-from decompose.pruning import Kept, put_, remember_kept, shrink_normalisations_
+from decompose.pruning import put_
 from decompose.reconstruction import (
     RIDGE,
     ROUNDS,
@@ -37,8 +37,9 @@ from decompose.reconstruction import (
 )
 from decompose.rectification import Rectifier, find_rectifiers
 from decompose.sampling import Sampler, Samples
-from decompose.successions import Succession, find_successions
+from decompose.successions import find_successions
 from decompose.wishes import num_weights
+from decompose.workpiece import Workpiece
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,30 @@ def apply_treatments(
         if reason := _obstacle(originals[name], treatment):
             raise DecomposeError(f"layer {name} cannot be treated: {reason}")
     prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
-    work = _Work(model, find_successions(model) if prunes else {})
+    work = Workpiece(model, find_successions(model) if prunes else {})
     rectifiers = {
         name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
         for name, r in find_rectifiers(model, sampler.example, treatments).items()
     }
-    todo = [name for name in sampler.names if name in treatments]
-    for name in track(todo, "treating layers"):
-        treatment = treatments[name]
+    todo = {name: t for name, t in treatments.items() if name in sampler.names}
+    for name, treatment in todo.items():
         if treatment.num_inputs is not None and (reason := work.obstacle(name)):
             warnings.warn(f"{name}: its inputs are not pruned: {reason}", stacklevel=2)
-            treatment = replace(treatment, num_inputs=None)
-        if treatment == Treatment():
-            continue
-        samples = sampler.sample(work.small, name) if treatment.needs_data else None
-        if treatment.num_inputs is not None:
-            assert samples is not None
+            todo[name] = replace(treatment, num_inputs=None)
+
+    def treat_layer(name: str, samples: Samples | None) -> None:
+        treatment = todo[name]
+        if samples is not None and treatment.num_inputs is not None:
             samples = work.prune(name, treatment.num_inputs, samples, ridge)
         conv, rectifier = work.convs[name], rectifiers.get(name)
         work.take(name, *treat(conv, treatment, samples, rectifier, ridge=ridge, rounds=rounds))
+
+    if sampler.batch is not None:
+        _treat_in_passing(work, sampler, todo, treat_layer)
+    else:
+        for name in track([n for n in sampler.names if n in todo], "treating layers"):
+            needs_data = todo[name].needs_data
+            treat_layer(name, sampler.sample(work.small, name) if needs_data else None)
     return work.small
 
 
@@ -197,63 +203,38 @@ def _choice(treatment: Treatment, decoupled: list[Choice | None]) -> Choice | No
     return Choice("spatial", treatment.spatial, (first, inner))
 
 
-class _Work:
-    """A network on its way."""
+def _treat_in_passing(
+    work: Workpiece,
+    sampler: Sampler,
+    todo: Mapping[str, Treatment],
+    treat_layer: Callable[[str, Samples | None], None],
+) -> None:
+    """Treat each layer when its input arrives, in one pass of all inputs at once."""
+    assert sampler.batch is not None
 
-    def __init__(self, model: nn.Module, successions: Mapping[str, Succession]) -> None:
-        self.small = copy.deepcopy(model)
-        self._originals, self._successions = find_originals(model), successions
-        self.convs: dict[str, Conv] = {}
-        for name, module in self._originals.items():
-            wide = widened(to_conv(module))
-            assert isinstance(wide, Conv)
-            bias = None if wide.bias is None else wide.bias.cpu()
-            self.convs[name] = replace(wide, weight=wide.weight.cpu(), bias=bias)
-        self._made: dict[str, tuple[Expression, Choice | None]] = {
-            name: (conv, None) for name, conv in self.convs.items()
-        }
-        self._kept: dict[str, Kept] = dict.fromkeys(self.convs, Kept())
+    def make(name: str, x: Tensor) -> Tensor:
+        treat_layer(name, sampler.samples_of(name, x) if todo[name].needs_data else None)
+        kept = work.kept_inputs(name)
+        made = work.small.get_submodule(name)
+        return made(x if kept is None else x.index_select(1, kept.to(x.device)))
 
-    def obstacle(self, consumer: str) -> str | None:
-        """Why a layer's inputs cannot be pruned, or ``None`` if they can."""
-        succession = self._successions.get(consumer)
-        if succession is None:
-            return "no one layer writes them for it alone"
-        for name in (consumer, succession.producer):
-            if self.convs[name].groups != 1:
-                return f"{name} has groups"
-            if reason := obstacle(self._originals[name]):
-                return f"{name}: {reason}"
-        return None
+    for name in todo:
+        put_(work.small, name, _Awaiting(partial(make, name)))
+    with evaluating(work.small):
+        work.small(sampler.batch)
 
-    def prune(self, name: str, num_kept: int, samples: Samples, ridge: float) -> Samples:
-        """Choose a layer's inputs, refit it, and let nothing write the others."""
-        rows = moments(samples)
-        kept = select_inputs(self.convs[name], rows, num_kept)
-        self.convs[name] = refit_inputs(self.convs[name], rows, kept, ridge=ridge)
-        self._kept[name] = self._kept[name]._replace(inputs=kept)
-        self.take(name, self.convs[name], None)
-        self._shrink(self._successions[name], kept)
-        return samples.of_inputs(kept)
 
-    def take(self, name: str, expression: Expression, choice: Choice | None) -> None:
-        """Put what a layer became in its place."""
-        self._made[name] = expression, choice
-        original = self._originals[name]
-        module = to_module(expression)
-        if choice is not None:
-            standing = to_module(self.convs[name])
-            module = DecomposedLayer(standing, expression, choice)  # type: ignore[arg-type]
-        module.to(original.weight.device, original.weight.dtype)
-        remember_kept(module, self._kept[name])
-        put_(self.small, name, like_original(original, module))
+class _Awaiting(nn.Module):
+    """Stands where a layer will be that is made from what it sees.
 
-    def _shrink(self, succession: Succession, kept: Tensor) -> None:
-        name = succession.producer
-        expression, choice = self._made[name]
-        smaller = keep_outputs(self.convs[name], kept)
-        assert isinstance(smaller, Conv)
-        self.convs[name] = smaller
-        self._kept[name] = self._kept[name]._replace(outputs=kept)
-        self.take(name, keep_outputs(expression, kept), choice)
-        shrink_normalisations_(self.small, succession.normalisations, kept)
+    Args:
+        make: makes the layer and puts it in its place; from its input to its output.
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._make = make
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, I, *input_size)`` to ``(batch, O, *output_size)``."""
+        return self._make(x)

@@ -71,7 +71,7 @@ def test_tables_follow_from_what_was_measured(
         "original": study.original,
         "masked_macs": counted,
         "a": {"ND": study.single("ND"), "SD": None},
-        "d": experiment.energies(study),
+        "d": dict(experiment.energies(study)),
     }
     text = experiment.render(experiment.tables(json.loads(json.dumps(record))))
     assert "GMACs, scikit-learn's digits" in text

@@ -64,6 +64,31 @@ def test_decoupling_comes_last_and_only_where_it_saves() -> None:
     assert not plan_of(exact).layers
 
 
+class InPasses(Sampler):
+    """The same places, without the short cut of one pass for all layers."""
+
+    @property
+    def batch(self) -> None:
+        """As if there were several."""
+        return None
+
+
+def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
+    model = network()
+    treatments = {
+        "0": Treatment(channel=4),
+        "4": Treatment(num_inputs=7, spatial=9, channel=5, energy=0.9),
+        "6": Treatment(num_inputs=5, spatial=6),
+    }
+    assert Sampler(model, X, ["0"], batch_size=16).batch is None
+    kinds = (Sampler, InPasses)
+    samplers = [kind(model, X, list(treatments), batch_size=len(X)) for kind in kinds]
+    assert samplers[0].batch is not None
+    one, each = (apply_treatments(treatments, model, sampler) for sampler in samplers)
+    with evaluating(one, each):
+        torch.testing.assert_close(one(X), each(X), atol=1e-4, rtol=1e-4)
+
+
 def test_nothing_to_do_is_the_network_itself() -> None:
     model = network()
     small = apply_treatments({"4": Treatment()}, model, Sampler(model, X, ["4"]))

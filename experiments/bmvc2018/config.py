@@ -88,15 +88,15 @@ class Setting:
     num_fitted: int = 0
     num_steps: int = 6
     ridge: float = 0.1
-    num_rounds: int = 5
-    inner_energies: tuple[float, ...] = (0.9, 0.95)
+    num_rounds: int = 2
+    inner_energies: tuple[float, ...] = (0.9,)
 
 
 IMAGENET = Setting(
     "ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, ridge=1e-3, num_rounds=25
 )
 
-FASHION = Setting("Fashion-MNIST", 32, "top1", 500, 10, 2000, 10_000, num_fitted=10_000)
+FASHION = Setting("Fashion-MNIST", 32, "top1", 300, 10, 1000, 3000, num_fitted=5000, num_steps=5)
 
 SMALL = replace(
     FASHION,

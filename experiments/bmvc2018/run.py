@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,8 +44,6 @@ from decompose.progress import track
 from decompose.records import render
 from decompose.report import show_table
 
-TABLES = ("a", "b", "c", "d")
-
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path(
@@ -60,20 +58,21 @@ def main(
     small: Annotated[bool, typer.Option(help="Few pictures, to see that it runs.")] = False,
 ) -> None:
     """Measure the tables asked for, and write down all that is measured by then."""
-    asked = TABLES if table == "all" else (table,)
-    if table not in (*TABLES, "all"):
-        raise typer.BadParameter(f"there is no table {table}; there are: {', '.join(TABLES)}, all")
+    asked = list(PARTS) if table == "all" else [table]
+    if table not in (*PARTS, "all"):
+        raise typer.BadParameter(f"there is no table {table}; there are: {', '.join(PARTS)}, all")
     if data is not None and calibrate is None:
         raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
     little = SMALL if FASHION_MNIST.is_dir() else DIGITS
     setting = IMAGENET if data is not None else little if small else FASHION
     record = _resumed(output / "results.json", json.loads(json.dumps(asdict(setting))))
+    # First of all, so that what is kept beside it is known by its setting.
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     if data is not None and calibrate is not None:
         subject = imagenet(setting, data, calibrate, device)
     else:
         subject = offline(setting)
-    # First of all, so that what is kept beside it is known by its setting.
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     study = Study(subject, output / "points")
     record |= {
         "environment": environment(),
@@ -82,9 +81,12 @@ def main(
     }
     for name in asked:
         start = time.perf_counter()
-        record[name] = {"a": single, "b": combined, "c": sweep, "d": energies}[name](study)
+        record[name] = {}
+        for row, found in PARTS[name](study):
+            record[name][row] = found
+            write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
         record.setdefault("seconds", {})[name] = time.perf_counter() - start
-        write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     write_text(output / "results.md", render(tables(record)))
     draw(record, output)
     for made in tables(record):
@@ -92,34 +94,37 @@ def main(
     print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
 
 
-def single(study: Study) -> dict[str, Any]:
+def single(study: Study) -> Iterator[tuple[str, Any]]:
     """(a) One method at a time."""
-    return {recipe: study.single(recipe) for recipe in track(SINGLE, "single methods")}
+    for recipe in track(SINGLE, "single methods"):
+        yield recipe, study.single(recipe)
 
 
-def combined(study: Study) -> dict[str, Any]:
+def combined(study: Study) -> Iterator[tuple[str, Any]]:
     """(b) Combinations, without and with network decoupling."""
-    recipes = [name + end for name in COMBINED for end in ("", "+ND")]
-    return {recipe: study.combined(recipe) for recipe in track(recipes, "combinations")}
+    for recipe in track([name + end for name in COMBINED for end in ("", "+ND")], "combinations"):
+        yield recipe, study.combined(recipe)
 
 
-def sweep(study: Study) -> dict[str, Any]:
+def sweep(study: Study) -> Iterator[tuple[str, Any]]:
     """(c) Both orders, one to nine terms."""
-    return {
-        method: [study.decoupled(method, terms) for terms in track(NUM_TERMS, method)]
-        for method in ORDERS
-    }
+    for method in ORDERS:
+        yield method, [study.decoupled(method, terms) for terms in track(NUM_TERMS, method)]
 
 
-def energies(study: Study) -> dict[str, Any]:
+def energies(study: Study) -> Iterator[tuple[str, Any]]:
     """(d) The share of each kernel's energy that its first terms hold."""
-    return {
-        method: {
-            name: get_method(method).energy(conv).tolist()
-            for name, conv in study.subject.convs.items()
-        }
-        for method in ORDERS
-    }
+    for method in ORDERS:
+        held = {n: get_method(method).energy(conv) for n, conv in study.subject.convs.items()}
+        yield method, {name: shares.tolist() for name, shares in held.items()}
+
+
+PARTS: Mapping[str, Callable[[Study], Iterator[tuple[str, Any]]]] = {
+    "a": single,
+    "b": combined,
+    "c": sweep,
+    "d": energies,
+}
 
 
 def masked_macs(subject: Subject) -> dict[str, list[int]]:

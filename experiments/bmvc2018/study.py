@@ -149,7 +149,8 @@ class Study:
             subject.calibration,
             list(subject.layers.values()),
             num_places=subject.setting.num_places,
-            batch_size=100,
+            # Small pictures fit into one batch, which spares a pass for each layer.
+            batch_size=subject.setting.num_calibrated if subject.setting.size < 64 else 16,
         )
 
     def _confirmed(self, point: Point | None) -> dict[str, Any] | None:

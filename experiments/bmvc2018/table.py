@@ -47,7 +47,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
         made.append(orders(record))
     if "d" in record:
         made += [energy(record, method) for method in record["d"]]
-    if "a" in record:
+    if "ND" in record.get("a", {}):
         made.append(fine_tuned(record))
     return [*made, analytic(record)]
 
