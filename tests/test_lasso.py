@@ -29,10 +29,16 @@ def parts(conv: Conv, samples: Samples) -> Tensor:
     return torch.einsum("nikl,oikl->ino", samples.seen, conv.weight).flatten(1).double()
 
 
+def unbiased(conv: Conv, samples: Samples) -> Tensor:
+    """What the parts are to add up to, ``(n O,)``."""
+    assert conv.bias is not None
+    return (samples.wanted - conv.bias).flatten().double()
+
+
 def test_the_products_are_those_of_the_channels_parts() -> None:
     conv, samples = layer()
     gram, products = channel_products(conv, moments(samples))
-    z, y = parts(conv, samples), (samples.wanted - conv.bias).flatten().double()
+    z, y = parts(conv, samples), unbiased(conv, samples)
     torch.testing.assert_close(gram, z @ z.T, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(products, z @ y, rtol=1e-4, atol=1e-2)
 
@@ -43,7 +49,7 @@ def test_the_channels_are_those_of_the_lasso(num_kept: int) -> None:
 
     conv, samples = layer()
     found = select_inputs(conv, moments(samples), num_kept)
-    z, y = parts(conv, samples).T.numpy(), (samples.wanted - conv.bias).flatten().double().numpy()
+    z, y = parts(conv, samples).T.numpy(), unbiased(conv, samples).numpy()
     penalty = abs(z.T @ y).max() / len(y)
     while True:  # lambda is lowered until so many channels have a weight, as the paper raises it
         weights = Lasso(alpha=penalty, fit_intercept=False, max_iter=10_000).fit(z, y).coef_

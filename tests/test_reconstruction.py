@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Geometry, leaves
+from decompose.algebra import Conv, Geometry, leaves, on_patches, run
 from decompose.methods import get_method
 from decompose.reconstruction import (
     LowRankFit,
@@ -47,7 +47,7 @@ def layer() -> tuple[Conv, Samples]:
     conv = Conv(weight, torch.randn(12, generator=RANDOM), Geometry((1, 1), ((1, 1),) * 2, (1, 1)))
     before = torch.randn(900, 5, 3, 3, generator=RANDOM)
     now = before + 0.3 * torch.randn(900, 5, 3, 3, generator=RANDOM)
-    return conv, Samples(now, before.flatten(1) @ weight.flatten(1).T + conv.bias)
+    return conv, Samples(now, run(on_patches(conv), before).flatten(1))
 
 
 def test_equal_responses_give_their_principal_components() -> None:
@@ -123,8 +123,7 @@ def test_channel_decomposition_errs_less_with_rank_and_never_more_than_without_d
 
 def test_full_rank_on_unchanged_inputs_is_exact() -> None:
     conv, changed = layer()
-    wanted = changed.seen.flatten(1) @ conv.weight.flatten(1).T + conv.bias
-    samples = Samples(changed.seen, wanted)
+    samples = Samples(changed.seen, run(on_patches(conv), changed.seen).flatten(1))
     for expression in (
         decompose_channels(conv, samples, 12),
         decompose_spatially(conv, samples, 15),

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 import decompose
+from decompose.algebra import on_patches, run
 from decompose.errors import DecomposeError
+from decompose.modules import to_conv
 from decompose.sampling import Sampler
 
 X = torch.randn(7, 3, 12, 10)
@@ -26,7 +28,7 @@ def test_the_original_makes_of_what_it_sees_what_is_wanted() -> None:
         samples = sampler.sample(model, name)
         assert isinstance(module, nn.Conv2d)
         assert samples.seen.shape == (35, module.in_channels, *module.kernel_size)
-        made = samples.seen.flatten(1) @ module.weight.flatten(1).T + module.bias
+        made = run(on_patches(to_conv(module)), samples.seen).flatten(1)
         torch.testing.assert_close(made, samples.wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -59,7 +61,7 @@ def test_a_layer_used_twice_is_sampled_in_both_calls() -> None:
     model = nn.Sequential(shared, nn.ReLU(), shared)
     samples = Sampler(model, X, ["0"], num_places=4, batch_size=2).sample(model, "0")
     assert len(samples.wanted) == 7 * 4 * 2
-    made = samples.seen.flatten(1) @ shared.weight.flatten(1).T + shared.bias
+    made = run(on_patches(to_conv(shared)), samples.seen).flatten(1)
     torch.testing.assert_close(made, samples.wanted, atol=1e-5, rtol=1e-5)
 
 

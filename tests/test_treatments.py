@@ -55,9 +55,9 @@ def test_later_layers_make_good_what_earlier_ones_lost() -> None:
 
 def test_decoupling_comes_last_and_only_where_it_saves() -> None:
     small = treated(network(), spatial=9, channel=5, energy=0.6)
-    choice = small.get_submodule("4").choice
-    assert isinstance(small.get_submodule("4"), DecomposedLayer)
-    assert choice.label == "spatial+pw_dw+channel+pw_dw"
+    layer = small.get_submodule("4")
+    assert isinstance(layer, DecomposedLayer)
+    assert layer.choice.label == "spatial+pw_dw+channel+pw_dw"
     alone = treated(network(), energy=0.6)
     assert plan_of(alone).layers["4"].method == "pw_dw"
     exact = treated(network(), energy=1.0)

@@ -120,11 +120,12 @@ def energies(study: Study) -> Iterator[tuple[str, Any]]:
 
 
 PARTS: Mapping[str, Callable[[Study], Iterator[tuple[str, Any]]]] = {
-    "a": single,
-    "b": combined,
     "c": sweep,
     "d": energies,
+    "a": single,
+    "b": combined,
 }
+"""The quick ones first."""
 
 
 def masked_macs(subject: Subject) -> dict[str, list[int]]:

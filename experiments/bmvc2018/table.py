@@ -69,7 +69,9 @@ def at_drop(record: Mapping[str, Any], part: str) -> Table:
         columns.append(f"top-1 drop, {data},\nconfirmed")
     if part == "b":
         columns.append("energy kept\nby ND")
-    rows = [("original", f"{REPORTED_DENSE_GMACS:.2f}", "", _giga(original["macs"]))]
+    rows: list[tuple[str, ...]] = [
+        ("original", f"{REPORTED_DENSE_GMACS:.2f}", "", _giga(original["macs"]))
+    ]
     for recipe, found in record[part].items():
         reported = REPORTED_TOP1_DROP.get(recipe)
         cells = [
