@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_ROUNDING = 1e-9
+"""A drop is a difference of shares of whole pictures."""
+
 Point = Mapping[str, Any]
 """What was measured of one network; ``drop`` is what the bisection looks at, as a share."""
 
@@ -24,7 +27,7 @@ def bisect(measure: Callable[[float], Point], drop: float, num_steps: int) -> Po
     for _ in range(num_steps):
         middle = (low + high) / 2
         point = measure(middle)
-        if point["drop"] <= drop:
+        if point["drop"] <= drop + _ROUNDING:
             low, best = middle, point
         else:
             high = middle

@@ -82,7 +82,7 @@ def at_drop(record: Mapping[str, Any], part: str) -> Table:
         if found is None:
             rows.append((*cells, "loses more at any strength"))
             continue
-        cells += [_giga(found["macs"]), _points(found["drop"])]
+        cells += [_giga(found["macs"]) + _end_of_range(found, setting), _points(found["drop"])]
         for criterion in dict.fromkeys((kept, "top1")):
             before = original["confirmation"][criterion]
             cells.append(_points(before - found["confirmation"][criterion]))
@@ -167,6 +167,14 @@ def analytic(record: Mapping[str, Any]) -> Table:
         ["terms", "PW+DW\n(reported)", *titles],
         rows,
     )
+
+
+def _end_of_range(found: Mapping[str, Any], setting: Mapping[str, Any]) -> str:
+    """A word where nothing stronger was tried, so that less than is allowed may be lost."""
+    together = "part" in found
+    searched = found["part"] if together else found["strength"]
+    num_steps = setting["num_steps"] - together
+    return " (strongest tried)" if searched >= 1 - 2.0**-num_steps else ""
 
 
 def _here(setting: Mapping[str, Any]) -> str:
