@@ -19,6 +19,9 @@ DROP = 0.01
 
 SINGLE = ("ND", "CP", "SD", "CD")
 COMBINED = ("CD", "SD", "CP", "CD+SD", "CD+CP", "CD+SD+CP")
+RECIPES = {"a": SINGLE, "b": tuple(name + end for name in COMBINED for end in ("", "+ND"))}
+"""The rows of both tables."""
+
 NAMES = {
     "ND": "network decoupling",
     "CP": "channel pruning",

@@ -29,7 +29,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from config import COMBINED, DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, SINGLE, SMALL
+from config import DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, RECIPES, SMALL
 from pictures import draw
 from study import Study, masked_plan
 from subject import Subject, imagenet, offline
@@ -96,13 +96,13 @@ def main(
 
 def single(study: Study) -> Iterator[tuple[str, Any]]:
     """(a) One method at a time."""
-    for recipe in track(SINGLE, "single methods"):
+    for recipe in track(RECIPES["a"], "single methods"):
         yield recipe, study.single(recipe)
 
 
 def combined(study: Study) -> Iterator[tuple[str, Any]]:
     """(b) Combinations, without and with network decoupling."""
-    for recipe in track([name + end for name in COMBINED for end in ("", "+ND")], "combinations"):
+    for recipe in track(RECIPES["b"], "combinations"):
         yield recipe, study.combined(recipe)
 
 

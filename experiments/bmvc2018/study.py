@@ -93,8 +93,9 @@ class Study:
             alone[method] = 2.0**-setting.num_steps if found is None else found["strength"]
 
         def measure(energy: float | None, part: float) -> Point:
-            name = f"{recipe} {energy or ''} {part:.6f}".replace("  ", " ")
             strengths = {method: part * strength for method, strength in alone.items()}
+            told = [f"{strength:.6f}" for strength in strengths.values()]
+            name = " ".join([recipe, *([] if energy is None else [f"{energy:g}"]), *told])
             return self.measure(name, strengths, energy) | {"part": part}
 
         energies = setting.inner_energies if last == "ND" else (None,)

@@ -17,6 +17,7 @@ from config import (
     MASK,
     NAMES,
     NUM_TERMS,
+    RECIPES,
     REPORTED_DENSE_GMACS,
     REPORTED_GMACS,
     REPORTED_MASKED_GMACS,
@@ -72,15 +73,16 @@ def at_drop(record: Mapping[str, Any], part: str) -> Table:
     rows: list[tuple[str, ...]] = [
         ("original", f"{REPORTED_DENSE_GMACS:.2f}", "", _giga(original["macs"]))
     ]
-    for recipe, found in record[part].items():
+    for recipe in RECIPES[part]:
         reported = REPORTED_TOP1_DROP.get(recipe)
         cells = [
             _name(recipe),
             f"{REPORTED_GMACS[recipe]:.2f}",
             "" if reported is None else f"{reported:.2f}",
         ]
-        if found is None:
-            rows.append((*cells, "loses more at any strength"))
+        if (found := record[part].get(recipe)) is None:
+            word = "loses more at any strength" if recipe in record[part] else "not measured yet"
+            rows.append((*cells, word))
             continue
         cells += [_giga(found["macs"]) + _end_of_range(found, setting), _points(found["drop"])]
         for criterion in dict.fromkeys((kept, "top1")):
