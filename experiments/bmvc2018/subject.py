@@ -2,7 +2,7 @@
 
 With ImageNet, torchvision's VGG16 as it is. Without, VGG16's real convolutions with a linear
 classifier on their pooled features, fitted to pictures that install from a package. On ten classes
-the top-5 accuracy is full before and after, so there the drop is one of top-1 accuracy.
+the top-5 accuracy is nearly full, so there the drop is one of top-1 accuracy.
 """
 
 from __future__ import annotations
