@@ -16,6 +16,7 @@ check: .venv/installed
 	$(BIN)/python experiments/vgg16_decoupled/table.py --check
 	$(BIN)/python experiments/budget/table.py --check
 	$(BIN)/python experiments/speed/table.py --check
+	$(BIN)/python experiments/bmvc2018/table.py --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

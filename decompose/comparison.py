@@ -23,6 +23,7 @@ from decompose.layers import (
 )
 from decompose.modules import DecomposedLayer, to_expression
 from decompose.progress import track
+from decompose.pruning import embedded, kept_outputs
 from decompose.tables import Table, format_count
 
 _CHUNK = 4  # inputs at a time, since the outputs of every layer are held
@@ -194,7 +195,10 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comp
 
 def _layer_deviation(name: str, original: nn.Module, layer: nn.Module) -> Deviation:
     try:
-        return weight_deviation(to_expression(layer), compose(to_expression(original)))
+        whole = compose(to_expression(original))
+        kernel = compose(to_expression(layer))
+        kernel = embedded(kernel, layer, whole.out_channels, whole.in_channels)
+        return weight_deviation(kernel, whole)
     except (TypeError, ValueError) as error:
         raise DecomposeError(
             f"the smaller network was not made from the other: {name} differs: {error}"
@@ -237,7 +241,8 @@ class _OutputComparison:
             expected[name].append(output.clone())
 
         def compare_layer(name: str, _: Tensor, output: Tensor) -> None:
-            self.layers[name] += Deviation.between(output, expected[name].pop(0))
+            reference = kept_outputs(self._rewritten[name], expected[name].pop(0))
+            self.layers[name] += Deviation.between(output, reference)
 
         with evaluating(self._model, self._small):
             with observing(self._originals, keep):

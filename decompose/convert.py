@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from decompose.layers import find_layers, find_originals, obstacle
 from decompose.modules import DecomposedLayer, Original, to_conv
 from decompose.plans import Plan
 from decompose.repair import repair_
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> nn.Module:
@@ -115,13 +118,13 @@ def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -
         except DecomposeError as error:
             raise DecomposeError(f"layer {name}: {error}") from None
         layer = DecomposedLayer(module, expression, choice, plan.notes.get(name))
-        replacements[id(module)] = _like(module, layer)
+        replacements[id(module)] = like_original(module, layer)
     # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
     # wherever it is held, becomes one to its replacement.
     return copy.deepcopy(model, dict(replacements))
 
 
-def _like(original: Original, layer: DecomposedLayer) -> DecomposedLayer:
+def like_original(original: Original, layer: Layer) -> Layer:
     """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
     layer.train(original.training)
     for name, parameter in layer.named_parameters():

@@ -30,7 +30,11 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Tensor]:
         """One input after another, ``(1, ...)``."""
-        for x in chunks(self._images, 1):
+        return self.batches(1)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The inputs, so many at a time at most."""
+        for x in chunks(self._images, size):
             yield x.to(self._device, self._dtype if x.is_floating_point() else None)
 
     def count(self) -> int | None:

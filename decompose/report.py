@@ -18,6 +18,7 @@ from decompose.methods import METHODS
 from decompose.tables import Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_TERMS = 9  # columns that remain legible; more taps than 3 x 3 are cut there
@@ -106,24 +107,7 @@ def plot_error_against_macs(
     from matplotlib.ticker import LogLocator  # there, since there is a figure
 
     ax = figure.subplots()
-    for index, (method, points) in enumerate(curves.items()):
-        macs = [point.macs / 1e9 for point in points]
-        errors = [point.error for point in points]
-        label = METHODS[method].title if method in METHODS else method
-        ax.plot(macs, errors, marker=_MARKERS[index % len(_MARKERS)], label=label)
-        # Labels of neighbouring curves stand on opposite sides.
-        offset, side = ((6, 4), "left") if index % 2 else ((-6, -12), "right")
-        for point, x in zip(points, macs, strict=True):
-            if point.rank is None:
-                continue
-            ax.annotate(
-                f"T={point.rank}",
-                (x, point.error),
-                textcoords="offset points",
-                xytext=offset,
-                ha=side,
-                fontsize=8,
-            )
+    _draw_curves(ax, curves)
     ax.axvline(original_macs / 1e9, color="grey", linestyle=":", label="original network")
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -134,6 +118,42 @@ def plot_error_against_macs(
     ax.set_ylabel("relative squared error")
     ax.set_title(title, fontsize=10)
     ax.grid(which="both", alpha=0.3)
+    ax.legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_accuracy_against_macs(
+    curves: Mapping[str, Sequence[Point]],
+    original: Point,
+    path: str | Path,
+    *,
+    title: str,
+    label: str,
+) -> None:
+    """Draw what each method keeps against what it costs, a point a rank.
+
+    Args:
+        curves: points by method, or by another name; in place of the error, the accuracy as a share.
+        original: the original network, likewise.
+        path: the picture; its ending tells the format.
+        title: what was measured.
+        label: of the accuracy: which it is, on what.
+
+    Raises:
+        DecomposeError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = _figure(6.4, 4.4)
+    ax = figure.subplots()
+    _draw_curves(ax, curves)
+    macs, accuracy = original.macs / 1e9, original.error
+    ax.plot([macs], [accuracy], "k*", markersize=11, label="original network")
+    ax.axhline(accuracy, color="grey", linestyle=":", linewidth=0.8)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}%")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("GMACs")
+    ax.set_ylabel(label)
+    ax.set_title(title, fontsize=10)
+    ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     _save(figure, path)
 
@@ -172,6 +192,28 @@ def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     _save(figure, path)
+
+
+def _draw_curves(ax: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
+    """A line a method, its ranks written beside the points."""
+    for index, (method, points) in enumerate(curves.items()):
+        macs = [point.macs / 1e9 for point in points]
+        errors = [point.error for point in points]
+        label = METHODS[method].title if method in METHODS else method
+        ax.plot(macs, errors, marker=_MARKERS[index % len(_MARKERS)], label=label)
+        # Labels of neighbouring curves stand on opposite sides.
+        offset, side = ((6, 4), "left") if index % 2 else ((-6, -12), "right")
+        for point, x in zip(points, macs, strict=True):
+            if point.rank is None:
+                continue
+            ax.annotate(
+                f"T={point.rank}",
+                (x, point.error),
+                textcoords="offset points",
+                xytext=offset,
+                ha=side,
+                fontsize=8,
+            )
 
 
 def _figure(width: float, height: float) -> Figure:

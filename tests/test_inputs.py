@@ -30,6 +30,11 @@ def test_they_come_one_by_one_and_again(images: object) -> None:
         assert torch.equal(torch.cat(seen), X.double())
 
 
+def test_they_come_so_many_at_a_time_at_most() -> None:
+    inputs = Inputs([X[:4], X[4:]], nn.Linear(2, 2))
+    assert [len(x) for x in inputs.batches(3)] == [3, 1, 1]
+
+
 def test_what_holds_none() -> None:
     with pytest.raises(DecomposeError, match="there are no inputs"):
         list(chunks(X[:0], 2))

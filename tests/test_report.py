@@ -10,7 +10,13 @@ from torch import nn
 
 from decompose.errors import DecomposeError
 from decompose.inspection import inspect_network
-from decompose.report import Point, plot_error_against_macs, plot_spectra, show_table
+from decompose.report import (
+    Point,
+    plot_accuracy_against_macs,
+    plot_error_against_macs,
+    plot_spectra,
+    show_table,
+)
 from decompose.tables import Table
 from tests.strategies import Mixed
 
@@ -21,7 +27,9 @@ CURVES = {"pw_dw": [Point(1, 10, 0.9), Point(2, 20, 0.1)], "dw_pw": [Point(1, 12
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     plot_spectra(INSPECTION, tmp_path / "spectrum.png")
     plot_error_against_macs(CURVES, 40, tmp_path / "error.png", title="a title")
-    for name in ("spectrum.png", "error.png"):
+    kept = tmp_path / "accuracy.png"
+    plot_accuracy_against_macs(CURVES, Point(None, 40, 0.95), kept, title="a title", label="top-1")
+    for name in ("spectrum.png", "error.png", "accuracy.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
             colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)

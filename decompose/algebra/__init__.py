@@ -35,9 +35,17 @@ from decompose.algebra.last_factors import (
     scale_outputs,
     with_last_weights,
 )
-from decompose.algebra.patches import on_patches, patches, places, step_for
+from decompose.algebra.patches import (
+    on_patches,
+    patches,
+    patches_at,
+    places,
+    places_at,
+    step_for,
+)
 from decompose.algebra.precision import at_least_float32, widened
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
+from decompose.algebra.selection import keep_inputs, keep_outputs
 from decompose.algebra.whitening import Whitening
 
 __all__ = [
@@ -52,6 +60,8 @@ __all__ = [
     "bias_of",
     "compose",
     "features",
+    "keep_inputs",
+    "keep_outputs",
     "last_factors",
     "last_weights",
     "leaves",
@@ -63,7 +73,9 @@ __all__ = [
     "output_size",
     "params",
     "patches",
+    "patches_at",
     "places",
+    "places_at",
     "run",
     "scale_outputs",
     "split_branches",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from decompose.algebra.execution import padded
@@ -30,17 +31,41 @@ def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
     Raises:
         ValueError: the convolution is transposed.
     """
-    geometry = conv.geometry
-    if geometry.transposed:
+    if conv.geometry.transposed:
         raise ValueError("a transposed convolution has no patches")
-    if geometry.num_axes == 0:
+    if conv.geometry.num_axes == 0:
         return x.reshape(-1, conv.in_channels)
-    x = padded(conv, x)
-    for axis, (taps, dilation) in enumerate(zip(conv.kernel_size, geometry.dilation, strict=True)):
-        reach = dilation * (taps - 1) + 1
-        x = x.unfold(axis + 2, reach, step * geometry.stride[axis])[..., ::dilation]
     # (batch, I, *output_size, *kernel_size)
-    return x.movedim(1, geometry.num_axes + 1).flatten(0, geometry.num_axes)
+    seen = _unfolded(conv, x, step)
+    return seen.movedim(1, conv.geometry.num_axes + 1).flatten(0, conv.geometry.num_axes)
+
+
+def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
+    """What the kernel sees at chosen places of each input.
+
+    Args:
+        conv: with one axis at least, not transposed.
+        x: ``(batch, I, *input_size)``.
+        chosen: places of the output, counted along its last axis first, ``(batch, n)``, int64.
+
+    Returns:
+        ``(batch * n, I, *kernel_size)``, input after input.
+    """
+    num_axes = conv.geometry.num_axes
+    seen = _unfolded(conv, x, 1).movedim(1, num_axes + 1)
+    return seen[_grid(chosen, seen.shape[1 : num_axes + 1])].flatten(0, 1)
+
+
+def places_at(conv: Conv, y: Tensor, chosen: Tensor) -> Tensor:
+    """The outputs ``(batch, O, *output_size)`` at the places of ``patches_at``, ``(batch * n, O)``.
+
+    Args:
+        conv: whose output it is; with one axis at least.
+        y: ``(batch, O, *output_size)``.
+        chosen: ``(batch, n)``, int64.
+    """
+    outputs = y.movedim(1, -1)
+    return outputs[_grid(chosen, outputs.shape[1:-1])].flatten(0, 1)
 
 
 def places(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
@@ -80,3 +105,19 @@ def _num_places(output_size: Sequence[int], step: int) -> int:
     for pixels in output_size:
         count *= -(-pixels // step)
     return count
+
+
+def _unfolded(conv: Conv, x: Tensor, step: int) -> Tensor:
+    """A view of the padded input, ``(batch, I, *output_size, *kernel_size)``."""
+    geometry = conv.geometry
+    x = padded(conv, x)
+    for axis, (taps, dilation) in enumerate(zip(conv.kernel_size, geometry.dilation, strict=True)):
+        reach = dilation * (taps - 1) + 1
+        x = x.unfold(axis + 2, reach, step * geometry.stride[axis])[..., ::dilation]
+    return x
+
+
+def _grid(chosen: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
+    """Indices of the batch and of every axis, ``(batch, n)`` each."""
+    batch = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
+    return batch, *torch.unravel_index(chosen, tuple(size))

@@ -5,7 +5,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from decompose.algebra import compose, on_patches, patches, places, run, step_for
+from decompose.algebra import (
+    compose,
+    on_patches,
+    patches,
+    patches_at,
+    places,
+    places_at,
+    run,
+    step_for,
+)
 from decompose.methods import get_method
 from decompose.modules import to_conv
 from tests.strategies import Case, conv_cases, spatial
@@ -41,3 +50,17 @@ def test_the_step_leaves_few_places() -> None:
     assert step_for((10, 10), 100) == 1
     assert step_for((10, 10), 99) == 2
     assert step_for((), 1) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(conv_cases(groups=False), st.integers(0, 1000))
+def test_chosen_places_are_those_among_all(case: Case, seed: int) -> None:
+    module, x = case
+    conv = to_conv(module)
+    assume(not conv.geometry.transposed)
+    y = module(x)
+    count = y[0, 0].numel()
+    chosen = torch.randint(count, (len(x), 3), generator=torch.Generator().manual_seed(seed))
+    among = (chosen + count * torch.arange(len(x)).unsqueeze(1)).flatten()
+    assert torch.equal(patches_at(conv, x, chosen), patches(conv, x)[among])
+    assert torch.equal(places_at(conv, y, chosen), places(conv, y)[among])

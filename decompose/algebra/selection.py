@@ -1,0 +1,62 @@
+"""Expressions with fewer channels.
+
+An output channel that nobody reads goes with the row of the last kernel that writes it; where that
+kernel is depthwise, with the channel that it reads as well, and so on backwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from decompose.algebra.expressions import Chain, Conv, Expression, Sum
+
+
+def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
+    """The convolution as it acts on some of its input channels.
+
+    Args:
+        conv: of one group.
+        kept: indices of the channels that stay, ``(n,)``, int64.
+
+    Raises:
+        ValueError: the channels fall into groups.
+    """
+    if conv.groups != 1:
+        raise ValueError("the input channels of a grouped convolution cannot be chosen one by one")
+    return replace(conv, weight=conv.weight.index_select(1, kept.to(conv.weight.device)))
+
+
+def keep_outputs(expression: Expression, kept: Tensor) -> Expression:
+    """The expression that writes some of the output channels, and computes no others.
+
+    Args:
+        expression: whose last kernels have one group, or one channel a group.
+        kept: indices of the channels that stay, ``(n,)``, int64.
+
+    Raises:
+        ValueError: the last kernel has groups of several channels, or branches share their input.
+    """
+    if isinstance(expression, Sum):
+        return Sum(*(keep_outputs(part, kept) for part in expression.parts))
+    if isinstance(expression, Conv):
+        return _keep_rows(expression, kept)
+    *before, last = expression.parts
+    shorter = keep_outputs(last, kept)
+    if isinstance(last, Conv) and last.groups > 1 and before:
+        return Chain(keep_outputs(Chain(*before), kept), shorter)
+    return Chain(*before, shorter)
+
+
+def _keep_rows(conv: Conv, kept: Tensor) -> Conv:
+    depthwise = conv.groups == conv.in_channels == conv.out_channels
+    if conv.groups != 1 and not depthwise:
+        raise ValueError("the outputs of a grouped convolution cannot be chosen one by one")
+    rows = kept.to(conv.weight.device)
+    return replace(
+        conv,
+        weight=conv.weight.index_select(0, rows),
+        bias=None if conv.bias is None else conv.bias.index_select(0, rows),
+        groups=len(rows) if depthwise and conv.groups > 1 else 1,
+    )

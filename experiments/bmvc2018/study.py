@@ -1,0 +1,200 @@
+"""What is measured of the networks made from a subject, each of them once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from bisection import Point, bisect
+from config import DROP, MASK
+from recipes import energy_kept, treatments
+from subject import Subject, accuracy
+from torch import nn
+
+import decompose
+from decompose.choices import Choice
+from decompose.files import write_text
+from decompose.methods import get_method
+from decompose.plans import Plan
+from decompose.sampling import Sampler
+from decompose.treatments import apply_treatments
+
+_MOST_HELD = 16
+"""Networks: those of one search, so that the best need not be made again."""
+
+
+class Study:
+    """A subject, and what has been measured so far.
+
+    Args:
+        subject: the network and its data.
+        folder: where what is measured is kept, a file a network.
+    """
+
+    def __init__(self, subject: Subject, folder: Path) -> None:
+        self.subject, self._folder = subject, folder
+        self._networks: dict[str, nn.Module] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def original(self) -> dict[str, Any]:
+        """MACs and accuracies of the network as it is."""
+        subject = self.subject
+        return self._kept(
+            "original",
+            lambda: {
+                "macs": subject.macs(subject.network),
+                "subset": accuracy(subject.network, subject.subset),
+                "confirmation": accuracy(subject.network, subject.confirmation),
+            },
+        )
+
+    def single(self, method: str) -> dict[str, Any] | None:
+        """A method at the strength where it loses as much as is allowed, confirmed.
+
+        Args:
+            method: ``ND``, ``CP``, ``SD`` or ``CD``.
+
+        Returns:
+            ``None`` where it loses more at any strength.
+        """
+
+        def measure(strength: float) -> Point:
+            name = f"{method} {strength:.6f}"
+            decouples = method == "ND"
+            strengths = {} if decouples else {method: strength}
+            energy = energy_kept(strength) if decouples else None
+            return self.measure(name, strengths, energy) | {"strength": strength}
+
+        return self._confirmed(bisect(measure, DROP, self.subject.setting.num_steps))
+
+    def combined(self, recipe: str) -> dict[str, Any] | None:
+        """Methods together, each at the same part of the strength that it has alone; confirmed.
+
+        Args:
+            recipe: ``CD+SD+ND`` and the like. Network decoupling, last if at all, keeps the energy
+                that serves best.
+
+        Returns:
+            ``None`` where they lose more at any strength.
+        """
+        *methods, last = recipe.split("+")
+        methods = methods if last == "ND" else [*methods, last]
+        if recipe in methods:
+            return self.single(recipe)
+        setting = self.subject.setting
+        alone = {}
+        for method in methods:
+            found = self.single(method)
+            alone[method] = 2.0**-setting.num_steps if found is None else found["strength"]
+
+        def measure(energy: float | None, part: float) -> Point:
+            strengths = {method: part * strength for method, strength in alone.items()}
+            told = [f"{strength:.6f}" for strength in strengths.values()]
+            name = " ".join([recipe, *([] if energy is None else [f"{energy:g}"]), *told])
+            return self.measure(name, strengths, energy) | {"part": part}
+
+        energies = setting.inner_energies if last == "ND" else (None,)
+        searches = [bisect(partial(measure, e), DROP, setting.num_steps - 1) for e in energies]
+        points = [point for point in searches if point is not None]
+        return self._confirmed(min(points, key=lambda point: point["macs"], default=None))
+
+    def measure(
+        self, name: str, strengths: Mapping[str, float], energy: float | None
+    ) -> dict[str, Any]:
+        """MACs and accuracy on the subset.
+
+        Args:
+            name: of the network.
+            strengths: by method, as ``recipes.treatments`` takes them.
+            energy: likewise.
+        """
+        kept = self.subject.setting.criterion
+
+        def measure() -> dict[str, Any]:
+            start = time.perf_counter()
+            small = self._made(name, strengths, energy)
+            made_s = time.perf_counter() - start
+            reached = accuracy(small, self.subject.subset)
+            return {
+                "name": name,
+                "strengths": dict(strengths),
+                "energy": energy,
+                "macs": self.subject.macs(small),
+                "subset": reached,
+                "drop": self.original["subset"][kept] - reached[kept],
+                "made_s": made_s,
+            }
+
+        return self._kept(name, measure)
+
+    def decoupled(self, method: str, num_terms: int) -> dict[str, Any]:
+        """MACs and accuracy of network decoupling with so many terms, ``MASK`` left dense."""
+
+        def measure() -> dict[str, Any]:
+            subject = self.subject
+            small = decompose.apply(masked_plan(subject, method, num_terms), subject.network)
+            return {"macs": subject.macs(small), "subset": accuracy(small, subject.subset)}
+
+        return self._kept(f"{method} {num_terms}", measure)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        subject = self.subject
+        return Sampler(
+            subject.network,
+            subject.calibration,
+            list(subject.layers.values()),
+            num_places=subject.setting.num_places,
+            # Small pictures fit into one batch, which spares a pass for each layer.
+            batch_size=subject.setting.num_calibrated if subject.setting.size < 64 else 16,
+        )
+
+    def _confirmed(self, point: Point | None) -> dict[str, Any] | None:
+        if point is None:
+            return None
+
+        def measure() -> dict[str, float]:
+            small = self._made(point["name"], point["strengths"], point["energy"])
+            return accuracy(small, self.subject.confirmation)
+
+        return {**point, "confirmation": self._kept(f"{point['name']} confirmed", measure)}
+
+    def _made(self, name: str, strengths: Mapping[str, float], energy: float | None) -> nn.Module:
+        """The network, if it is one of the last few as it was made then."""
+        if name not in self._networks:
+            subject = self.subject
+            chosen = treatments(strengths, energy, subject.convs)
+            self._networks[name] = apply_treatments(
+                {subject.layers[layer]: treatment for layer, treatment in chosen.items()},
+                subject.network,
+                self._sampler,
+                ridge=subject.setting.ridge,
+                rounds=subject.setting.num_rounds,
+            )
+        for old in list(self._networks)[:-_MOST_HELD]:
+            del self._networks[old]
+        return self._networks[name]
+
+    def _kept(self, name: str, measure: Callable[[], Any]) -> Any:
+        """What was measured before, or is now, and is kept."""
+        path = self._folder / f"{name.replace(' ', '_')}.json"
+        if not path.exists():
+            write_text(path, json.dumps(measure(), indent=1) + "\n")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def masked_plan(subject: Subject, method: str, num_terms: int) -> Plan:
+    """So many terms in each layer, or as many as make it exact, ``MASK`` left dense."""
+    bound = get_method(method).max_rank
+    return Plan(
+        {
+            subject.layers[name]: Choice(method, min(num_terms, bound(conv)))
+            for name, conv in subject.convs.items()
+            if name not in MASK
+        }
+    )
