@@ -16,6 +16,9 @@ check: .venv/installed
 	$(BIN)/python experiments/vgg16_decoupled/table.py --check
 	$(BIN)/python experiments/budget/table.py --check
 	$(BIN)/python experiments/speed/table.py --check
+	$(BIN)/python experiments/questions/why/table.py --check
+	$(BIN)/python experiments/questions/cost/table.py --check
+	$(BIN)/python experiments/questions/only_images/table.py --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
