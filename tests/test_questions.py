@@ -28,8 +28,8 @@ def script(path: str) -> ModuleType:
 
 def test_networks_of_equal_weights_differ_by_a_few_percent() -> None:
     networks = script("cost/networks")
-    regular = networks.Design(separable=False, width=24, depth=3)
-    separable = networks.Design(separable=True, width=24, depth=3)
+    regular = networks.Design(separable=False, width=16, depth=2)
+    separable = networks.Design(separable=True, width=16, depth=2)
     many, few = networks.num_params(regular), networks.num_params(separable)
     assert many > 4 * few
     for fitted, params in (

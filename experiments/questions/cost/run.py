@@ -40,11 +40,11 @@ sys.path.append(str(Path(__file__).parents[1]))  # what the questions share
 
 from classifiers import accuracy, costs, train_
 
-REGULAR = Design(separable=False, width=24, depth=3)
+REGULAR = Design(separable=False, width=16, depth=2)
 SEEDS = 3
-EPOCHS = 4
+EPOCHS = 2
 RANKS = (1, 2, 3, 4)
-NUM_CALIBRATE = 256
+NUM_CALIBRATE = 128
 """Unlabelled training pictures to repair on."""
 
 TIMED_BATCH = 64
@@ -80,7 +80,8 @@ def main(
     todo = [(name, design, seed) for seed in range(seeds) for name, design in designs().items()]
     for name, design, seed in track(todo, "training"):
         torch.manual_seed(seed)
-        network = build(design)
+        # Trains twice as fast on a CPU with the channels last.
+        network = build(design).to(memory_format=torch.channels_last)
         train_(network, *train, epochs)
         trained[name].append(network)
         accuracies[name].append(accuracy(network, *test))

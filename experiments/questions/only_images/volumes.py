@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SIZE = 16
-NOISE = 0.7
+NOISE = 0.5
 
 CLASSES = (
     "ball",

@@ -16,6 +16,9 @@ SHOWN_CHANNELS, SHOWN_INPUTS, SHOWN_TERMS = 6, 8, 4
 GAP = 1
 """Pixels between two kernels of the picture."""
 
+LABEL = 2
+"""Pixels for the text below a kernel."""
+
 
 def draw_filters(weights: Mapping[str, Tensor], path: Path) -> None:
     """Draw a panel a layer: a row an output channel, its kernels to the left, its components right.
@@ -27,7 +30,7 @@ def draw_filters(weights: Mapping[str, Tensor], path: Path) -> None:
         weights: kernels ``(O, I, k, k)`` by title.
         path: the PNG file.
     """
-    figure = Figure(figsize=(5.0 * len(weights), 3.7), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(weights), 3.9), layout="constrained")
     axes = figure.subplots(1, len(weights), squeeze=False)[0]
     for ax, (title, weight) in zip(axes, weights.items(), strict=True):
         _draw_layer(ax, weight)
@@ -45,10 +48,11 @@ def _draw_layer(ax: Axes, weight: Tensor) -> None:
     # Evenly over the layer: neighbouring channels are as good as any.
     step = max(1, len(weight) // SHOWN_CHANNELS)
     cell = weight.shape[-1] + GAP
+    height = cell + LABEL
     columns = SHOWN_INPUTS + 1 + SHOWN_TERMS
-    picture = torch.full((SHOWN_CHANNELS * 2 * cell, columns * cell), torch.nan)
+    picture = torch.full((SHOWN_CHANNELS * height, columns * cell), torch.nan)
     for row, kernels in enumerate(weight[::step][:SHOWN_CHANNELS]):
-        top = 2 * row * cell
+        top = row * height
         _, sigma, vt = torch.linalg.svd(kernels.flatten(1), full_matrices=False)
         held = sigma.square() / sigma.square().sum()
         strongest = kernels.flatten(1).norm(dim=1).topk(SHOWN_INPUTS).indices

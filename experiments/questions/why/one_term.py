@@ -62,12 +62,14 @@ def examples(first_layer: Conv) -> dict[str, Tensor]:
     """
     across = torch.linspace(-1, 1, SIZE).expand(SIZE, SIZE)
     edge, nothing = across.sign() * (1 - across.abs() / 2), torch.zeros(SIZE, SIZE)
-    spots = [torch.exp(-4 * (across - x) ** 2 - 4 * across.T**2) for x in (-0.7, 0.0, 0.7)]
+    spots = [torch.exp(-16 * ((across - x) ** 2 + across.T**2)) for x in (-0.5, 0, 0.5)]
     kernels = sorted(first_layer.weight, key=lambda kernel: best_term(kernel).error)
     return {
         "an edge in brightness": torch.stack([edge, edge, edge]),
         "an edge from green to red": torch.stack([edge, -edge, nothing]),
-        "an edge in red, one across it in green": torch.stack([edge, edge.T, nothing]),
+        "an edge in red, a weaker one across it in green": torch.stack(
+            [edge, 0.8 * edge.T, nothing]
+        ),
         "a spot in each colour, side by side": torch.stack(spots),
         "VGG16's conv1_1, median channel": kernels[len(kernels) // 2],
     }
@@ -77,7 +79,9 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
     """Draw a row a kernel: its channels, the pattern and weights of its best term, their product."""
     figure = Figure(figsize=(9.6, 1.25 * len(kernels) + 0.6), layout="constrained")
     columns = [1, 1, 1, 0.45, 1, 0.35, 0.45, 0.45, 1, 1, 1, 1.1]
-    grid = figure.add_gridspec(len(kernels), len(columns), width_ratios=columns, wspace=0.02)
+    grid = figure.add_gridspec(
+        len(kernels), len(columns), width_ratios=columns, wspace=0.02, hspace=0.3
+    )
     for row, (title, kernel) in enumerate(kernels.items()):
         term = best_term(kernel)
         axes = [figure.add_subplot(grid[row, column]) for column in range(len(columns))]
@@ -88,7 +92,8 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
             if row == 0:
                 axes[channel].set_title(COLOURS[channel], fontsize=9)
                 axes[8 + channel].set_title(COLOURS[channel], fontsize=9)
-        axes[0].text(0, -0.06, title, transform=axes[0].transAxes, va="top", fontsize=9)
+        below = axes[0].text(0, -0.06, title, transform=axes[0].transAxes, va="top", fontsize=9)
+        below.set_in_layout(False)
         _write(axes[3], "≈")
         _show(axes[4], term.pattern, float(term.pattern.abs().max()))
         _write(axes[5], "×")
@@ -98,7 +103,11 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
         if row == 0:
             axes[4].set_title("pattern", fontsize=9)
             axes[6].set_title("weights", fontsize=9)
-    figure.suptitle("Kernels, and the one term nearest to them (red: positive, blue: negative)")
+    figure.suptitle(
+        "Kernels over colour pictures, and the one term nearest to each "
+        "(red: positive, blue: negative)",
+        fontsize=11,
+    )
     with writing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

@@ -47,7 +47,7 @@ class Source:
     sha256: str
 
 
-VGG16, VGG16_TRAINED_ON = "VGG16", "photographs (ImageNet)"
+VGG16, VGG16_TRAINED_ON = "VGG16", "what a photograph shows"
 
 SOURCES = (
     Source(
@@ -68,7 +68,7 @@ SOURCES = (
     ),
     Source(
         "Silero VAD",
-        "whether someone speaks, 1-D",
+        "whether someone speaks",
         "silero-vad",
         "6.2.3",
         "silero_vad/data/silero_vad_16k_op15.onnx",
