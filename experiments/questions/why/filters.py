@@ -30,11 +30,11 @@ def draw_filters(weights: Mapping[str, Tensor], path: Path) -> None:
         weights: kernels ``(O, I, k, k)`` by title.
         path: the PNG file.
     """
-    figure = Figure(figsize=(4.2 * len(weights), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(weights), squeeze=False)[0]
+    figure = Figure(figsize=(4.4 * len(weights), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(weights), squeeze=False, gridspec_kw={"wspace": 0.12})[0]
     for ax, (title, weight) in zip(axes, weights.items(), strict=True):
         _draw_layer(ax, weight)
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=10, loc="left")
     figure.suptitle(
         f"Kernels of {SHOWN_CHANNELS} output channels, and the first components of each, "
         "with the share that they hold",

@@ -79,8 +79,10 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
     """Draw a row a kernel: its channels, the pattern and weights of its best term, their product."""
     figure = Figure(figsize=(9.6, 1.25 * len(kernels) + 0.6), layout="constrained")
     columns = [1, 1, 1, 0.45, 1, 0.35, 0.45, 0.45, 1, 1, 1, 1.1]
+    # The last, empty row leaves room for the text below the last kernel.
+    heights = [*(1 for _ in kernels), 0.12]
     grid = figure.add_gridspec(
-        len(kernels), len(columns), width_ratios=columns, wspace=0.02, hspace=0.3
+        len(heights), len(columns), width_ratios=columns, height_ratios=heights, hspace=0.3
     )
     for row, (title, kernel) in enumerate(kernels.items()):
         term = best_term(kernel)

@@ -6,9 +6,9 @@ term can represent; and the filters themselves. Weights alone: no data, no train
 
     python experiments/questions/why/run.py --output runs/why
 
-Half a minute on two cores, and a download of 90 MB the first time. Expect one term of nine to hold half of
-a 3×3 convolution of VGG16, where random weights of its shape leave it a sixth. ``table.py`` renders
-the figures.
+Ten seconds on two cores, and a download of 90 MB the first time. Expect one term of nine to hold at least
+half of every convolution of VGG16, where it holds a sixth of random weights. ``table.py`` renders the
+figures.
 """
 
 from __future__ import annotations
