@@ -42,7 +42,7 @@ from classifiers import accuracy, costs, train_
 
 REGULAR = Design(separable=False, width=16, depth=2)
 SEEDS = 3
-EPOCHS = 2
+EPOCHS = 1
 RANKS = (1, 2, 3, 4)
 NUM_CALIBRATE = 128
 """Unlabelled training pictures to repair on."""

@@ -33,7 +33,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
             f"{network['macs'] / 1e6:.2f}",
             f"{1 / speeds[name]:.2f}×",
             percent(network["accuracies"]),
-            differences(network["accuracies"], regular["accuracies"]),
+            "" if network is regular else differences(network["accuracies"], regular["accuracies"]),
         )
         for name, network in networks.items()
     ]
@@ -52,8 +52,8 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
     ]
     return [
         Table(
-            f"Fashion-MNIST, {record['epochs']} epochs from scratch, "
-            f"{len(record['seeds'])} seeds: mean ± standard deviation",
+            f"Fashion-MNIST, trained from scratch on {record['epochs']} × {record['num_train']:,} "
+            f"pictures, {len(record['seeds'])} seeds: mean ± standard deviation",
             [
                 "network",
                 "width, depth",
@@ -87,7 +87,7 @@ def percent(shares: Sequence[float]) -> str:
 def differences(shares: Sequence[float], regular: Sequence[float]) -> str:
     """Mean and standard deviation of the differences, seed by seed, in points."""
     points = [100 * (a - b) for a, b in zip(shares, regular, strict=True)]
-    return format_spread(points, "+") if any(points) else ""
+    return format_spread(points, "+")
 
 
 if __name__ == "__main__":

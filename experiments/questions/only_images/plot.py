@@ -54,29 +54,28 @@ def draw_accuracy(record: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_inputs(
-    signals: Tensor, volumes: Tensor, classes: Sequence[Sequence[str]], path: Path
-) -> None:
-    """One input of every class.
+def draw_inputs(shown: Mapping[str, tuple[Tensor, Sequence[str]]], path: Path) -> None:
+    """One input of every class, a row a kind.
 
     Args:
-        signals: ``(classes, 1, length)``.
-        volumes: ``(classes, 1, D, H, W)``; their mean along the first axis is drawn.
-        classes: the names of the signals' classes, and the volumes'.
+        shown: by kind, inputs ``(classes, 1, ...)``, and the names of their classes. Of volumes the
+            mean along the first axis is drawn.
         path: the PNG file.
     """
-    figure = Figure(figsize=(11.5, 3.4), layout="constrained")
-    axes = figure.subplots(2, len(signals))
-    for ax, signal, name in zip(axes[0], signals, classes[0], strict=True):
-        ax.plot(signal[0].numpy(), linewidth=0.8)
-        ax.set_title(name, fontsize=9)
-    for ax, volume, name in zip(axes[1], volumes, classes[1], strict=True):
-        ax.imshow(volume[0].mean(0).numpy(), cmap="gray")
-        ax.set_title(name, fontsize=9)
-    for ax in axes.flat:
-        ax.set_xticks([])
-        ax.set_yticks([])
-    figure.suptitle("What goes in: a signal and a volume of each class (volumes seen through)")
+    columns = max(len(inputs) for inputs, _ in shown.values())
+    figure = Figure(figsize=(1.45 * columns, 1.7 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), columns)
+    for row, (kind, (inputs, names)) in zip(axes, shown.items(), strict=True):
+        for ax, values, name in zip(row, inputs[:, 0], names, strict=True):
+            if values.ndim == 1:
+                ax.plot(values.numpy(), linewidth=0.8)
+            else:
+                ax.imshow(values.mean(0).numpy(), cmap="gray")
+            ax.set_title(name, fontsize=9)
+            ax.set_xticks([])
+            ax.set_yticks([])
+        row[0].set_ylabel(kind, fontsize=9)
+    figure.suptitle("What goes in: an input of each class (volumes seen through)", fontsize=11)
     _save(figure, path)
 
 

@@ -41,7 +41,7 @@ from classifiers import accuracy, costs, train_
 SEEDS = 3
 RANKS = (1, 2, 4, 6)
 ORDERS = ("pw_dw", "dw_pw")
-NUM_TRAIN, NUM_TEST, NUM_CALIBRATE = 4000, 2000, 64
+NUM_TRAIN, NUM_TEST, NUM_CALIBRATE = 4000, 1000, 48
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Task:
 
 
 TASKS = (
-    Task("1-D, signals", signals.make_signals, signals.CLASSES, 1, 9, (32, 32, 64, 64), 8),
-    Task("3-D, volumes", volumes.make_volumes, volumes.CLASSES, 3, 3, (16, 32, 32), 6),
+    Task("1-D, signals", signals.make_signals, signals.CLASSES, 1, 9, (32, 32, 64, 64), 6),
+    Task("3-D, volumes", volumes.make_volumes, volumes.CLASSES, 3, 3, (12, 24, 24), 5),
 )
 
 
@@ -97,8 +97,9 @@ def main(
     write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
     write_text(output / "results.md", render(summarize(record)))
     draw_accuracy(record, output / "accuracy.png")
-    shown = [one_of_each(task) for task in TASKS]
-    draw_inputs(*shown, [task.classes for task in TASKS], output / "inputs.png")
+    draw_inputs(
+        {task.title: (one_of_each(task), task.classes) for task in TASKS}, output / "inputs.png"
+    )
     for table in summarize(record):
         show_table(table)
     print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
