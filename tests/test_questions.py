@@ -26,7 +26,7 @@ def script(path: str) -> ModuleType:
     return module
 
 
-def test_networks_of_equal_weights_differ_by_a_few_percent() -> None:
+def test_networks_of_equal_weights_are_as_near_as_whole_channels_allow() -> None:
     networks = script("cost/networks")
     regular = networks.Design(separable=False, width=16, depth=2)
     separable = networks.Design(separable=True, width=16, depth=2)
@@ -37,7 +37,7 @@ def test_networks_of_equal_weights_differ_by_a_few_percent() -> None:
         (networks.as_deep(separable, many), many),
         (networks.as_wide(regular, few), few),
     ):
-        assert networks.num_params(fitted) == pytest.approx(params, rel=0.1)
+        assert networks.num_params(fitted) == pytest.approx(params, rel=0.12)
 
 
 def test_a_separable_network_is_as_large_as_one_term_of_the_regular_one() -> None:
