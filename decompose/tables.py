@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,6 +63,16 @@ class Table:
 def format_count(count: float) -> str:
     """A count to three significant digits at least: 15,347 and 86.7 and 0.0432."""
     return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+
+
+def format_spread(values: Sequence[float], sign: str = "-") -> str:
+    """Mean and standard deviation of two values or more, to one decimal: 91.2 ± 0.3.
+
+    Args:
+        values: what was measured several times.
+        sign: ``+`` shows it before positive means as well.
+    """
+    return f"{mean(values):{sign}.1f} ± {stdev(values):.1f}"
 
 
 def _pad(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -10,7 +10,9 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.mark.parametrize(
-    "script", sorted(EXPERIMENTS.glob("*/table.py")), ids=lambda path: path.parent.name
+    "script",
+    sorted(EXPERIMENTS.glob("**/table.py")),
+    ids=lambda path: str(path.parent.relative_to(EXPERIMENTS)),
 )
 def test_tables_follow_from_their_records(script: Path) -> None:
     ended = subprocess.run(

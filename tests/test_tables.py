@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from decompose.tables import Table, format_count
+from decompose.tables import Table, format_count, format_spread
 
 TABLE = Table("Title", ["layer", "k\nparams"], [["conv1", "1.79"]], ["network", "14,715"])
 
@@ -32,3 +32,8 @@ def test_the_screen_shows_the_same_cells() -> None:
 )
 def test_counts_keep_three_digits(count: float, text: str) -> None:
     assert format_count(count) == text
+
+
+def test_spreads_show_mean_and_standard_deviation() -> None:
+    assert format_spread([91.0, 92.0, 93.0]) == "92.0 ± 1.0"
+    assert format_spread([0.5, 0.7], "+") == "+0.6 ± 0.1"
