@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bisection import Point, bisect
-from config import DROP, MASK
+from config import DROP, MASK, MOST_PART
 from recipes import energy_kept, treatments
 from subject import Subject, accuracy
 from torch import nn
@@ -92,8 +92,9 @@ class Study:
             found = self.single(method)
             alone[method] = 2.0**-setting.num_steps if found is None else found["strength"]
 
-        def measure(energy: float | None, part: float) -> Point:
-            strengths = {method: part * strength for method, strength in alone.items()}
+        def measure(energy: float | None, share: float) -> Point:
+            part = share * MOST_PART
+            strengths = {name: min(1.0, part * strength) for name, strength in alone.items()}
             told = [f"{strength:.6f}" for strength in strengths.values()]
             name = " ".join([recipe, *([] if energy is None else [f"{energy:g}"]), *told])
             return self.measure(name, strengths, energy) | {"part": part}

@@ -15,6 +15,7 @@ from typing import Any
 from config import (
     DROP,
     MASK,
+    MOST_PART,
     NAMES,
     NUM_TERMS,
     RECIPES,
@@ -174,7 +175,7 @@ def analytic(record: Mapping[str, Any]) -> Table:
 def _end_of_range(found: Mapping[str, Any], setting: Mapping[str, Any]) -> str:
     """A word where nothing stronger was tried, so that less than is allowed may be lost."""
     together = "part" in found
-    searched = found["part"] if together else found["strength"]
+    searched = found["part"] / MOST_PART if together else found["strength"]
     num_steps = setting["num_steps"] - together
     return " (strongest tried)" if searched >= 1 - 2.0**-num_steps else ""
 
