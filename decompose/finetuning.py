@@ -1,0 +1,218 @@
+"""Winning accuracy back: a rewritten network trained on labels, on the original's outputs, or on both."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from decompose.architectures import Transform
+from decompose.augmentation import Draws, augmented
+from decompose.checkpoints import Checkpoints
+from decompose.convert import plan_of
+from decompose.errors import DecomposeError
+from decompose.factors import balance_
+from decompose.judging import Judge
+from decompose.lessons import Lesson
+from decompose.pictures import Pictures
+from decompose.processes import Processes
+from decompose.provenance import weights_digest
+from decompose.recipes import Recipe
+from decompose.tables import Table
+from decompose.training import Epoch, Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What finetuning came to.
+
+    Attributes:
+        network: of the best epoch, in evaluation mode; it keeps its plan.
+        history: of the epochs.
+        best: index in the history.
+        measure: what the scores are: ``accuracy`` or ``likeness``.
+        unreadable: pictures that could not be read, by path, with the reason.
+    """
+
+    network: nn.Module
+    history: Sequence[Epoch]
+    best: int
+    measure: str
+    unreadable: Mapping[str, str]
+
+    def table(self) -> Table:
+        """A row an epoch."""
+        rows = [
+            (
+                f"{index + 1}{' (best)' if index == self.best else ''}",
+                f"{epoch.loss:.4f}",
+                "" if epoch.accuracy is None else f"{epoch.accuracy:.2%}",
+                f"{epoch.score:.2%}",
+            )
+            for index, epoch in enumerate(self.history)
+        ]
+        columns = ["epoch", "loss", "accuracy\nin training", f"{self.measure}\nheld out"]
+        return Table("Finetuning", columns, rows)
+
+
+def _silent(_: str) -> None:
+    """Tell nothing."""
+
+
+def finetune(
+    small: nn.Module,
+    pictures: Pictures,
+    *,
+    teacher: nn.Module | None = None,
+    validation: Pictures | None = None,
+    labelled: bool = True,
+    recipe: Recipe | None = None,
+    augment: Transform | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    tensorboard: Path | None = None,
+    tell: Callable[[str], None] = _silent,
+) -> Finetuned:
+    """Train a rewritten network.
+
+    Args:
+        small: what ``apply`` made; left as it was.
+        pictures: to train on, in the preprocessing that the network is judged in.
+        teacher: the original; left as it was.
+        validation: pictures to judge on; a share of ``pictures`` is held out by default.
+        labelled: whether to learn from the pictures' labels.
+        recipe: the settings.
+        augment: the preprocessing to train in; ``augmentation.augmented`` of the other by default.
+        folder: for checkpoints; without it none outlives the run.
+        resume: whether to go on from the folder's last checkpoint.
+        device: ``cpu``, or ``auto`` for what Accelerate finds.
+        tensorboard: folder of a log.
+        tell: is called with a line an epoch, in the first process.
+
+    Raises:
+        DecomposeError: pictures, teacher or recipe do not fit; the folder holds a run and ``resume``
+            is not asked for, or it holds another one; the loss is not finite; the disk is full.
+    """
+    recipe = recipe or Recipe()
+    transform = pictures.transforms[0]
+    draws_in = augment or augmented(transform)
+    held = validation
+    if held is None:
+        pictures, held = pictures.parted(recipe.holdout, recipe.seed)
+    accelerator = start(recipe, device, tensorboard)
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
+    network = copy.deepcopy(small).float().to(processes.device)
+    if teacher is not None:
+        teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
+    lesson = Lesson(recipe, network, teacher, labelled)
+    size = max(1, recipe.batch_size // processes.count // recipe.accumulate)
+    judge = Judge(held, None if labelled else teacher, processes, size, recipe.workers)
+    key = key_of(small, teacher, pictures, recipe)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        checkpoints = Checkpoints(folder)
+        state = _state(checkpoints, key, processes, resume=resume)
+        if state is None:
+            balance_(network)
+        training = Training(
+            accelerator,
+            network,
+            lesson,
+            Draws(pictures.seen_by(draws_in), recipe.seed),
+            pictures,
+            judge,
+            checkpoints,
+            key,
+            tell if processes.is_first() else _silent,
+        )
+        if state is not None:
+            training.restore(state)
+        training.run()
+        training.take_best()
+    accelerator.end_training()
+    plain = accelerator.unwrap_model(training.model, keep_fp32_wrapper=False).eval()
+    standing = training.standing
+    unreadable = {**pictures.damaged, **standing.unreadable, **judge.unreadable}
+    return Finetuned(plain, standing.history, standing.best, judge.measure, unreadable)
+
+
+def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
+    """Leave devices, processes, precision and logs to Accelerate.
+
+    Raises:
+        DecomposeError: TensorBoard is asked for and not installed, or the device is neither
+            ``cpu`` nor ``auto``.
+    """
+    if device not in ("auto", "cpu"):
+        raise DecomposeError(
+            f"device {device!r}: say cpu or auto; choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    if tensorboard is not None and not find_spec("tensorboard"):
+        raise DecomposeError("tensorboard is not installed: pip install 'decompose[tensorboard]'")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # It keeps one for the whole process, and takes no other precision after that.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.accumulate,
+        log_with=None if tensorboard is None else "tensorboard",
+        project_dir=None if tensorboard is None else str(tensorboard),
+    )
+    if tensorboard is not None:
+        accelerator.init_trackers("")
+    return accelerator
+
+
+def key_of(
+    small: nn.Module, teacher: nn.Module | None, pictures: Pictures, recipe: Recipe
+) -> dict[str, str]:
+    """What a run is of, so that another one's checkpoint is not taken up for it."""
+    listing = json.dumps([list(sample) for sample in pictures.samples])
+    settled = replace(recipe, workers=0, seconds_between=0.0)
+    return {
+        "network": weights_digest(small),
+        "plan": plan_of(small).to_json(),
+        "teacher": "" if teacher is None else weights_digest(teacher),
+        "pictures": hashlib.sha256(listing.encode()).hexdigest(),
+        "recipe": json.dumps(asdict(settled), sort_keys=True),
+    }
+
+
+def _state(
+    checkpoints: Checkpoints, key: Mapping[str, str], processes: Processes, *, resume: bool
+) -> dict | None:
+    """The state to go on from, the same in every process; ``None`` at the beginning."""
+    state, problem = None, None
+    if processes.is_first():
+        if checkpoints.paths() and not resume:
+            problem = (
+                f"{checkpoints.folder}: holds the checkpoints of a run; go on from them with --resume, "
+                "or remove the folder"
+            )
+        elif resume and (state := checkpoints.newest()) is not None:
+            others = [name for name, value in key.items() if state["key"].get(name) != value]
+            if others:
+                problem = (
+                    f"{checkpoints.folder}: holds a run with another {' and another '.join(others)}"
+                )
+    state, problem = processes.share((state, problem))
+    if problem:
+        raise DecomposeError(problem)
+    return state
