@@ -16,6 +16,7 @@ from decompose.comparison import compare
 from decompose.convert import apply
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx
+from decompose.finetuning import finetune
 from decompose.memory import keep_freed_memory
 from decompose.models import load, save
 from decompose.plans import Plan
@@ -30,6 +31,7 @@ __all__ = [
     "Plan",
     "apply",
     "compare",
+    "finetune",
     "keep_freed_memory",
     "load",
     "measure",

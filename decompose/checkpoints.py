@@ -65,7 +65,12 @@ class Checkpoints:
             path.unlink()
 
     def newest(self) -> dict[str, Any] | None:
-        """The last state that is whole; warns of those that are not. ``None`` where there is none."""
+        """The last state that is whole; warns of those that are not. ``None`` where there is none.
+
+        What a killed process left half written is removed.
+        """
+        for partial in self.folder.glob(".*.partial"):
+            partial.unlink()
         for path in reversed(self.paths()):
             try:
                 return read_state(path)

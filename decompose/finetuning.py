@@ -13,10 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from decompose.architectures import Transform
 from decompose.augmentation import Draws, augmented
+from decompose.blockwise import Reconstruction, reconstruct_
 from decompose.checkpoints import Checkpoints
 from decompose.convert import plan_of
 from decompose.errors import DecomposeError
@@ -33,6 +35,9 @@ from decompose.training import Epoch, Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_NUM_BLOCKWISE, _BLOCKWISE_TOGETHER = 128, 8
+"""Pictures that the first stage takes, and how many are decoded at a time."""
+
 
 @dataclass(frozen=True)
 class Finetuned:
@@ -44,6 +49,7 @@ class Finetuned:
         best: index in the history.
         measure: what the scores are: ``accuracy`` or ``likeness``.
         unreadable: pictures that could not be read, by path, with the reason.
+        blockwise: what the first stage did to each layer; empty without one, and in a resumed run.
     """
 
     network: nn.Module
@@ -51,9 +57,11 @@ class Finetuned:
     best: int
     measure: str
     unreadable: Mapping[str, str]
+    blockwise: Sequence[Reconstruction] = ()
 
     def table(self) -> Table:
         """A row an epoch."""
+        title = "Accuracy" if self.measure == "accuracy" else "Likeness (1 less the relative error)"
         rows = [
             (
                 f"{index + 1}{' (best)' if index == self.best else ''}",
@@ -63,8 +71,8 @@ class Finetuned:
             )
             for index, epoch in enumerate(self.history)
         ]
-        columns = ["epoch", "loss", "accuracy\nin training", f"{self.measure}\nheld out"]
-        return Table("Finetuning", columns, rows)
+        columns = ["epoch", "loss", "in training", "held out"]
+        return Table(f"{title} after each epoch", columns, rows)
 
 
 def _silent(_: str) -> None:
@@ -124,10 +132,12 @@ def finetune(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        checkpoints = Checkpoints(folder)
+        checkpoints, found = Checkpoints(folder), []
         state = _state(checkpoints, key, processes, resume=resume)
         if state is None:
             balance_(network)
+            if recipe.blockwise:
+                found = _reconstruct(network, teacher, pictures, recipe)
         training = Training(
             accelerator,
             network,
@@ -141,13 +151,27 @@ def finetune(
         )
         if state is not None:
             training.restore(state)
-        training.run()
+        devices = [processes.device] if processes.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            training.run()
         training.take_best()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     plain = accelerator.unwrap_model(training.model, keep_fp32_wrapper=False).eval()
     standing = training.standing
     unreadable = {**pictures.damaged, **standing.unreadable, **judge.unreadable}
-    return Finetuned(plain, standing.history, standing.best, judge.measure, unreadable)
+    return Finetuned(plain, standing.history, standing.best, judge.measure, unreadable, found)
+
+
+def _reconstruct(
+    network: nn.Module, teacher: nn.Module | None, pictures: Pictures, recipe: Recipe
+) -> list[Reconstruction]:
+    """The first stage, on some of the pictures; every process does it, and alike."""
+    if teacher is None:
+        raise DecomposeError("blockwise reconstruction learns from the original: give a teacher")
+    some = pictures.subset(min(_NUM_BLOCKWISE, len(pictures)), recipe.seed)
+    images = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
+    return reconstruct_(network, teacher, images, steps=recipe.blockwise, seed=recipe.seed)
 
 
 def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -26,10 +29,11 @@ from decompose.errors import DecomposeError
 from decompose.factors import parameter_groups
 from decompose.judging import Judge
 from decompose.lessons import Lesson
-from decompose.norms import has_statistics, reestimate_
+from decompose.norms import reestimate_
 from decompose.order import Order, draw_seed
 from decompose.pictures import Pictures
 from decompose.progress import watching
+from decompose.provenance import weights_digest
 from decompose.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -68,7 +72,7 @@ class Standing:
         history: of the epochs that are over.
         best: index in the history of the best score, the first of equals.
         unreadable: pictures that others stood in for, by path, with the reason.
-        totals: sums of loss and hits in this epoch so far.
+        digest: of the best weights.
     """
 
     epoch: int = 0
@@ -76,7 +80,7 @@ class Standing:
     history: list[Epoch] = field(default_factory=list)
     best: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
-    totals: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    digest: str = ""
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Standing:
@@ -125,6 +129,7 @@ class Training:
         optimiser = make_optimiser(network, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
         self.model, self.optimiser = accelerator.prepare(network, optimiser)
+        self.meters = _meters()
         self._saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -136,6 +141,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
+            "meters": self.meters.state_dict(),
             "standing": asdict(self.standing),
         }
 
@@ -146,6 +152,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.meters.load_state_dict(state["meters"])
         self.standing = Standing.of(state["standing"])
 
     def run(self) -> None:
@@ -155,6 +162,8 @@ class Training:
             DecomposeError: the loss is not finite, or a checkpoint cannot be written.
         """
         if self.standing.epoch == self.standing.step == 0:
+            # Rewriting has changed what normalisations see.
+            reestimate_(self.network, self._statistics_batches())
             self.keep()
         while self.standing.epoch < self.recipe.epochs and not self.is_exhausted():
             self._train_epoch()
@@ -179,12 +188,25 @@ class Training:
         self._saved_at = time.monotonic()
 
     def take_best(self) -> None:
-        """Give the network the weights of the best epoch, in every process."""
+        """Give the network the weights of the best epoch, in every process.
+
+        Where their file is damaged, it warns, and the network keeps those of the last epoch.
+        """
         state = None
         if self.processes.is_first():
-            load_model(self.network, str(self.checkpoints.best))
-            state = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
-        self.network.load_state_dict(self.processes.share(state) or {}, strict=False)
+            state = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            is_whole = False
+            with suppress(OSError, SafetensorError, RuntimeError):
+                load_model(self.network, str(self.checkpoints.best))
+                is_whole = weights_digest(self.network) == self.standing.digest
+            if is_whole:
+                state = dict(self.network.state_dict())
+            else:
+                warnings.warn(
+                    f"{self.checkpoints.best}: is damaged; taking the last epoch's weights",
+                    stacklevel=2,
+                )
+        self.network.load_state_dict(self.processes.share(state))
 
     def _train_epoch(self) -> None:
         standing, processes = self.standing, self.processes
@@ -197,8 +219,9 @@ class Training:
         with watching(title, standing.step, self.order.steps) as advance:
             while standing.step < self.order.steps:
                 self._take_step(batches)
-                loss, hits = (total / standing.step for total in standing.totals)
-                advance(f"loss {loss:.4f}" + (f", accuracy {hits:.1%}" * self.lesson.labelled))
+                loss, hits = (float(meter.compute()) for meter in self.meters.values())
+                accuracy = f", accuracy {hits:.1%}" if self.lesson.labelled else ""
+                advance(f"loss {loss:.4f}{accuracy}")
                 if time.monotonic() - self._saved_at >= self.recipe.seconds_between:
                     self.keep()
 
@@ -228,11 +251,12 @@ class Training:
         standing.step += 1
 
     def _require_finite(self, told: Tensor) -> None:
-        """Add a step's loss and hits to the totals, once they are known to be numbers everywhere."""
+        """Count a step's loss and hits, once they are known to be numbers in every process."""
         found = self.accelerator.reduce(told, reduction="mean").tolist()  # type: ignore[union-attr]
         if not math.isfinite(found[0]):
             raise self._lost(f"the loss is {found[0]}")
-        self.standing.totals = [a + b for a, b in zip(self.standing.totals, found, strict=True)]
+        for meter, value in zip(self.meters.values(), found, strict=True):
+            meter.update(value)
 
     def _lost(self, what: str) -> DecomposeError:
         kept = self.checkpoints.paths()
@@ -244,17 +268,19 @@ class Training:
 
     def _end_epoch(self) -> None:
         standing = self.standing
-        if has_statistics(self.network):
-            reestimate_(self.network, self._statistics_batches())
+        reestimate_(self.network, self._statistics_batches())
         score = self.judge.score(self.network)
-        loss, hits = (total / self.order.steps for total in standing.totals)
+        loss, hits = (float(meter.compute()) for meter in self.meters.values())
         standing.history.append(Epoch(loss, hits if self.lesson.labelled else None, score))
         scores = [epoch.score for epoch in standing.history]
         standing.best = scores.index(max(scores))
         if standing.best == standing.epoch and self.processes.is_first():
             models.save(self.network, self.checkpoints.best)
+            standing.digest = weights_digest(self.network)
         self._tell()
-        standing.epoch, standing.step, standing.totals = standing.epoch + 1, 0, [0.0, 0.0]
+        standing.epoch, standing.step = standing.epoch + 1, 0
+        for meter in self.meters.values():
+            meter.reset()
         self.keep()
 
     def _statistics_batches(self) -> Iterator[Tensor]:
@@ -301,3 +327,13 @@ def _hits(outputs: Tensor, labels: Tensor) -> Tensor:
     if outputs.ndim != 2:
         return outputs.new_zeros(())
     return (outputs.argmax(1) == labels).float().mean()
+
+
+def _meters() -> nn.ModuleDict:
+    """Means of loss and hits over an epoch's steps, which the same figures reach in every process."""
+    from torchmetrics import MeanMetric
+
+    meters = {name: MeanMetric("disable", sync_on_compute=False) for name in ("loss", "hits")}
+    for meter in meters.values():
+        meter.persistent(True)
+    return nn.ModuleDict(meters)

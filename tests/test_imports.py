@@ -19,7 +19,7 @@ LEVELS = [
     {"layers", "mixtures", "fused"},
     {"statistics", "rectification", "export", "factors", "norms"},
     {"marginals", "rectified", "prediction"},
-    {"cross_validation", "engines", "lessons"},
+    {"cross_validation", "engines", "lessons", "blockwise"},
     {"repair", "probing", "timing"},
     {"weighing", "latencies", "convert", "provenance"},
     {"tuning"},

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from decompose import models
-from decompose.cli.inputs import load_pair, resized
+from decompose.blockwise import reconstruction_table
+from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
 from decompose.cli.outputs import tell_files, tell_unreadable
 from decompose.convert import take_forms_
@@ -19,6 +20,7 @@ from decompose.factors import find_rewritten
 from decompose.files import require_writable
 from decompose.finetuning import finetune
 from decompose.pictures import default_workers
+from decompose.processes import Processes
 from decompose.recipes import OPTIMISERS, PRECISIONS, Recipe
 from decompose.report import show_table
 
@@ -75,6 +77,9 @@ def finetune_network(
         float, typer.Option(help="That class scores are softened by to be compared.")
     ] = _DEFAULT.temperature,
     smoothing: Annotated[float, typer.Option(help="Of labels.")] = _DEFAULT.smoothing,
+    blockwise: Annotated[
+        int, typer.Option(help="Steps a layer of a first stage without labels; 200 are many.")
+    ] = _DEFAULT.blockwise,
     accumulate: Annotated[
         int, typer.Option(help="Parts that a process takes its share of a batch in.")
     ] = _DEFAULT.accumulate,
@@ -121,8 +126,9 @@ def finetune_network(
         raise DecomposeError("give pictures with labels (--data) or without (--unlabelled)")
     if unlabelled is not None and teacher is None:
         raise DecomposeError("without labels there is only the original to learn from: --teacher")
-    if features is not None and teacher is None:
-        raise DecomposeError("--features are the original's: --teacher")
+    for name, value in {"--features": features, "--blockwise": blockwise}.items():
+        if value and teacher is None:
+            raise DecomposeError(f"{name}: learns from the original: --teacher")
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -135,6 +141,7 @@ def finetune_network(
         features=features,
         temperature=temperature,
         smoothing=smoothing,
+        blockwise=blockwise,
         accumulate=accumulate,
         clip=clip or None,
         precision=precision,
@@ -168,9 +175,13 @@ def finetune_network(
         tensorboard=tensorboard,
         tell=lambda line: print(line, file=sys.stderr),
     )
+    if not Processes.joined(named_device(device)).is_first():
+        return
     if recompose:
         take_forms_(tuned.network, dict.fromkeys(find_rewritten(tuned.network), "dense"))
     models.save(tuned.network, output)
+    if tuned.blockwise:
+        show_table(reconstruction_table(tuned.blockwise))
     show_table(tuned.table(), table)
     tell_unreadable(tuned.unreadable)
     tell_files(output, table)
