@@ -49,7 +49,7 @@ def networks(**options: Any) -> tuple[nn.Module, nn.Module]:
     """A network and the one of two terms a layer made from it, always the same."""
     torch.manual_seed(1)
     original = Tiny(**options).eval()
-    plan = decompose.plan(original, torch.zeros(1, 3, SIZE, SIZE), method="pw_dw", rank=2)
+    plan = decompose.plan(original, torch.zeros(1, 3, SIZE, SIZE), method="dw_pw", rank=2)
     assert len(plan.layers) == 2
     return original, decompose.apply(plan, original)
 
