@@ -27,10 +27,11 @@ from decompose.judging import Judge
 from decompose.lessons import Lesson
 from decompose.pictures import Pictures
 from decompose.processes import Processes
-from decompose.provenance import weights_digest
+from decompose.provenance import in_words, weights_digest
 from decompose.recipes import Recipe
+from decompose.standings import Epoch
 from decompose.tables import Table
-from decompose.training import Epoch, Training
+from decompose.training import Material, Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -128,7 +129,8 @@ def finetune(
     lesson = Lesson(recipe, network, teacher, labelled)
     size = max(1, recipe.batch_size // processes.count // recipe.accumulate)
     judge = Judge(held, None if labelled else teacher, processes, size, recipe.workers)
-    key = key_of(small, teacher, pictures, recipe)
+    material = Material(Draws(pictures.seen_by(draws_in), recipe.seed), pictures, judge)
+    key = key_of(small, lesson, material)
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -138,17 +140,8 @@ def finetune(
             balance_(network)
             if recipe.blockwise:
                 found = _reconstruct(network, teacher, pictures, recipe)
-        training = Training(
-            accelerator,
-            network,
-            lesson,
-            Draws(pictures.seen_by(draws_in), recipe.seed),
-            pictures,
-            judge,
-            checkpoints,
-            key,
-            tell if processes.is_first() else _silent,
-        )
+        told = tell if processes.is_first() else _silent
+        training = Training(accelerator, lesson, material, checkpoints, key, told)
         if state is not None:
             training.restore(state)
         devices = [processes.device] if processes.device.type == "cuda" else []
@@ -159,7 +152,9 @@ def finetune(
         tracker.finish()
     plain = accelerator.unwrap_model(training.model, keep_fp32_wrapper=False).eval()
     standing = training.standing
-    unreadable = {**pictures.damaged, **standing.unreadable, **judge.unreadable}
+    unreadable = {**pictures.damaged, **judge.unreadable}
+    for part in processes.gather(standing.unreadable):
+        unreadable |= part
     return Finetuned(plain, standing.history, standing.best, judge.measure, unreadable, found)
 
 
@@ -200,22 +195,29 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
         project_dir=None if tensorboard is None else str(tensorboard),
     )
     if tensorboard is not None:
-        accelerator.init_trackers("")
+        accelerator.init_trackers("decompose")
     return accelerator
 
 
-def key_of(
-    small: nn.Module, teacher: nn.Module | None, pictures: Pictures, recipe: Recipe
-) -> dict[str, str]:
+def key_of(small: nn.Module, lesson: Lesson, material: Material) -> dict[str, str]:
     """What a run is of, so that another one's checkpoint is not taken up for it."""
-    listing = json.dumps([list(sample) for sample in pictures.samples])
-    settled = replace(recipe, workers=0, seconds_between=0.0)
+    listings = {
+        "pictures": material.plain.samples,
+        "held-out pictures": material.judge.pictures.samples,
+    }
+    # What does not change the weights that it comes to.
+    settled = replace(lesson.recipe, workers=0, seconds_between=0.0)
+    teacher = lesson.teacher
     return {
         "network": weights_digest(small),
         "plan": plan_of(small).to_json(),
         "teacher": "" if teacher is None else weights_digest(teacher),
-        "pictures": hashlib.sha256(listing.encode()).hexdigest(),
-        "recipe": json.dumps(asdict(settled), sort_keys=True),
+        **{
+            name: hashlib.sha256(json.dumps([list(s) for s in samples]).encode()).hexdigest()
+            for name, samples in listings.items()
+        },
+        "training preprocessing": in_words(material.draws.pictures.transforms[0]),
+        "recipe": json.dumps([asdict(settled), lesson.labelled]),
     }
 
 

@@ -41,7 +41,8 @@ class Lesson:
             if not self.labelled:
                 raise DecomposeError("without labels there must be a teacher to learn from")
             return
-        if not (self._labels or self.recipe.outputs or self._features):
+        matched = self._features if find_rewritten(self.student) else 0
+        if not (self._labels or self.recipe.outputs or matched):
             raise DecomposeError("all losses have weight 0; there is nothing to learn")
         known = find_layers(self.teacher)
         if stray := [name for name in find_rewritten(self.student) if name not in known]:
@@ -50,7 +51,7 @@ class Lesson:
     @property
     def _labels(self) -> float:
         if self.teacher is None:
-            return self.recipe.labels or 1.0
+            return 1.0
         return self.recipe.labels if self.labelled else 0.0
 
     @property

@@ -25,7 +25,7 @@ class Recipe:
         warmup: share of all steps in which it rises linearly, before it falls along a cosine.
         weight_decay: of weights, and of the kernels that factors compose to; biases and
             normalisations have none.
-        labels: weight of the cross-entropy with the labels.
+        labels: weight of the cross-entropy with the labels; without an original it is 1.
         outputs: weight of the distance from the original's outputs.
         features: weight of the distance from the original's layers, at rewritten ones; ``None`` is 0 with
             labels and 1 without.

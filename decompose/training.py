@@ -2,7 +2,8 @@
 
 A run's state is its weights, the optimiser's, the schedule's, and where it stands. Nothing that is drawn
 has a state to lose: the order of pictures, their cuts and the network's own draws (dropout) follow from
-the seed, the step and the process.
+the seed, the step and the process. So a checkpoint is the first process's alone, and any number of them
+may go on from it.
 """
 
 from __future__ import annotations
@@ -12,21 +13,18 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from decompose import models
 from decompose.augmentation import Draw, Draws
 from decompose.checkpoints import Checkpoints
 from decompose.errors import DecomposeError
-from decompose.factors import parameter_groups
 from decompose.judging import Judge
 from decompose.lessons import Lesson
 from decompose.norms import reestimate_
@@ -34,59 +32,29 @@ from decompose.order import Order, draw_seed
 from decompose.pictures import Pictures
 from decompose.progress import watching
 from decompose.provenance import weights_digest
-from decompose.recipes import Recipe
+from decompose.schedules import make_optimiser, make_schedule
+from decompose.standings import Epoch, Standing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_MOST_STATISTICS = 1024
-"""Pictures that normalisations are re-estimated on, or one batch where that is larger."""
-
-_START = 0.01
-"""Share of the learning rate that warm-up begins with."""
+_NUM_STATISTICS, _TOGETHER = 1024, 128
+"""Pictures that normalisations are re-estimated on, and how many pass together, at most."""
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What came of one epoch.
+class Material:
+    """What a run trains and is judged on.
 
     Attributes:
-        loss: mean over its steps, decay left out.
-        accuracy: share of its pictures, as drawn, that the network put in their class while it
-            trained; ``None`` without labels.
-        score: on the pictures held out, after it.
+        draws: pictures to train on, as drawn.
+        plain: the same as the network is judged, for the statistics of normalisations.
+        judge: of held-out pictures.
     """
 
-    loss: float
-    accuracy: float | None
-    score: float
-
-
-@dataclass
-class Standing:
-    """Where a run stands.
-
-    Attributes:
-        epoch: that it is in, from 0.
-        step: of the epoch, the next to be done.
-        history: of the epochs that are over.
-        best: index in the history of the best score, the first of equals.
-        unreadable: pictures that others stood in for, by path, with the reason.
-        digest: of the best weights.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    history: list[Epoch] = field(default_factory=list)
-    best: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
-    digest: str = ""
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Standing:
-        """What ``asdict`` made of one."""
-        history = [Epoch(**epoch) for epoch in content["history"]]
-        return cls(**{**content, "history": history})
+    draws: Draws
+    plain: Pictures
+    judge: Judge
 
 
 class Training:
@@ -94,13 +62,10 @@ class Training:
 
     Args:
         accelerator: that devices, processes and precision are left to.
-        network: that is trained, in place; it is on the accelerator's device.
-        lesson: its loss.
-        draws: the pictures to train on.
-        plain: the same as they are judged, for the statistics of normalisations.
-        judge: of held-out pictures.
+        lesson: the network, which is trained in place, and its loss; on the accelerator's device.
+        material: the pictures.
         checkpoints: where states are kept.
-        key: of the run; a state of another is refused.
+        key: of the run, kept with its states.
         tell: is called with a line an epoch.
 
     Raises:
@@ -110,26 +75,21 @@ class Training:
     def __init__(
         self,
         accelerator: Accelerator,
-        network: nn.Module,
         lesson: Lesson,
-        draws: Draws,
-        plain: Pictures,
-        judge: Judge,
+        material: Material,
         checkpoints: Checkpoints,
         key: Mapping[str, str],
         tell: Callable[[str], None],
     ) -> None:
-        self.recipe = lesson.recipe
-        self.processes = judge.processes
-        self.order = Order(len(draws.pictures), self.recipe.batch_size, self.recipe.seed)
-        self.accelerator, self.network, self.lesson = accelerator, network, lesson
-        self.draws, self.plain, self.judge = draws, plain, judge
+        self.accelerator, self.lesson, self.material = accelerator, lesson, material
         self.checkpoints, self.key, self.tell = checkpoints, key, tell
-        self.standing = Standing()
-        optimiser = make_optimiser(network, self.recipe)
+        self.network, self.recipe = lesson.student, lesson.recipe
+        self.processes = material.judge.processes
+        self.order = Order(len(material.plain), self.recipe.batch_size, self.recipe.seed)
+        self.standing, self.meters = Standing(), _meters()
+        optimiser = make_optimiser(self.network, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
-        self.model, self.optimiser = accelerator.prepare(network, optimiser)
-        self.meters = _meters()
+        self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
         self._saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -161,21 +121,19 @@ class Training:
         Raises:
             DecomposeError: the loss is not finite, or a checkpoint cannot be written.
         """
-        if self.standing.epoch == self.standing.step == 0:
+        standing = self.standing
+        if standing.epoch == standing.step == 0:
             # Rewriting has changed what normalisations see.
             reestimate_(self.network, self._statistics_batches())
             self.keep()
-        while self.standing.epoch < self.recipe.epochs and not self.is_exhausted():
+        while standing.epoch < self.recipe.epochs:
+            if standing.is_exhausted(self.recipe.patience):
+                return
             self._train_epoch()
             self._end_epoch()
 
-    def is_exhausted(self) -> bool:
-        """Whether the score has not risen for as many epochs as the recipe has patience."""
-        patience, history = self.recipe.patience, self.standing.history
-        return patience is not None and len(history) - 1 - self.standing.best >= patience > 0
-
     def keep(self) -> None:
-        """Write a checkpoint, by the first process.
+        """Write a checkpoint, in the first process.
 
         Raises:
             DecomposeError: weights are not finite, or it cannot be written.
@@ -209,12 +167,12 @@ class Training:
         self.network.load_state_dict(self.processes.share(state))
 
     def _train_epoch(self) -> None:
-        standing, processes = self.standing, self.processes
+        standing, processes, recipe = self.standing, self.processes, self.recipe
         places = self.order.share(
-            standing.epoch, standing.step, processes.index, processes.count, self.recipe.accumulate
+            standing.epoch, standing.step, processes.index, processes.count, recipe.accumulate
         )
-        batches = iter(self.draws.batches(standing.epoch, list(places), self.recipe.workers))
-        title = f"epoch {standing.epoch + 1} of {self.recipe.epochs}"
+        draws = self.material.draws.batches(standing.epoch, list(places), recipe.workers)
+        batches, title = iter(draws), f"epoch {standing.epoch + 1} of {recipe.epochs}"
         self.model.train()
         with watching(title, standing.step, self.order.steps) as advance:
             while standing.step < self.order.steps:
@@ -222,41 +180,44 @@ class Training:
                 loss, hits = (float(meter.compute()) for meter in self.meters.values())
                 accuracy = f", accuracy {hits:.1%}" if self.lesson.labelled else ""
                 advance(f"loss {loss:.4f}{accuracy}")
-                if time.monotonic() - self._saved_at >= self.recipe.seconds_between:
+                if time.monotonic() - self._saved_at >= recipe.seconds_between:
                     self.keep()
 
     def _take_step(self, batches: Iterator[Draw]) -> None:
-        standing, recipe = self.standing, self.recipe
+        standing, device = self.standing, self.processes.device
         torch.manual_seed(
-            draw_seed(recipe.seed, standing.epoch, standing.step, self.processes.index)
+            draw_seed(self.recipe.seed, standing.epoch, standing.step, self.processes.index)
         )
-        told = torch.zeros(2, device=self.processes.device)
-        for _ in range(recipe.accumulate):
+        told = torch.zeros(2, device=device)
+        for _ in range(self.recipe.accumulate):
             draw = next(batches)
             standing.unreadable.update(draw.unreadable)
             images = draw.images.to(next(self.network.parameters()), non_blocking=True)
-            labels = draw.labels.to(self.processes.device, non_blocking=True)
+            labels = draw.labels.to(device, non_blocking=True)
             with self.accelerator.accumulate(self.model):
                 with self.accelerator.autocast():
                     loss, outputs = self.lesson.loss(self.model, images, labels)
                 self.accelerator.backward(loss + self.lesson.penalty())
-                told += torch.stack([loss.detach(), _hits(outputs, labels)]) / recipe.accumulate
+                told += torch.stack([loss.detach(), _hits(outputs, labels)])
                 if self.accelerator.sync_gradients:
-                    self._require_finite(told)
-                    if recipe.clip is not None:
-                        self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
+                    # Before the step, so that the weights are still good where the loss is not.
+                    self._count(told / self.recipe.accumulate)
+                    if self.recipe.clip is not None:
+                        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
                 self.optimiser.step()
                 self.optimiser.zero_grad()
         self.schedule.step()
         standing.step += 1
 
-    def _require_finite(self, told: Tensor) -> None:
-        """Count a step's loss and hits, once they are known to be numbers in every process."""
-        found = self.accelerator.reduce(told, reduction="mean").tolist()  # type: ignore[union-attr]
-        if not math.isfinite(found[0]):
-            raise self._lost(f"the loss is {found[0]}")
-        for meter, value in zip(self.meters.values(), found, strict=True):
+    def _count(self, told: Tensor) -> None:
+        """Add a step's loss and hits to the epoch's, once they are known to be numbers everywhere."""
+        found: Any = self.accelerator.reduce(told, reduction="mean")
+        loss, hits = found.tolist()
+        if not math.isfinite(loss):
+            raise self._lost(f"the loss is {loss}")
+        for meter, value in zip(self.meters.values(), (loss, hits), strict=True):
             meter.update(value)
+        self.accelerator.log({"loss of a step": loss}, step=self._steps_done())
 
     def _lost(self, what: str) -> DecomposeError:
         kept = self.checkpoints.paths()
@@ -267,17 +228,19 @@ class Training:
         )
 
     def _end_epoch(self) -> None:
-        standing = self.standing
+        standing, judge = self.standing, self.material.judge
         reestimate_(self.network, self._statistics_batches())
-        score = self.judge.score(self.network)
+        score = judge.score(self.network)
         loss, hits = (float(meter.compute()) for meter in self.meters.values())
         standing.history.append(Epoch(loss, hits if self.lesson.labelled else None, score))
-        scores = [epoch.score for epoch in standing.history]
-        standing.best = scores.index(max(scores))
         if standing.best == standing.epoch and self.processes.is_first():
             models.save(self.network, self.checkpoints.best)
             standing.digest = weights_digest(self.network)
-        self._tell()
+        self.accelerator.log({"loss": loss, judge.measure: score}, step=self._steps_done())
+        self.tell(
+            f"epoch {standing.epoch + 1} of {self.recipe.epochs}: loss {loss:.4f}, "
+            f"{judge.measure} held out {score:.2%}"
+        )
         standing.epoch, standing.step = standing.epoch + 1, 0
         for meter in self.meters.values():
             meter.reset()
@@ -285,52 +248,28 @@ class Training:
 
     def _statistics_batches(self) -> Iterator[Tensor]:
         """The same pictures in every process and epoch, in the preprocessing of evaluation."""
-        num_steps = min(self.order.steps, max(1, _MOST_STATISTICS // self.order.batch_size))
-        places = [place for step in range(num_steps) for place in self.order.batch(0, step)]
+        # Whole batches: of a single picture a normalisation may find no variance.
+        few = replace(self.order, batch_size=min(self.order.batch_size, _TOGETHER))
+        num_batches = min(few.steps, _NUM_STATISTICS // few.batch_size)
+        places = [place for step in range(num_batches) for place in few.batch(0, step)]
         parameter = next(self.network.parameters())
-        for batch in self.plain.batches(self.judge.batch_size, self.recipe.workers, places):
+        for batch in self.material.plain.batches(few.batch_size, self.recipe.workers, places):
             if len(batch.images):
                 yield batch.images.to(parameter)
-
-    def _tell(self) -> None:
-        last = self.standing.history[-1]
-        figures = {"loss": last.loss, self.judge.measure: last.score}
-        rate = self.optimiser.param_groups[0]["lr"]
-        self.accelerator.log({**figures, "learning rate": rate}, step=self._steps_done())
-        told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        self.tell(f"epoch {self.standing.epoch + 1} of {self.recipe.epochs}: {told}")
 
     def _steps_done(self) -> int:
         return self.standing.epoch * self.order.steps + self.standing.step
 
 
-def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser of a network, without decay of factors."""
-    groups = parameter_groups(network, recipe.weight_decay)
-    if recipe.optimiser == "adamw":
-        return AdamW(groups, lr=recipe.peak)
-    return SGD(groups, lr=recipe.peak, momentum=0.9, nesterov=True)
-
-
-def make_schedule(optimiser: Optimizer, recipe: Recipe, steps_an_epoch: int) -> LRScheduler:
-    """A linear rise, then a cosine down to nothing (Goyal et al. 2017; Loshchilov and Hutter 2017)."""
-    total = recipe.epochs * steps_an_epoch
-    rising = min(round(recipe.warmup * total), total - 1)
-    falling = CosineAnnealingLR(optimiser, total - rising)
-    if not rising:
-        return falling
-    return SequentialLR(optimiser, [LinearLR(optimiser, _START, 1.0, rising), falling], [rising])
-
-
 def _hits(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Share of a batch in its class; 0 without labels."""
+    """Share of a batch in its class; 0 where outputs are no class scores."""
     if outputs.ndim != 2:
-        return outputs.new_zeros(())
+        return torch.zeros((), device=outputs.device)
     return (outputs.argmax(1) == labels).float().mean()
 
 
 def _meters() -> nn.ModuleDict:
-    """Means of loss and hits over an epoch's steps, which the same figures reach in every process."""
+    """Means of loss and hits over an epoch's steps, given the same figures in every process."""
     from torchmetrics import MeanMetric
 
     meters = {name: MeanMetric("disable", sync_on_compute=False) for name in ("loss", "hits")}

@@ -63,7 +63,7 @@ def end(children: list[int]) -> None:
 
 
 def kill(children: list[int]) -> None:
-    """kill -9, in an order that changes from time to time."""
+    """Kill -9, in an order that changes from time to time."""
     for child in random.sample(children, len(children)):
         os.kill(child, signal.SIGKILL)
     for child in children:
@@ -90,7 +90,7 @@ def main(data: Path, root: Path, num_processes: int, num_kills: int) -> None:
             end(children)
             duration = time.monotonic() - start
         else:
-            time.sleep(random.uniform(0.1, 1) * duration)  # noqa: F821
+            time.sleep(random.uniform(0.1, 1) * duration)
             kill(children)
             kept = sorted((folder / "run").glob("step-*")) if (folder / "run").is_dir() else []
             left = [int(re.findall(r"\d+", path.name)[0]) for path in kept]

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
-    {"errors", "intervals", "processes"},
+    {"errors", "intervals", "processes", "standings"},
     {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
     {"methods", "architectures", "regression", "records", "strips", "forms", "outcomes"},
     {"choices", "synthetic", "refitting", "pictures", "ledgers", "order", "checkpoints"},
@@ -19,7 +19,7 @@ LEVELS = [
     {"layers", "mixtures", "fused"},
     {"statistics", "rectification", "export", "factors", "norms"},
     {"marginals", "rectified", "prediction"},
-    {"cross_validation", "engines", "lessons", "blockwise"},
+    {"cross_validation", "engines", "lessons", "blockwise", "schedules"},
     {"repair", "probing", "timing"},
     {"weighing", "latencies", "convert", "provenance"},
     {"tuning"},

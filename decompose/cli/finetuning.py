@@ -13,10 +13,9 @@ from decompose.blockwise import reconstruction_table
 from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
 from decompose.cli.outputs import tell_files, tell_unreadable
-from decompose.convert import take_forms_
+from decompose.convert import recomposed
 from decompose.data import labelled, picture_folder
 from decompose.errors import DecomposeError
-from decompose.factors import find_rewritten
 from decompose.files import require_writable
 from decompose.finetuning import finetune
 from decompose.pictures import default_workers
@@ -177,9 +176,7 @@ def finetune_network(
     )
     if not Processes.joined(named_device(device)).is_first():
         return
-    if recompose:
-        take_forms_(tuned.network, dict.fromkeys(find_rewritten(tuned.network), "dense"))
-    models.save(tuned.network, output)
+    models.save(recomposed(tuned.network) if recompose else tuned.network, output)
     if tuned.blockwise:
         show_table(reconstruction_table(tuned.blockwise))
     show_table(tuned.table(), table)
