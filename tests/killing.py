@@ -26,6 +26,7 @@ import torch
 import torchmetrics  # noqa: F401
 from torchvision.datasets import ImageFolder  # noqa: F401
 
+from decompose.models import save
 from decompose.provenance import weights_digest
 from tests.finetuning_cases import tuned
 
@@ -47,6 +48,7 @@ def begin(data: Path, folder: Path, num_processes: int, *, resume: bool) -> list
                 os.environ |= {name: str(value) for name, value in places.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             found = tuned(data, folder=folder / "run", resume=resume)
+            save(found.network, folder / f"tuned.{rank}.safetensors")
             result = [weights_digest(found.network), [vars(epoch) for epoch in found.history]]
             (folder / f"result.{rank}").write_text(json.dumps(result))
             code = 0
