@@ -24,7 +24,7 @@ _MOST_UNREADABLE = 100
 """Pictures in a row that cannot be read before the data is held to be broken."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draw:
     """Some pictures to train on.
 
@@ -37,6 +37,10 @@ class Draw:
     images: Tensor
     labels: Tensor
     unreadable: Mapping[str, str]
+
+    def pin_memory(self) -> Draw:
+        """The same where a GPU copies from while it computes; a ``DataLoader`` asks for it."""
+        return Draw(self.images.pin_memory(), self.labels.pin_memory(), self.unreadable)
 
 
 def augmented(preprocessing: Transform) -> Transform:

@@ -63,7 +63,7 @@ class Reconstruction:
     after: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One call of a layer with one input.
 

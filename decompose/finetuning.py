@@ -21,7 +21,7 @@ from decompose.augmentation import Draws, augmented
 from decompose.blockwise import Reconstruction, reconstruct_
 from decompose.checkpoints import Checkpoints
 from decompose.convert import plan_of
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
@@ -113,7 +113,7 @@ def finetune(
 
     Raises:
         DecomposeError: pictures, teacher or recipe do not fit; the folder holds a run and ``resume``
-            is not asked for, or it holds another one; the loss is not finite; the disk is full.
+            is not asked for, or it holds another one; Accelerate cannot have the device or precision; the loss is not finite; the disk is full.
     """
     recipe = recipe or Recipe()
     transform = pictures.transforms[0]
@@ -173,8 +173,8 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
     """Leave devices, processes, precision and logs to Accelerate.
 
     Raises:
-        DecomposeError: TensorBoard is asked for and not installed, or the device is neither
-            ``cpu`` nor ``auto``.
+        DecomposeError: TensorBoard is asked for and not installed, the device is neither ``cpu`` nor
+            ``auto``, or it does not know the precision.
     """
     if device not in ("auto", "cpu"):
         raise DecomposeError(
@@ -187,13 +187,16 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
 
     # It keeps one for the whole process, and takes no other precision after that.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
-        log_with=None if tensorboard is None else "tensorboard",
-        project_dir=None if tensorboard is None else str(tensorboard),
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=recipe.precision,
+            gradient_accumulation_steps=recipe.accumulate,
+            log_with=None if tensorboard is None else "tensorboard",
+            project_dir=None if tensorboard is None else str(tensorboard),
+        )
+    except (ValueError, ImportError) as error:
+        raise DecomposeError(f"Accelerate cannot begin: {first_line(error)}") from None
     if tensorboard is not None:
         accelerator.init_trackers("decompose")
     return accelerator

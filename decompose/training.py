@@ -152,19 +152,24 @@ class Training:
         """
         state = None
         if self.processes.is_first():
-            state = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            state = self._weights()
             is_whole = False
             with suppress(OSError, SafetensorError, RuntimeError):
                 load_model(self.network, str(self.checkpoints.best))
                 is_whole = weights_digest(self.network) == self.standing.digest
             if is_whole:
-                state = dict(self.network.state_dict())
+                state = self._weights()
             else:
                 warnings.warn(
                     f"{self.checkpoints.best}: is damaged; taking the last epoch's weights",
                     stacklevel=2,
                 )
         self.network.load_state_dict(self.processes.share(state))
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy on the CPU."""
+        state = self.network.state_dict().items()
+        return {name: tensor.to("cpu", copy=True) for name, tensor in state}
 
     def _train_epoch(self) -> None:
         standing, processes, recipe = self.standing, self.processes, self.recipe

@@ -177,7 +177,7 @@ def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     # With nothing to go on from, a run begins.
     tuned(data, folder=folder, resume=True)
-    with pytest.raises(DecomposeError, match="holds the checkpoints of a run; go on .* --resume"):
+    with pytest.raises(DecomposeError, match=r"holds the checkpoints of a run; go on .* --resume"):
         tuned(data, folder=folder)
     with pytest.raises(DecomposeError, match="holds a run with another recipe"):
         tuned(data, folder=folder, resume=True, recipe=replace(RECIPE, epochs=5))
