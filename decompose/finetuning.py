@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from decompose.errors import DecomposeError, first_line
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
+from decompose.order import Order
 from decompose.pictures import Pictures
 from decompose.processes import Processes
 from decompose.provenance import in_words, weights_digest
@@ -127,9 +129,10 @@ def finetune(
     if teacher is not None:
         teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
     lesson = Lesson(recipe, network, teacher, labelled)
-    size = max(1, recipe.batch_size // processes.count // recipe.accumulate)
+    order = Order(len(pictures), recipe.batch_size, recipe.seed)
+    size = order.part_size(processes.count, recipe.accumulate)
     judge = Judge(held, None if labelled else teacher, processes, size, recipe.workers)
-    material = Material(Draws(pictures.seen_by(draws_in), recipe.seed), pictures, judge)
+    material = Material(order, Draws(pictures.seen_by(draws_in), recipe.seed), pictures, judge)
     key = key_of(small, lesson, material)
     with ExitStack() as stack:
         if folder is None:
@@ -138,7 +141,7 @@ def finetune(
         state = _state(checkpoints, key, processes, resume=resume)
         if state is None:
             balance_(network)
-            if recipe.blockwise:
+            if recipe.blockwise and teacher is not None:
                 found = _reconstruct(network, teacher, pictures, recipe)
         told = tell if processes.is_first() else _silent
         training = Training(accelerator, lesson, material, checkpoints, key, told)
@@ -159,11 +162,9 @@ def finetune(
 
 
 def _reconstruct(
-    network: nn.Module, teacher: nn.Module | None, pictures: Pictures, recipe: Recipe
+    network: nn.Module, teacher: nn.Module, pictures: Pictures, recipe: Recipe
 ) -> list[Reconstruction]:
     """The first stage, on some of the pictures; every process does it, and alike."""
-    if teacher is None:
-        raise DecomposeError("blockwise reconstruction learns from the original: give a teacher")
     some = pictures.subset(min(_NUM_BLOCKWISE, len(pictures)), recipe.seed)
     images = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
     return reconstruct_(network, teacher, images, steps=recipe.blockwise, seed=recipe.seed)
@@ -185,8 +186,9 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # It keeps one for the whole process, and takes no other precision after that.
-    AcceleratorState._reset_state()
+    # It keeps one for the whole process, and takes no other precision or device after that; what joins
+    # several processes stays.
+    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
     try:
         accelerator = Accelerator(
             cpu=device == "cpu",

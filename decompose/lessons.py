@@ -40,6 +40,10 @@ class Lesson:
         if self.teacher is None:
             if not self.labelled:
                 raise DecomposeError("without labels there must be a teacher to learn from")
+            if self.recipe.blockwise:
+                raise DecomposeError(
+                    "blockwise reconstruction learns from the original, as teacher"
+                )
             return
         matched = self._features if find_rewritten(self.student) else 0
         if not (self._labels or self.recipe.outputs or matched):

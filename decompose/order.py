@@ -74,17 +74,26 @@ class Order:
         Raises:
             DecomposeError: a batch does not fall into so many.
         """
+        size = self.part_size(num_processes, num_parts)
+        permutation = self._permutation(epoch)
+        for step in range(first_step, self.steps):
+            for part in range(num_parts):
+                start = step * self.batch_size + (process * num_parts + part) * size
+                yield permutation[start : start + size]
+
+    def part_size(self, num_processes: int, num_parts: int) -> int:
+        """Pictures of a micro-batch, as ``share`` gives them.
+
+        Raises:
+            DecomposeError: a batch does not fall into so many.
+        """
         size, rest = divmod(self.batch_size, num_processes * num_parts)
         if rest:
             raise DecomposeError(
                 f"a batch of {self.batch_size} pictures does not fall into {num_processes} processes "
                 f"times {num_parts} parts"
             )
-        permutation = self._permutation(epoch)
-        for step in range(first_step, self.steps):
-            for part in range(num_parts):
-                start = step * self.batch_size + (process * num_parts + part) * size
-                yield permutation[start : start + size]
+        return size
 
     def _permutation(self, epoch: int) -> list[int]:
         rng = np.random.default_rng(draw_seed(self.seed, epoch))

@@ -47,11 +47,13 @@ class Material:
     """What a run trains and is judged on.
 
     Attributes:
+        order: of the pictures.
         draws: pictures to train on, as drawn.
         plain: the same as the network is judged, for the statistics of normalisations.
         judge: of held-out pictures.
     """
 
+    order: Order
     draws: Draws
     plain: Pictures
     judge: Judge
@@ -69,7 +71,7 @@ class Training:
         tell: is called with a line an epoch.
 
     Raises:
-        DecomposeError: the pictures are fewer than a batch, or nothing requires a gradient.
+        DecomposeError: nothing in the network requires a gradient.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Training:
         self.checkpoints, self.key, self.tell = checkpoints, key, tell
         self.network, self.recipe = lesson.student, lesson.recipe
         self.processes = material.judge.processes
-        self.order = Order(len(material.plain), self.recipe.batch_size, self.recipe.seed)
+        self.order = material.order
         self.standing, self.meters = Standing(), _meters()
         optimiser = make_optimiser(self.network, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
