@@ -114,8 +114,9 @@ def finetune(
         tell: is called with a line an epoch, in the first process.
 
     Raises:
-        DecomposeError: pictures, teacher or recipe do not fit; the folder holds a run and ``resume``
-            is not asked for, or it holds another one; Accelerate cannot have the device or precision; the loss is not finite; the disk is full.
+        DecomposeError: pictures, teacher or recipe do not fit; Accelerate cannot have the device or
+            precision; the folder holds a run and ``resume`` is not asked for, or it holds another
+            one; the loss is not finite; a checkpoint cannot be written.
     """
     recipe = recipe or Recipe()
     transform = pictures.transforms[0]
