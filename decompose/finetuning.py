@@ -154,12 +154,14 @@ def finetune(
         training.take_best()
     for tracker in accelerator.trackers:
         tracker.finish()
-    plain = accelerator.unwrap_model(training.model, keep_fp32_wrapper=False).eval()
+    # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
+    tuned = copy.deepcopy(small).float().to(processes.device).eval()
+    tuned.load_state_dict(network.state_dict())
     standing = training.standing
     unreadable = {**pictures.damaged, **judge.unreadable}
     for part in processes.gather(standing.unreadable):
         unreadable |= part
-    return Finetuned(plain, standing.history, standing.best, judge.measure, unreadable, found)
+    return Finetuned(tuned, standing.history, standing.best, judge.measure, unreadable, found)
 
 
 def _reconstruct(

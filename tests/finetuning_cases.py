@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,14 @@ def pictures(folder: Path) -> Pictures:
 
 
 def tuned(
-    folder: Path, *, recipe: Recipe = RECIPE, taught: bool = True, **options: Any
+    data: Path,
+    *,
+    recipe: Recipe = RECIPE,
+    taught: bool = True,
+    kind: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Finetuned:
-    """Finetune the tiny network, on the CPU."""
-    original, small = networks()
+    """Finetune the tiny network, of a kind, on the CPU."""
+    original, small = networks(**(kind or {}))
     options = {"device": "cpu", "augment": DRAWN, "teacher": original if taught else None} | options
-    return finetune(small, pictures(folder), recipe=recipe, **options)
+    return finetune(small, pictures(data), recipe=recipe, **options)
