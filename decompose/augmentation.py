@@ -56,8 +56,8 @@ def augmented(preprocessing: Transform) -> Transform:
     """
     from torchvision.transforms import v2
 
-    told = [getattr(preprocessing, name, None) for name in ("crop_size", "mean", "std")]
-    if any(value is None for value in told):
+    told: Any = [getattr(preprocessing, name, None) for name in ("crop_size", "mean", "std")]
+    if None in told:
         raise DecomposeError(
             "the preprocessing does not tell its crop size, mean and deviation; give the one to "
             "train in (augment=)"

@@ -33,6 +33,8 @@ class Standing:
         history: of the epochs that are over.
         digest: of the best epoch's weights.
         unreadable: pictures that others stood in for, by path, with the reason.
+        loss: sum over the epoch's steps.
+        hits: sum over the epoch's steps of the share of their pictures in their class.
     """
 
     epoch: int = 0
@@ -40,12 +42,27 @@ class Standing:
     history: list[Epoch] = field(default_factory=list)
     digest: str = ""
     unreadable: dict[str, str] = field(default_factory=dict)
+    loss: float = 0.0
+    hits: float = 0.0
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Standing:
         """What ``asdict`` made of one."""
         history = [Epoch(**epoch) for epoch in content["history"]]
         return cls(**{**content, "history": history})
+
+    def end_step(self, loss: float, hits: float) -> None:
+        """Count a step that was done."""
+        self.step, self.loss, self.hits = self.step + 1, self.loss + loss, self.hits + hits
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and hits of the epoch's steps so far."""
+        return self.loss / self.step, self.hits / self.step
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Count an epoch that was done, and go on to the next."""
+        self.history.append(epoch)
+        self.epoch, self.step, self.loss, self.hits = self.epoch + 1, 0, 0.0, 0.0
 
     @property
     def best(self) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from decompose import models
 from decompose.augmentation import Draw, Draws
@@ -88,7 +88,7 @@ class Training:
         self.network, self.recipe = lesson.student, lesson.recipe
         self.processes = material.judge.processes
         self.order = material.order
-        self.standing, self.meters = Standing(), _meters()
+        self.standing = Standing()
         optimiser = make_optimiser(self.network, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
         self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
@@ -103,7 +103,6 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "meters": self.meters.state_dict(),
             "standing": asdict(self.standing),
         }
 
@@ -114,7 +113,6 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.meters.load_state_dict(state["meters"])
         self.standing = Standing.of(state["standing"])
 
     def run(self) -> None:
@@ -184,47 +182,59 @@ class Training:
         with watching(title, standing.step, self.order.steps) as advance:
             while standing.step < self.order.steps:
                 self._take_step(batches)
-                loss, hits = (float(meter.compute()) for meter in self.meters.values())
+                loss, hits = standing.means()
                 accuracy = f", accuracy {hits:.1%}" if self.lesson.labelled else ""
                 advance(f"loss {loss:.4f}{accuracy}")
                 if time.monotonic() - self._saved_at >= recipe.seconds_between:
                     self.keep()
 
     def _take_step(self, batches: Iterator[Draw]) -> None:
-        standing, device = self.standing, self.processes.device
+        standing, accelerator = self.standing, self.accelerator
         torch.manual_seed(
             draw_seed(self.recipe.seed, standing.epoch, standing.step, self.processes.index)
         )
-        told = torch.zeros(2, device=device)
+        found = torch.zeros(2, device=self.processes.device)
+        loss, hits = 0.0, 0.0
         for _ in range(self.recipe.accumulate):
             draw = next(batches)
             standing.unreadable.update(draw.unreadable)
-            images = draw.images.to(next(self.network.parameters()), non_blocking=True)
-            labels = draw.labels.to(device, non_blocking=True)
-            with self.accelerator.accumulate(self.model):
-                with self.accelerator.autocast():
-                    loss, outputs = self.lesson.loss(self.model, images, labels)
-                self.accelerator.backward(loss + self.lesson.penalty())
-                told += torch.stack([loss.detach(), _hits(outputs, labels)])
-                if self.accelerator.sync_gradients:
+            with accelerator.accumulate(self.model):
+                found += self._learn(draw)
+                if accelerator.sync_gradients:
                     # Before the step, so that the weights are still good where the loss is not.
-                    self._count(told / self.recipe.accumulate)
+                    loss, hits = self._means(found / self.recipe.accumulate)
                     if self.recipe.clip is not None:
-                        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+                        accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
                 self.optimiser.step()
                 self.optimiser.zero_grad()
         self.schedule.step()
-        standing.step += 1
+        standing.end_step(loss, hits)
+        accelerator.log({"loss of a step": loss}, step=self._steps_done())
 
-    def _count(self, told: Tensor) -> None:
-        """Add a step's loss and hits to the epoch's, once they are known to be numbers everywhere."""
-        found: Any = self.accelerator.reduce(told, reduction="mean")
-        loss, hits = found.tolist()
+    def _learn(self, draw: Draw) -> Tensor:
+        """Add a micro-batch's gradients; its loss and hits, ``(2,)``."""
+        images = draw.images.to(next(self.network.parameters()), non_blocking=True)
+        labels = draw.labels.to(self.processes.device, non_blocking=True)
+        with self.accelerator.autocast():
+            loss, outputs = self.lesson.loss(self.model, images, labels)
+        self.accelerator.backward(loss + self.lesson.penalty())
+        told = torch.zeros(2, device=loss.device)
+        told[0] = loss.detach()
+        if self.lesson.labelled:
+            told[1] = _hits(outputs.detach(), labels)
+        return told
+
+    def _means(self, found: Tensor) -> tuple[float, float]:
+        """A step's loss and hits over all processes.
+
+        Raises:
+            DecomposeError: the loss is not finite, in any of them.
+        """
+        reduced: Any = self.accelerator.reduce(found, reduction="mean")
+        loss, hits = reduced.tolist()
         if not math.isfinite(loss):
             raise self._lost(f"the loss is {loss}")
-        for meter, value in zip(self.meters.values(), (loss, hits), strict=True):
-            meter.update(value)
-        self.accelerator.log({"loss of a step": loss}, step=self._steps_done())
+        return loss, hits
 
     def _lost(self, what: str) -> DecomposeError:
         kept = self.checkpoints.paths()
@@ -238,20 +248,17 @@ class Training:
         standing, judge = self.standing, self.material.judge
         reestimate_(self.network, self._statistics_batches())
         score = judge.score(self.network)
-        loss, hits = (float(meter.compute()) for meter in self.meters.values())
-        standing.history.append(Epoch(loss, hits if self.lesson.labelled else None, score))
-        if standing.best == standing.epoch and self.processes.is_first():
+        loss, hits = standing.means()
+        standing.end_epoch(Epoch(loss, hits if self.lesson.labelled else None, score))
+        if standing.best == len(standing.history) - 1 and self.processes.is_first():
             models.save(self.network, self.checkpoints.best)
             standing.digest = weights_digest(self.network)
+        self.keep()
         self.accelerator.log({"loss": loss, judge.measure: score}, step=self._steps_done())
         self.tell(
-            f"epoch {standing.epoch + 1} of {self.recipe.epochs}: loss {loss:.4f}, "
+            f"epoch {standing.epoch} of {self.recipe.epochs}: loss {loss:.4f}, "
             f"{judge.measure} held out {score:.2%}"
         )
-        standing.epoch, standing.step = standing.epoch + 1, 0
-        for meter in self.meters.values():
-            meter.reset()
-        self.keep()
 
     def _statistics_batches(self) -> Iterator[Tensor]:
         """The same pictures in every process and epoch, in the preprocessing of evaluation."""
@@ -269,17 +276,8 @@ class Training:
 
 
 def _hits(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Share of a batch in its class; 0 where outputs are no class scores."""
-    if outputs.ndim != 2:
-        return torch.zeros((), device=outputs.device)
-    return (outputs.argmax(1) == labels).float().mean()
+    """Share of a batch in its class."""
+    from torchmetrics.functional.classification import multiclass_accuracy
 
-
-def _meters() -> nn.ModuleDict:
-    """Means of loss and hits over an epoch's steps, given the same figures in every process."""
-    from torchmetrics import MeanMetric
-
-    meters = {name: MeanMetric("disable", sync_on_compute=False) for name in ("loss", "hits")}
-    for meter in meters.values():
-        meter.persistent(True)
-    return nn.ModuleDict(meters)
+    num_classes = outputs.shape[1]
+    return multiclass_accuracy(outputs, labels, num_classes, "micro", validate_args=False)

@@ -17,11 +17,13 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 # Imported once, for all forks.
 import accelerate  # noqa: F401
+import rich.progress  # noqa: F401
 import torch
 import torchmetrics  # noqa: F401
 from torchvision.datasets import ImageFolder  # noqa: F401
@@ -52,6 +54,8 @@ def begin(data: Path, folder: Path, num_processes: int, *, resume: bool) -> list
             result = [weights_digest(found.network), [vars(epoch) for epoch in found.history]]
             (folder / f"result.{rank}").write_text(json.dumps(result))
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return children
@@ -81,8 +85,7 @@ def main(data: Path, root: Path, num_processes: int, num_kills: int) -> None:
     """Print what the uninterrupted and all resumed runs come to."""
     torch.set_num_threads(1)
     random.seed(0)
-    told = []
-    start = time.monotonic()
+    told, start, duration = [], time.monotonic(), 0.0
     for index in range(num_kills + 1):
         folder = root / str(index)
         folder.mkdir(parents=True)

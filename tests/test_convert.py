@@ -160,6 +160,7 @@ def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Pa
         leaf for leaf in small.get_submodule("stem").modules() if isinstance(leaf, nn.Conv2d)
     )
     give_bias(last)
+    assert last.bias is not None
     nn.init.normal_(last.bias)
     dense = recomposed(small)
     torch.testing.assert_close(dense(EXAMPLE), small(EXAMPLE), rtol=1e-4, atol=1e-5)

@@ -82,6 +82,7 @@ def test_the_original_teaches_without_labels(data: Path) -> None:
 
 
 def test_a_seed_repeats_a_run_bit_for_bit(data: Path, whole: Finetuned) -> None:
+    networks(**NORMED)
     state = torch.get_rng_state()
     again = tuned(data, kind=NORMED, recipe=replace(RECIPE, workers=2))
     assert digest(again) == digest(whole)

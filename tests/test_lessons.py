@@ -62,7 +62,7 @@ def test_without_a_teacher_labels_are_all() -> None:
 def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
     original, small = networks()
     lesson = Lesson(Recipe(weight_decay=0.1), small, original, True)
-    kernels = [original.get_submodule(f"features.{index}").weight for index in (0, 3)]
+    kernels = [original.get_parameter(f"features.{index}.weight") for index in (0, 3)]
     energy = float(lesson.penalty().detach()) / 0.05
     # Truncation takes some of the energy away.
     assert 0.5 < energy / sum(float(w.detach().square().sum()) for w in kernels) < 1

@@ -20,3 +20,12 @@ def test_the_best_is_the_first_of_equals_and_patience_counts_from_it() -> None:
     assert not standing(0.1, 0.5, 0.5).is_exhausted(None)
     assert standing(0.1, 0.5, 0.5).is_exhausted(1)
     assert not standing(0.1, 0.5, 0.5).is_exhausted(2)
+
+
+def test_steps_and_epochs_are_counted() -> None:
+    one = Standing()
+    one.end_step(2.0, 0.5)
+    one.end_step(4.0, 1.0)
+    assert (one.step, one.means()) == (2, (3.0, 0.75))
+    one.end_epoch(Epoch(3.0, 0.75, 0.5))
+    assert one == Standing(1, 0, [Epoch(3.0, 0.75, 0.5)])
