@@ -54,9 +54,9 @@ def begin(data: Path, folder: Path, num_processes: int, *, resume: bool) -> list
             result = [weights_digest(found.network), [vars(epoch) for epoch in found.history]]
             (folder / f"result.{rank}").write_text(json.dumps(result))
             code = 0
-        except BaseException:
-            traceback.print_exc()
         finally:
+            if code:
+                traceback.print_exc()
             os._exit(code)
     return children
 
