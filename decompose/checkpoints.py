@@ -1,7 +1,8 @@
 """Checkpoints: nested states as safetensors files, without pickle, whole or not there at all.
 
 Tensors are stored as such, and all else as JSON in the header, beside a SHA-256 digest of both. A file is
-written beside its place and then renamed; the newest whole one is what a run goes on from. ::
+written beside its place and then renamed; the newest whole one is what a run goes on from. (Accelerate's own
+``save_state`` would pickle.) ::
 
     step-00000300.safetensors    the one before, in case the last is damaged
     step-00000400.safetensors    the last

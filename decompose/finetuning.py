@@ -97,7 +97,7 @@ def finetune(
     tensorboard: Path | None = None,
     tell: Callable[[str], None] = _silent,
 ) -> Finetuned:
-    """Train a rewritten network.
+    """Train a rewritten network, in float32 whatever its dtype.
 
     Args:
         small: what ``apply`` made; left as it was.

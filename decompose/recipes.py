@@ -24,7 +24,7 @@ class Recipe:
         learning_rate: at its highest; ``None`` takes the optimiser's: 0.01 and 0.0001.
         warmup: share of all steps in which it rises linearly, before it falls along a cosine.
         weight_decay: of weights, and of the kernels that factors compose to; biases and
-            normalisations have none.
+            normalisations have none. With ``adamw``, the kernels' stays part of the loss.
         labels: weight of the cross-entropy with the labels; without an original it is 1.
         outputs: weight of the distance from the original's outputs.
         features: weight of the distance from the original's layers, at rewritten ones; ``None`` is 0 with

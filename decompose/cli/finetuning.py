@@ -84,7 +84,7 @@ def finetune_network(
     ] = _DEFAULT.accumulate,
     clip: Annotated[
         float, typer.Option(help="Largest norm of a step's gradient; 0 for any.")
-    ] = 5.0,
+    ] = _DEFAULT.clip or 0.0,
     precision: Annotated[
         str | None,
         typer.Option(
