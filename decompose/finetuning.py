@@ -119,21 +119,13 @@ def finetune(
             one; the loss is not finite; a checkpoint cannot be written.
     """
     recipe = recipe or Recipe()
-    transform = pictures.transforms[0]
-    draws_in = augment or augmented(transform)
-    held = validation
-    if held is None:
-        pictures, held = pictures.parted(recipe.holdout, recipe.seed)
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
     network = copy.deepcopy(small).float().to(processes.device)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
     lesson = Lesson(recipe, network, teacher, labelled)
-    order = Order(len(pictures), recipe.batch_size, recipe.seed)
-    size = order.part_size(processes.count, recipe.accumulate)
-    judge = Judge(held, None if labelled else teacher, processes, size, recipe.workers)
-    material = Material(order, Draws(pictures.seen_by(draws_in), recipe.seed), pictures, judge)
+    material = _material(pictures, validation, augment, lesson, processes)
     key = key_of(small, lesson, material)
     with ExitStack() as stack:
         if folder is None:
@@ -143,7 +135,7 @@ def finetune(
         if state is None:
             balance_(network)
             if recipe.blockwise and teacher is not None:
-                found = _reconstruct(network, teacher, pictures, recipe)
+                found = _reconstruct(network, teacher, material.plain, recipe)
         told = tell if processes.is_first() else _silent
         training = Training(accelerator, lesson, material, checkpoints, key, told)
         if state is not None:
@@ -157,11 +149,30 @@ def finetune(
     # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
     tuned = copy.deepcopy(small).float().to(processes.device).eval()
     tuned.load_state_dict(network.state_dict())
-    standing = training.standing
+    standing, judge = training.standing, material.judge
     unreadable = {**pictures.damaged, **judge.unreadable}
     for part in processes.gather(standing.unreadable):
         unreadable |= part
     return Finetuned(tuned, standing.history, standing.best, judge.measure, unreadable, found)
+
+
+def _material(
+    pictures: Pictures,
+    validation: Pictures | None,
+    augment: Transform | None,
+    lesson: Lesson,
+    processes: Processes,
+) -> Material:
+    """The pictures to train on, drawn and plain, and those to judge on."""
+    recipe = lesson.recipe
+    if validation is None:
+        pictures, validation = pictures.parted(recipe.holdout, recipe.seed)
+    order = Order(len(pictures), recipe.batch_size, recipe.seed)
+    size = order.part_size(processes.count, recipe.accumulate)
+    teacher = None if lesson.labelled else lesson.teacher
+    judge = Judge(validation, teacher, processes, size, recipe.workers)
+    seen = pictures.seen_by(augment or augmented(pictures.transforms[0]))
+    return Material(order, Draws(seen, recipe.seed), pictures, judge)
 
 
 def _reconstruct(

@@ -15,6 +15,7 @@ from decompose.convert import plan_of
 from decompose.finetuning import Finetuned
 from decompose.judging import Judge
 from decompose.lessons import Lesson
+from decompose.order import Order
 from decompose.processes import Processes
 from decompose.provenance import weights_digest
 from tests.finetuning_cases import RECIPE, make_pictures, networks, pictures, tuned
@@ -96,6 +97,17 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
     parts = tuned(data, recipe=replace(RECIPE, accumulate=2)).network.state_dict()
     for name, tensor in one.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_those_of_the_weights(data: Path) -> None:
+    still = replace(RECIPE, epochs=1, learning_rate=1e-12)
+    network = tuned(data, kind={"norm": True}, recipe=still).network
+    seen, _ = pictures(data).parted(still.holdout, still.seed)
+    order = Order(len(seen), still.batch_size, still.seed)
+    places = [place for step in range(order.steps) for place in order.batch(0, step)]
+    (batch,) = seen.batches(len(places), places=places)
+    wanted = network.get_submodule("features.0")(batch.images).mean((0, 2, 3))
+    torch.testing.assert_close(network.get_buffer("features.1.running_mean"), wanted)
 
 
 def test_training_stops_where_the_score_rises_no_more(data: Path) -> None:
