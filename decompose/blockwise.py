@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from decompose.algebra import balanced
+from decompose.algebra import balanced, leaves
 from decompose.errors import DecomposeError
 from decompose.factors import find_rewritten
 from decompose.inputs import Images, chunks
@@ -76,6 +76,46 @@ class Call:
     wanted: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """What of a layer's output counts.
+
+    Attributes:
+        rectifier: what follows the layer, if anything does that cuts off.
+        axis: of the channels.
+    """
+
+    rectifier: Rectifier | None
+    axis: int
+
+    def loss(self, body: nn.Module, batch: Call) -> Tensor:
+        """Squared error over the energy of what should go on, a differentiable scalar.
+
+        A rectifier's slopes weigh it, and what its threshold cuts off is free.
+        """
+        given, wanted = self._channels_last(body(batch.seen), batch.wanted)
+        if self.rectifier is None:
+            return (given - wanted).square().sum() / _energy(wanted)
+        targets = self.rectifier.targets(wanted, given.detach())
+        squared = ((given - targets) * self.rectifier.slope).square().sum()
+        return squared / _energy(self.rectifier.read(wanted))
+
+    def error(self, body: nn.Module, calls: Sequence[Call]) -> float:
+        """Relative squared error of what goes on, over calls."""
+        squared, energy = 0.0, 0.0
+        for call in calls:
+            with torch.no_grad():
+                given, wanted = self._channels_last(body(call.seen), call.wanted)
+            if self.rectifier is not None:
+                given, wanted = self.rectifier.read(given), self.rectifier.read(wanted)
+            squared += float((given - wanted).square().sum(dtype=torch.float64))
+            energy += float(wanted.square().sum(dtype=torch.float64))
+        return squared / energy if energy else squared
+
+    def _channels_last(self, *outputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(output.movedim(self.axis, -1) for output in outputs)
+
+
 def reconstruction_table(found: Sequence[Reconstruction]) -> Table:
     """A row a layer."""
     rows = [(r.name, f"{r.before:.5f}", f"{r.after:.5f}") for r in found]
@@ -128,9 +168,9 @@ def reconstruct_(
         pair = (small, rewritten[name]), (model, originals[name])
         with evaluating(small, model):
             kept = list(_calls(*pair, calls[name], inputs))
-        before, after = _reconstruct(
-            rewritten[name], kept, rectifiers.get(name), steps, learning_rate, seed
-        )
+        axis = 1 if next(leaves(rewritten[name].expression)).geometry.num_axes else -1
+        aim = Aim(rectifiers.get(name), axis)
+        before, after = _reconstruct(rewritten[name], kept, aim, steps, learning_rate, seed)
         found.append(Reconstruction(name, before, after))
     return found
 
@@ -156,7 +196,7 @@ def _calls(
 def _reconstruct(
     layer: DecomposedLayer,
     calls: Sequence[Call],
-    rectifier: Rectifier | None,
+    aim: Aim,
     steps: int,
     learning_rate: float,
     seed: int,
@@ -164,7 +204,7 @@ def _reconstruct(
     """Train one layer, and keep what is best on the calls held out; their error before and after."""
     held, fitted = calls[::_EVERY], [c for i, c in enumerate(calls) if i % _EVERY]
     layer.assign(balanced(layer.expression))
-    before = best = _error(layer.body, held, rectifier)
+    before = best = aim.error(layer.body, held)
     body = copy.deepcopy(layer.body).requires_grad_(True)
     optimiser = Adam(body.parameters(), learning_rate)
     schedule = CosineAnnealingLR(optimiser, steps)
@@ -172,13 +212,13 @@ def _reconstruct(
     for step in range(1, steps + 1):
         drawn = torch.randint(len(fitted), (_BATCH,), generator=generator).tolist()
         with torch.enable_grad():
-            losses = [_loss(body, batch, rectifier) for batch in _alike(fitted, drawn)]
+            losses = [aim.loss(body, batch) for batch in _alike(fitted, drawn)]
             torch.stack(losses).sum().backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
         if step % -(-steps // _NUM_LOOKS) == 0 or step == steps:
-            error = _error(body, held, rectifier)
+            error = aim.error(body, held)
             if error < best:
                 best = error
                 layer.body.load_state_dict(body.state_dict())
@@ -191,29 +231,6 @@ def _alike(calls: Sequence[Call], drawn: Sequence[int]) -> Iterator[Call]:
     for shape in sorted(shapes):
         chosen = [calls[index] for index in drawn if calls[index].seen.shape == shape]
         yield Call(torch.cat([c.seen for c in chosen]), torch.cat([c.wanted for c in chosen]))
-
-
-def _loss(body: nn.Module, batch: Call, rectifier: Rectifier | None) -> Tensor:
-    """Squared error over what should go on; a rectifier's slopes weigh it, its threshold frees it."""
-    given, wanted = body(batch.seen).movedim(1, -1), batch.wanted.movedim(1, -1)
-    if rectifier is None:
-        return (given - wanted).square().sum() / _energy(wanted)
-    targets = rectifier.targets(wanted, given.detach())
-    squared = ((given - targets) * rectifier.slope).square().sum()
-    return squared / _energy(rectifier.read(wanted))
-
-
-def _error(body: nn.Module, calls: Sequence[Call], rectifier: Rectifier | None) -> float:
-    """Relative squared error over calls."""
-    squared, energy = 0.0, 0.0
-    for call in calls:
-        with torch.no_grad():
-            given, wanted = body(call.seen).movedim(1, -1), call.wanted.movedim(1, -1)
-        if rectifier is not None:
-            given, wanted = rectifier.read(given), rectifier.read(wanted)
-        squared += float((given - wanted).square().sum(dtype=torch.float64))
-        energy += float(wanted.square().sum(dtype=torch.float64))
-    return squared / energy if energy else squared
 
 
 def _energy(wanted: Tensor) -> Tensor:

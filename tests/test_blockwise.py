@@ -51,6 +51,16 @@ def test_layers_called_twice_in_other_shapes_and_forms_are_reconstructed() -> No
     assert all(layer.after <= layer.before for layer in found)
 
 
+def test_fully_connected_layers_on_many_rows_are_reconstructed() -> None:
+    network = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
+    # Some inputs matter more than the weights alone tell.
+    x = torch.randn(24, 6, 12) * torch.linspace(0.1, 3, 12)
+    small = decompose.apply(decompose.plan(network, x, method="svd", rank=3), network)
+    found = reconstruct_(small, network, x, steps=100, learning_rate=0.01)
+    assert found[0].name == "0"
+    assert found[0].after < found[0].before
+
+
 def test_a_seed_repeats_it_bit_for_bit() -> None:
     states = []
     for _ in range(2):
