@@ -1,4 +1,15 @@
-"""Winning accuracy back: a rewritten network trained on labels, on the original's outputs, or on both."""
+"""Winning accuracy back: a rewritten network trained on labels, on the original's outputs, or on both.
+
+::
+
+    pictures = labelled_folder("imagenet", transform, "train")
+    tuned = finetune(small, pictures, teacher=model, recipe=Recipe(epochs=10), folder=Path("run"))
+    print(tuned.table())
+    decompose.save(tuned.network, "tuned.safetensors")
+
+Factors are balanced, then perhaps trained layer by layer (``blockwise``), then together (``training``).
+Devices, processes, mixed precision, accumulation and logs are Accelerate's.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from torchvision.datasets import ImageFolder  # noqa: F401
 
 from decompose.models import save
 from decompose.provenance import weights_digest
-from tests.finetuning_cases import tuned
+from tests.finetuning_cases import RECIPE, tuned
+
+_STAGED = replace(RECIPE, blockwise=5)
 
 
 def begin(data: Path, folder: Path, num_processes: int, *, resume: bool) -> list[int]:
@@ -49,7 +52,7 @@ def begin(data: Path, folder: Path, num_processes: int, *, resume: bool) -> list
             if num_processes > 1:
                 os.environ |= {name: str(value) for name, value in places.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            found = tuned(data, folder=folder / "run", resume=resume)
+            found = tuned(data, recipe=_STAGED, folder=folder / "run", resume=resume)
             save(found.network, folder / f"tuned.{rank}.safetensors")
             result = [weights_digest(found.network), [vars(epoch) for epoch in found.history]]
             (folder / f"result.{rank}").write_text(json.dumps(result))
@@ -76,6 +79,19 @@ def kill(children: list[int]) -> None:
         os.waitpid(child, 0)
 
 
+def kept(folder: Path) -> list[int]:
+    """The steps that a run's checkpoints are of."""
+    names = [path.name for path in (folder / "run").glob("step-*")]
+    return sorted(int(re.findall(r"\d+", name)[0]) for name in names)
+
+
+def wait_for(folder: Path, step: int) -> None:
+    """Wait until a run has kept so many steps."""
+    until = time.monotonic() + 60
+    while max(kept(folder), default=-1) < step and time.monotonic() < until:
+        time.sleep(0.002)
+
+
 def results(folder: Path) -> list[Any]:
     """What each process of a run came to."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("result.*"))]
@@ -85,20 +101,21 @@ def main(data: Path, root: Path, num_processes: int, num_kills: int) -> None:
     """Print what the uninterrupted and all resumed runs come to."""
     torch.set_num_threads(1)
     random.seed(0)
-    told, start, duration = [], time.monotonic(), 0.0
+    told, start, pause = [], time.monotonic(), 0.0
     for index in range(num_kills + 1):
         folder = root / str(index)
         folder.mkdir(parents=True)
-        children = begin(data, folder, num_processes, resume=False)
-        left = None
+        children, left = begin(data, folder, num_processes, resume=False), None
         if index == 0:
             end(children)
-            duration = time.monotonic() - start
+            # What a step takes, or so.
+            pause = (time.monotonic() - start) / 10
         else:
-            time.sleep(random.uniform(0.1, 1) * duration)
+            # Anywhere between two of the ten steps, or before the first.
+            wait_for(folder, random.randrange(-1, 10))
+            time.sleep(random.uniform(0, pause))
             kill(children)
-            kept = sorted((folder / "run").glob("step-*")) if (folder / "run").is_dir() else []
-            left = [int(re.findall(r"\d+", path.name)[0]) for path in kept]
+            left = kept(folder)
             for path in folder.glob("result.*"):
                 path.unlink()
             end(begin(data, folder, num_processes, resume=True))
