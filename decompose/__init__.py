@@ -7,6 +7,7 @@
     print(decompose.compare(model, small, images))
     decompose.save(small, "small.safetensors")
     small = decompose.load("small.safetensors")
+    better = decompose.finetune(small, pictures, teacher=model).network
     tuned = decompose.tune(small, example, engine="onnxruntime").network
     decompose.to_onnx(small, images, "small.onnx")
 """
@@ -16,6 +17,7 @@ from decompose.comparison import compare
 from decompose.convert import apply
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx
+from decompose.finetuning import finetune
 from decompose.memory import keep_freed_memory
 from decompose.models import load, save
 from decompose.plans import Plan
@@ -30,6 +32,7 @@ __all__ = [
     "Plan",
     "apply",
     "compare",
+    "finetune",
     "keep_freed_memory",
     "load",
     "measure",

@@ -86,6 +86,23 @@ def take_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
             raise DecomposeError(f"layer {name} cannot take form {form}: {error}") from None
 
 
+def recomposed(small: nn.Module) -> nn.Module:
+    """The network with its factors multiplied back into the layers that the original has.
+
+    Args:
+        small: a network that ``apply`` made; left as it was.
+
+    Returns:
+        A new network of the original architecture, without a plan. A bias that repair gave to a
+        layer stays with it.
+    """
+    dense = copy.deepcopy(small)
+    layers = [layer for layer in find_layers(dense).values() if isinstance(layer, DecomposedLayer)]
+    for layer in layers:
+        layer.take_form("dense")
+    return copy.deepcopy(dense, {id(layer): layer.body for layer in layers})
+
+
 def plan_of(model: nn.Module) -> Plan:
     """The plan that a rewritten network carries in its layers."""
     layers = {

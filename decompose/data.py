@@ -60,18 +60,23 @@ def picture_folder(folder: str | Path, transform: Transform, most: int | None = 
     return Pictures([(str(path), -1) for path in paths[:most]], transform)
 
 
-def labelled(data: str | Path, transform: Transform) -> Pictures:
+def labelled(data: str | Path, transform: Transform, split: str = "val") -> Pictures:
     """Labelled pictures in tar shards (``shards``) or folders (``labelled_folder``).
+
+    Args:
+        data: where they lie.
+        transform: the preprocessing.
+        split: of data that has several, ``val`` or ``train``; shards have none.
 
     Raises:
         DecomposeError: there are none.
     """
     if is_shards(str(data)):
         return labelled_shards(str(data), transform)
-    return labelled_folder(data, transform)
+    return labelled_folder(data, transform, split)
 
 
-def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
+def labelled_folder(folder: str | Path, transform: Transform, split: str = "val") -> Pictures:
     """Pictures in class folders, or ImageNet as torchvision lays it out.
 
     Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
@@ -84,9 +89,9 @@ def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
     """
     folder = _existing_folder(folder)
     if (folder / "meta.bin").is_file() or (folder / "ILSVRC2012_devkit_t12.tar.gz").is_file():
-        return _imagenet(folder, transform)
-    if (folder / "val").is_dir():
-        folder = folder / "val"
+        return _imagenet(folder, transform, split)
+    if (folder / split).is_dir():
+        folder = folder / split
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
         raise DecomposeError(
@@ -102,11 +107,11 @@ def labelled_folder(folder: str | Path, transform: Transform) -> Pictures:
     return Pictures(samples, transform, classes, damaged=strays)
 
 
-def _imagenet(folder: Path, transform: Transform) -> Pictures:
+def _imagenet(folder: Path, transform: Transform, split: str) -> Pictures:
     from torchvision.datasets import ImageNet
 
     try:
-        dataset = ImageNet(str(folder), split="val")
+        dataset = ImageNet(str(folder), split=split)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         cause = str(error) or "its meta.bin is damaged"
         raise DecomposeError(f"{folder}: is no ImageNet folder of torchvision: {cause}") from None

@@ -34,7 +34,7 @@ from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
 from decompose.layers import find_layers
-from decompose.modules import ORIGINALS, DecomposedLayer, give_bias
+from decompose.modules import ORIGINALS, give_bias
 from decompose.plans import Plan
 
 _HEADER, _VERSION = "decompose", 1
@@ -187,10 +187,8 @@ def _network(model: nn.Module | str | None, header: Header | None, path: Path) -
 
 
 def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Make room for the biases that repair gave to layers without one."""
+    """Make room for the biases that repair gave to layers without one, recomposed ones as well."""
     for name, layer in find_layers(network).items():
-        if not isinstance(layer, DecomposedLayer):
-            continue
         for inner, leaf in layer.named_modules(prefix=name):
             if isinstance(leaf, ORIGINALS) and leaf.bias is None and f"{inner}.bias" in state:
                 give_bias(leaf)

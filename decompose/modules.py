@@ -161,30 +161,36 @@ class DecomposedLayer(nn.Module):
         return f"method={self.choice.label}, rank={self.choice.rank_label}{form}"
 
 
-def to_expression(module: nn.Module) -> Expression:
-    """Read a module back as an expression, detached, sharing its weights.
+def to_expression(module: nn.Module, *, differentiable: bool = False) -> Expression:
+    """Read a module back as an expression, sharing its weights.
 
     Args:
         module: a convolution, a ``Sequential`` or ``Branches`` of such, or a ``DecomposedLayer``.
+        differentiable: whether gradients go back to the module's parameters.
 
     Raises:
         TypeError: the module, or one inside it, is none of these.
     """
     if isinstance(module, ORIGINALS):
-        return to_conv(module)
+        return to_conv(module, differentiable=differentiable)
     if isinstance(module, DecomposedLayer):
-        return module.expression
-    if isinstance(module, nn.Sequential):
-        return Chain(*(to_expression(part) for part in module))
-    if isinstance(module, Branches):
-        return Sum(*(to_expression(part) for part in module))
+        return to_expression(module.body, differentiable=differentiable)
+    if isinstance(module, nn.Sequential | Branches):
+        parts = (to_expression(part, differentiable=differentiable) for part in module)
+        return Chain(*parts) if isinstance(module, nn.Sequential) else Sum(*parts)
     raise TypeError(f"a {type(module).__name__} is no expression of convolutions")
 
 
-def to_conv(module: Original) -> Conv:
-    """Read a convolution or fully connected module as a ``Conv``, detached, sharing its weights."""
-    weight = module.weight.detach()
-    bias = None if module.bias is None else module.bias.detach()
+def to_conv(module: Original, *, differentiable: bool = False) -> Conv:
+    """Read a convolution or fully connected module as a ``Conv``, sharing its weights.
+
+    Args:
+        module: the layer.
+        differentiable: whether gradients go back to its parameters.
+    """
+    weight, bias = module.weight, module.bias
+    if not differentiable:
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
     if isinstance(module, nn.Linear):
         return Conv(weight, bias)
     if module.transposed:

@@ -107,6 +107,25 @@ class Pictures(Dataset[_Sample]):
         some.samples = [self.samples[index] for index in chosen]
         return some
 
+    def parted(self, share: float, seed: int = 0) -> tuple[Pictures, Pictures]:
+        """Most of the pictures, and a share held out, of all classes alike as far as these have them.
+
+        Args:
+            share: to hold out, in (0, 1).
+            seed: of the draw.
+
+        Raises:
+            DecomposeError: there are fewer than two.
+        """
+        if len(self) < 2:
+            raise DecomposeError("a single picture leaves none to hold out")
+        num = min(max(1, round(share * len(self))), len(self) - 1)
+        held = balanced_choice([label for _, label in self.samples], num, seed)
+        most, some = copy.copy(self), copy.copy(self)
+        some.samples = [self.samples[place] for place in held]
+        most.samples = [self.samples[p] for p in sorted({*range(len(self))} - {*held})]
+        return most, some
+
     def batches(
         self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None
     ) -> DataLoader[Batch]:

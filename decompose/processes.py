@@ -46,6 +46,16 @@ class Processes:
 
         return gather_object([item])
 
+    def share(self, item: Any) -> Any:
+        """What the first process has, on the CPU; every process must ask."""
+        if self.count == 1:
+            return item
+        from accelerate.utils import broadcast_object_list
+
+        items = [item if self.is_first() else None]
+        broadcast_object_list(items)
+        return items[0]
+
     def is_first(self) -> bool:
         """Whether this one prints and writes for all."""
         return self.index == 0

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from torch import nn
 
 import decompose
 from decompose import Choice, DecomposeError, Plan
-from decompose.convert import plan_of, rebuild
+from decompose.convert import plan_of, rebuild, recomposed
 from decompose.layers import find_layers
-from decompose.modules import DecomposedLayer
+from decompose.modules import DecomposedLayer, give_bias
 from tests.strategies import Mixed
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
@@ -150,3 +151,23 @@ def test_layers_that_cannot_be_swapped_are_named() -> None:
     network.stem.register_forward_hook(lambda *_: None)
     with pytest.raises(DecomposeError, match="layer stem cannot be rewritten: it has hooks"):
         decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), network)
+
+
+def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Path) -> None:
+    network = Mixed().eval()
+    small = decompose.apply(decompose.plan(network, EXAMPLE, method="dw_pw", rank=1), network)
+    *_, last = (
+        leaf for leaf in small.get_submodule("stem").modules() if isinstance(leaf, nn.Conv2d)
+    )
+    give_bias(last)
+    assert last.bias is not None
+    nn.init.normal_(last.bias)
+    dense = recomposed(small)
+    torch.testing.assert_close(dense(EXAMPLE), small(EXAMPLE), rtol=1e-4, atol=1e-5)
+    assert {name: type(layer) for name, layer in find_layers(dense).items()} == {
+        name: type(layer) for name, layer in find_layers(network).items()
+    }
+    assert dense.get_submodule("heads.edge.0") is dense.get_submodule("blocks.0.0")
+    decompose.save(dense, tmp_path / "dense.safetensors")
+    again = decompose.load(tmp_path / "dense.safetensors", Mixed()).eval()
+    assert torch.equal(again(EXAMPLE), dense(EXAMPLE))

@@ -52,6 +52,14 @@ def test_a_val_folder_is_entered(folder: Path, tmp_path: Path) -> None:
     assert "cat" in labelled_folder(root, to_tensor).classes
 
 
+def test_of_several_splits_the_one_asked_for_is_entered(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / "root" / split / name).mkdir(parents=True)
+        Image.new("RGB", (9, 7)).save(tmp_path / "root" / split / name / "x.png")
+    assert labelled(tmp_path / "root", to_tensor, "train").classes == ["a"]
+    assert labelled(tmp_path / "root", to_tensor).classes == ["b"]
+
+
 def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> None:
     for name in ("n01440764", "n01443537", "lost+found"):
         (tmp_path / name).mkdir()

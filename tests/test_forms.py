@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.func import functional_call
 
 import decompose
 from decompose import Choice, DecomposeError, Plan
@@ -39,6 +41,21 @@ def test_a_form_is_equal_to_what_the_method_made(case: Case, data: st.DataObject
         torch.testing.assert_close(layer(x), expected, rtol=1e-8, atol=1e-8)
         with torch.no_grad():
             torch.testing.assert_close(layer(x), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_flow_through_every_form(method: str, form: str) -> None:
+    module = nn.Conv2d(3, 4, 1 if method == "svd" else 3, padding=1, stride=2).double()
+    layer = DecomposedLayer(module, METHODS[method](to_conv(module), 2), Choice(method, 2)).double()
+    layer.take_form(form)
+    names, values = zip(*layer.named_parameters(), strict=True)
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def call(x: Tensor, *values: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+    assert gradcheck(call, (x, *values))
 
 
 def test_a_nested_choice_is_merged_inside_and_split_again() -> None:

@@ -85,3 +85,16 @@ def test_a_choice_takes_of_all_classes_alike(
     there, taken = Counter(labels), Counter(labels[place] for place in chosen)
     most = max(taken.values())
     assert all(taken[label] >= min(there[label], most - 1) for label in there)
+
+
+def test_a_share_is_held_out_of_all_classes_alike(folder: Path) -> None:
+    pictures = labelled_folder(folder, pil_to_tensor)
+    most, held = pictures.parted(0.5, seed=1)
+    assert len(most) + len(held) == len(pictures)
+    assert {*most.samples} | {*held.samples} == {*pictures.samples}
+    counts = Counter(label for _, label in held.samples)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert pictures.parted(0.5, seed=1)[1].samples == held.samples
+    assert [len(part) for part in pictures.parted(0.001)] == [len(pictures) - 1, 1]
+    with pytest.raises(DecomposeError, match="a single picture leaves none"):
+        held.subset(1).parted(0.5)

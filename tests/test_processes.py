@@ -109,3 +109,4 @@ def test_one_process_is_the_first_and_gathers_its_own() -> None:
     alone = Processes.joined("cpu")
     assert alone.is_first()
     assert alone.gather("x") == ["x"]
+    assert alone.share("x") == "x"

@@ -6,7 +6,8 @@ written once, for every method and every combination of methods:
 - :func:`compose` multiplies it back into one dense convolution,
 - :func:`weight_deviation` tells how far that lies from the original,
 - :func:`macs` and :func:`params` count its cost from the leaves,
-- :func:`merged` and :func:`split_like` rewrite it into equal ones,
+- :func:`merged` and :func:`split_like` rewrite it into equal ones, :func:`balanced` into one whose
+  factors are of equal size,
 - :func:`run` evaluates it on an input, :func:`patches` and :func:`features` give what its kernels
   meet there, so that a regression can refit them.
 
@@ -14,6 +15,7 @@ Tensors only: nothing here knows of modules or files. Tensors on the meta device
 so that shapes and costs follow from an expression that has no weights.
 """
 
+from decompose.algebra.balancing import balanced
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
 from decompose.algebra.deviation import Deviation, weight_deviation
@@ -57,6 +59,7 @@ __all__ = [
     "Sum",
     "Whitening",
     "at_least_float32",
+    "balanced",
     "bias_of",
     "compose",
     "features",

@@ -11,6 +11,7 @@ import typer
 from decompose import models
 from decompose.benchmark import time_side_by_side
 from decompose.cli.compression import compress_network
+from decompose.cli.finetuning import finetune_network
 from decompose.cli.inputs import (
     FolderInputs,
     blank_input,
@@ -48,6 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compress")(compress_network)
+app.command("finetune")(finetune_network)
 
 
 @app.command("inspect")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decompose import models
-from decompose.architectures import architecture_of
+from decompose.architectures import Transform, architecture_of
 from decompose.cli.outputs import tell_unreadable
 from decompose.data import picture_folder
 from decompose.errors import DecomposeError, first_line
@@ -84,13 +86,30 @@ def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
     if input_size is None:
         shape = models.required_architecture(network).input_shape()
     else:
-        sizes = input_size.lower().split("x")
-        if not all(size.isdecimal() and int(size) for size in sizes):
-            raise DecomposeError(f"input size {input_size!r}: write N or HxW, in pixels")
         first = next(iter(find_layers(network).values()))
-        pixels = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
-        shape = (getattr(first, "in_channels", 3), *pixels)
+        shape = (getattr(first, "in_channels", 3), *parse_size(input_size))
     return torch.zeros(1, *shape).to(next(network.parameters()))
+
+
+def parse_size(text: str) -> list[int]:
+    """Read ``N`` or ``HxW``: height and width in pixels."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise DecomposeError(f"input size {text!r}: write N or HxW, in pixels")
+    return [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+
+
+def resized(transform: Transform, input_size: str | None) -> Transform:
+    """A classifier's preprocessing at another input size, cut from pictures as much larger as before."""
+    if input_size is None:
+        return transform
+    crop, resize = (getattr(transform, name, None) for name in ("crop_size", "resize_size"))
+    if not crop or not resize:
+        raise DecomposeError("the network's preprocessing has no size that --input-size could set")
+    size = parse_size(input_size)
+    changed: Any = copy.copy(transform)
+    changed.crop_size, changed.resize_size = size, [round(max(size) * resize[0] / crop[0])]
+    return changed
 
 
 def named_device(name: str) -> str:

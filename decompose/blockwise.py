@@ -1,0 +1,238 @@
+"""Blockwise reconstruction: each layer's factors trained by themselves to give what the original's gave.
+
+Layer after layer, in the order in which they run, on the input that the small network has there now and the
+output that the original has: asymmetric, so that later layers make good what earlier ones lose (Zhang et
+al. 2016, arXiv 1505.06798, section 3.3). Where repair solves for the last factors, gradient steps move all of
+them, and need no labels and no pass through the rest of the network (block reconstruction as in BRECQ, Li
+et al. 2021, arXiv 2102.05426, with a layer for a block). Where a rectifier follows, what it cuts off is left
+free.
+
+A layer takes ``steps`` forward and backward passes of its own, and two passes of the networks up to it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from decompose.algebra import balanced, leaves
+from decompose.errors import DecomposeError
+from decompose.factors import find_rewritten
+from decompose.inputs import Images, chunks
+from decompose.layers import calls_until, evaluating, find_originals, trace_shapes
+from decompose.modules import DecomposedLayer, Original
+from decompose.progress import track
+from decompose.rectification import Rectifier, find_rectifiers
+from decompose.tables import Table
+
+_EVERY = 4
+"""One input of so many is held out of the steps, to judge them."""
+
+_NUM_LOOKS = 8
+"""How often a layer is judged on the way; the best of these is kept."""
+
+_TOGETHER = 8
+"""Inputs that pass through the networks at a time."""
+
+_BATCH = 8
+"""Calls of a layer in a step."""
+
+_MOST_BYTES = 2 << 30
+"""What a layer's inputs and outputs may take; with more, fewer inputs are taken."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What was done to one layer.
+
+    Attributes:
+        name: its full name.
+        before: relative squared error of its output, or where a rectifier follows of what goes on, on
+            inputs held out, given the reconstructed layers before it.
+        after: the same once it is reconstructed; never more.
+    """
+
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer with one input.
+
+    Attributes:
+        seen: ``(1, I, *input_size)``, what the small network gives it.
+        wanted: ``(1, O, *output_size)``, what the original makes of its own input.
+    """
+
+    seen: Tensor
+    wanted: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """What of a layer's output counts.
+
+    Attributes:
+        rectifier: what follows the layer, if anything does that cuts off.
+        axis: of the channels.
+    """
+
+    rectifier: Rectifier | None
+    axis: int
+
+    def loss(self, body: nn.Module, batch: Call) -> Tensor:
+        """Squared error over the energy of what should go on, a differentiable scalar.
+
+        A rectifier's slopes weigh it, and what its threshold cuts off is free.
+        """
+        given, wanted = self._channels_last(body(batch.seen), batch.wanted)
+        if self.rectifier is None:
+            return (given - wanted).square().sum() / _energy(wanted)
+        targets = self.rectifier.targets(wanted, given.detach())
+        squared = ((given - targets) * self.rectifier.slope).square().sum()
+        return squared / _energy(self.rectifier.read(wanted))
+
+    def error(self, body: nn.Module, calls: Sequence[Call]) -> float:
+        """Relative squared error of what goes on, over calls."""
+        squared, energy = 0.0, 0.0
+        for call in calls:
+            with torch.no_grad():
+                given, wanted = self._channels_last(body(call.seen), call.wanted)
+            if self.rectifier is not None:
+                given, wanted = self.rectifier.read(given), self.rectifier.read(wanted)
+            squared += float((given - wanted).square().sum(dtype=torch.float64))
+            energy += float(wanted.square().sum(dtype=torch.float64))
+        return squared / energy if energy else squared
+
+    def _channels_last(self, *outputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(output.movedim(self.axis, -1) for output in outputs)
+
+
+def reconstruction_table(found: Sequence[Reconstruction]) -> Table:
+    """A row a layer."""
+    rows = [(r.name, f"{r.before:.5f}", f"{r.after:.5f}") for r in found]
+    return Table(
+        "Blockwise; error of each layer's output on inputs held out, layers before it reconstructed",
+        ["layer", "before", "after"],
+        rows,
+    )
+
+
+def reconstruct_(
+    small: nn.Module,
+    model: nn.Module,
+    images: Images,
+    *,
+    steps: int = 200,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> list[Reconstruction]:
+    """Train the factors of every rewritten layer by themselves, in place.
+
+    Args:
+        small: what ``apply`` made of the model.
+        model: the original; left as it was.
+        images: unlabelled inputs ``(batch, ...)``, or an iterable of such; at least two.
+        steps: of Adam, for each layer.
+        learning_rate: that they begin with; it falls to 0 along a cosine.
+        seed: of what each step is taken on.
+
+    Returns:
+        What was done to each layer, in the order in which they run.
+
+    Raises:
+        DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
+    """
+    parameter = next(model.parameters())
+    inputs = [x.to(parameter) for x in chunks(images, _TOGETHER)]
+    if sum(map(len, inputs)) < 2:
+        raise DecomposeError(
+            "blockwise reconstruction needs two inputs: one to fit, one to judge on"
+        )
+    rewritten, originals = find_rewritten(small), find_originals(model)
+    calls = {name: len(seen) for name, seen in trace_shapes(model, inputs[0]).items()}
+    todo = [name for name in calls if name in rewritten]
+    if stray := [name for name in todo if name not in originals]:
+        raise DecomposeError(f"layer {stray[0]}: it is rewritten in the original as well")
+    rectifiers = find_rectifiers(model, inputs[0][:1], todo)
+    found = []
+    for name in track(todo, "blockwise"):
+        pair = (small, rewritten[name]), (model, originals[name])
+        with evaluating(small, model):
+            kept = list(_calls(*pair, calls[name], inputs))
+        axis = 1 if next(leaves(rewritten[name].expression)).geometry.num_axes else -1
+        aim = Aim(rectifiers.get(name), axis)
+        before, after = _reconstruct(rewritten[name], kept, aim, steps, learning_rate, seed)
+        found.append(Reconstruction(name, before, after))
+    return found
+
+
+def _calls(
+    small: tuple[nn.Module, DecomposedLayer],
+    model: tuple[nn.Module, Original],
+    num_calls: int,
+    inputs: Sequence[Tensor],
+) -> Iterator[Call]:
+    """The calls of a layer, as many as memory holds."""
+    room = _MOST_BYTES
+    for x in inputs:
+        seen, wanted = (calls_until(*network, num_calls, x) for network in (small, model))
+        for (before, _), (_, after) in zip(seen, wanted, strict=True):
+            room -= before.nbytes + after.nbytes
+            for one, other in zip(before.split(1), after.split(1), strict=True):
+                yield Call(one, other)
+        if room < 0:
+            return
+
+
+def _reconstruct(
+    layer: DecomposedLayer,
+    calls: Sequence[Call],
+    aim: Aim,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> tuple[float, float]:
+    """Train one layer, and keep what is best on the calls held out; their error before and after."""
+    held, fitted = calls[::_EVERY], [c for i, c in enumerate(calls) if i % _EVERY]
+    layer.assign(balanced(layer.expression))
+    before = best = aim.error(layer.body, held)
+    body = copy.deepcopy(layer.body).requires_grad_(True)
+    optimiser = Adam(body.parameters(), learning_rate)
+    schedule = CosineAnnealingLR(optimiser, steps)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(1, steps + 1):
+        drawn = torch.randint(len(fitted), (_BATCH,), generator=generator).tolist()
+        with torch.enable_grad():
+            losses = [aim.loss(body, batch) for batch in _alike(fitted, drawn)]
+            torch.stack(losses).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+        if step % -(-steps // _NUM_LOOKS) == 0 or step == steps:
+            error = aim.error(body, held)
+            if error < best:
+                best = error
+                layer.body.load_state_dict(body.state_dict())
+    return before, best
+
+
+def _alike(calls: Sequence[Call], drawn: Sequence[int]) -> Iterator[Call]:
+    """The calls drawn, together where they are of one shape."""
+    shapes = {calls[index].seen.shape for index in drawn}
+    for shape in sorted(shapes):
+        chosen = [calls[index] for index in drawn if calls[index].seen.shape == shape]
+        yield Call(torch.cat([c.seen for c in chosen]), torch.cat([c.wanted for c in chosen]))
+
+
+def _energy(wanted: Tensor) -> Tensor:
+    energy = wanted.square().sum()
+    return torch.where(energy > 0, energy, 1.0)

@@ -1,0 +1,184 @@
+"""``decompose finetune``: from a rewritten network and pictures to a better one of the same plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decompose import models
+from decompose.blockwise import reconstruction_table
+from decompose.cli.inputs import load_pair, named_device, resized
+from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
+from decompose.cli.outputs import tell_files, tell_unreadable
+from decompose.convert import recomposed
+from decompose.data import labelled, picture_folder
+from decompose.errors import DecomposeError
+from decompose.files import require_writable
+from decompose.finetuning import finetune
+from decompose.pictures import default_workers
+from decompose.processes import Processes
+from decompose.recipes import OPTIMISERS, PRECISIONS, Recipe
+from decompose.report import show_table
+
+_DEFAULT = Recipe()
+
+
+def finetune_network(
+    small: Annotated[str, typer.Argument(help="What compress made.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled pictures: class folders, ImageNet as torchvision lays it out (train), or "
+            "WebDataset shards."
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Folder of pictures without labels, instead of --data.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help=f"The original to learn from; {SOURCES}.")
+    ] = None,
+    arch: Arch = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = _DEFAULT.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures a step, of all processes together.")
+    ] = _DEFAULT.batch_size,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="At its highest. Default: 0.01 with sgd, 0.0001 with adamw."),
+    ] = None,
+    optimiser: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(OPTIMISERS)}.")
+    ] = _DEFAULT.optimiser,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps in which the learning rate rises.")
+    ] = _DEFAULT.warmup,
+    weight_decay: Annotated[
+        float, typer.Option(help="Of dense weights, and of the kernels that factors compose to.")
+    ] = _DEFAULT.weight_decay,
+    labels: Annotated[
+        float, typer.Option(help="Weight of the cross-entropy with the labels.")
+    ] = _DEFAULT.labels,
+    outputs: Annotated[
+        float, typer.Option(help="Weight of the distance from the original's outputs.")
+    ] = _DEFAULT.outputs,
+    features: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the distance from the original's layers. Default: 0; without labels 1."
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="That class scores are softened by to be compared.")
+    ] = _DEFAULT.temperature,
+    smoothing: Annotated[float, typer.Option(help="Of labels.")] = _DEFAULT.smoothing,
+    blockwise: Annotated[
+        int, typer.Option(help="Steps a layer of a first stage without labels; 200 are many.")
+    ] = _DEFAULT.blockwise,
+    accumulate: Annotated[
+        int, typer.Option(help="Parts that a process takes its share of a batch in.")
+    ] = _DEFAULT.accumulate,
+    clip: Annotated[
+        float, typer.Option(help="Largest norm of a step's gradient; 0 for any.")
+    ] = _DEFAULT.clip or 0.0,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Mixed precision, of: {', '.join(PRECISIONS)}. Default: as accelerate launch says."
+        ),
+    ] = None,
+    holdout: Annotated[
+        float, typer.Option(help="Share of the pictures to judge on, of all classes alike.")
+    ] = _DEFAULT.holdout,
+    validate: Annotated[
+        str | None, typer.Option(help="Judge on these pictures instead; as --data, but its val.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better score.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run was.")
+    ] = False,
+    recompose: Annotated[
+        bool,
+        typer.Option("--recompose", help="Multiply the factors back into dense convolutions."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = _DEFAULT.seed,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    input_size: InputSize = None,
+    device: Annotated[str, typer.Option(help="cpu, or auto for what Accelerate finds.")] = "auto",
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder of a TensorBoard log.")] = None,
+    table: Markdown = None,
+) -> None:
+    """Train a rewritten network, on labels, on the original's features and outputs, or on both.
+
+    Checkpoints lie beside the output, in a folder of its name with .checkpoints; --resume goes on from
+    the last. Under torchrun or accelerate launch the processes share each batch.
+    """
+    require_writable(output, table)
+    models.require_saved_name(output)
+    if (data is None) == (unlabelled is None):
+        raise DecomposeError("give pictures with labels (--data) or without (--unlabelled)")
+    if unlabelled is not None and teacher is None:
+        raise DecomposeError("without labels there is only the original to learn from: --teacher")
+    for name, value in {"--features": features, "--blockwise": blockwise}.items():
+        if value and teacher is None:
+            raise DecomposeError(f"{name}: learns from the original: --teacher")
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimiser=optimiser,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        labels=labels,
+        outputs=outputs,
+        features=features,
+        temperature=temperature,
+        smoothing=smoothing,
+        blockwise=blockwise,
+        accumulate=accumulate,
+        clip=clip or None,
+        precision=precision,
+        holdout=holdout,
+        patience=patience,
+        seed=seed,
+        workers=default_workers() if workers is None else workers,
+    )
+    if teacher is None:
+        original, network = None, models.load(small, arch)
+    else:
+        original, network = load_pair(teacher, small, arch)
+    transform = resized(models.required_architecture(network).transform(), input_size)
+    if unlabelled is not None:
+        pictures = picture_folder(unlabelled, transform)
+    else:
+        pictures = labelled(str(data), transform, "train")
+    judged = None
+    if validate is not None:
+        judged = labelled(validate, transform) if data else picture_folder(validate, transform)
+    tuned = finetune(
+        network,
+        pictures,
+        teacher=original,
+        validation=judged,
+        labelled=unlabelled is None,
+        recipe=recipe,
+        folder=output.with_name(f"{output.stem}.checkpoints"),
+        resume=resume,
+        device=device,
+        tensorboard=tensorboard,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    if not Processes.joined(named_device(device)).is_first():
+        return
+    models.save(recomposed(tuned.network) if recompose else tuned.network, output)
+    if tuned.blockwise:
+        show_table(reconstruction_table(tuned.blockwise))
+    show_table(tuned.table(), table)
+    tell_unreadable(tuned.unreadable)
+    tell_files(output, table)

@@ -1,0 +1,76 @@
+"""Where a run of training stands, and what its epochs came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What came of one epoch.
+
+    Attributes:
+        loss: mean over its steps, decay left out.
+        accuracy: share of its pictures, as drawn, that the network put in their class while it
+            trained; ``None`` without labels.
+        score: on the pictures held out, after it.
+    """
+
+    loss: float
+    accuracy: float | None
+    score: float
+
+
+@dataclass
+class Standing:
+    """Where a run stands.
+
+    Attributes:
+        epoch: that it is in, from 0.
+        step: of the epoch, the next to be done.
+        history: of the epochs that are over.
+        digest: of the best epoch's weights.
+        unreadable: pictures that others stood in for, by path, with the reason.
+        loss: sum over the epoch's steps.
+        hits: sum over the epoch's steps of the share of their pictures in their class.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    digest: str = ""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    loss: float = 0.0
+    hits: float = 0.0
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Standing:
+        """What ``asdict`` made of one."""
+        history = [Epoch(**epoch) for epoch in content["history"]]
+        return cls(**{**content, "history": history})
+
+    def end_step(self, loss: float, hits: float) -> None:
+        """Count a step that was done."""
+        self.step, self.loss, self.hits = self.step + 1, self.loss + loss, self.hits + hits
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and hits of the epoch's steps so far."""
+        return self.loss / self.step, self.hits / self.step
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Count an epoch that was done, and go on to the next."""
+        self.history.append(epoch)
+        self.epoch, self.step, self.loss, self.hits = self.epoch + 1, 0, 0.0, 0.0
+
+    @property
+    def best(self) -> int:
+        """Index in the history of the best score, the first of equals."""
+        return max(range(len(self.history)), key=lambda index: self.history[index].score)
+
+    def is_exhausted(self, patience: int | None) -> bool:
+        """Whether the score has not risen for so many epochs."""
+        if patience is None or not self.history:
+            return False
+        return len(self.history) - 1 - self.best >= patience

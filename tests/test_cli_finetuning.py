@@ -1,0 +1,94 @@
+"""``decompose finetune``, as its users meet it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+import decompose
+from decompose.convert import plan_of
+from tests.finetuning_cases import make_pictures
+from tests.test_cli import run
+
+ARCH = "torchvision:squeezenet1_1,weights=none,num_classes=3"
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, what compress made of it, and pictures in three class folders."""
+    folder = tmp_path_factory.mktemp("finetune")
+    torch.manual_seed(0)
+    state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
+    torch.save(state, folder / "net.pth")
+    make_pictures(folder / "data", 4)
+    arguments = ["--arch", ARCH, "--rank", "2", "--input-size", "32"]
+    assert run("compress", folder / "net.pth", *arguments, "-o", folder / "small.safetensors") == 0
+    return folder
+
+
+def finetuned(folder: Path, output: Path, *arguments: object) -> int:
+    options = ["--input-size", "32", "--batch-size", "5", "--workers", "0", "--device", "cpu"]
+    small = folder / "small.safetensors"
+    return run("finetune", small, *options, "--epochs", "1", *arguments, "-o", output)
+
+
+def test_a_network_comes_back_with_its_plan(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    output = tmp_path / "tuned.safetensors"
+    data = ["--data", folder / "data", "--teacher", folder / "net.pth"]
+    assert finetuned(folder, output, *data, "--table", tmp_path / "table.md") == 0
+    told = capsys.readouterr()
+    assert "epoch 1 of 1: loss" in told.err
+    assert str(output) in told.out
+    assert "held out" in (tmp_path / "table.md").read_text()
+    before, after = (decompose.load(path) for path in (folder / "small.safetensors", output))
+    assert plan_of(after).to_json() == plan_of(before).to_json()
+    assert {path.name for path in (tmp_path / "tuned.checkpoints").iterdir()} == {
+        "best.safetensors",
+        "step-00000000.safetensors",
+        "step-00000002.safetensors",
+    }
+    # Once more it is refused, unless it is to go on; then it is done already.
+    assert finetuned(folder, output, *data) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert finetuned(folder, output, *data, "--resume") == 0
+
+
+def test_without_labels_and_recomposed(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "dense.safetensors"
+    data = ["--unlabelled", folder / "data", "--teacher", folder / "net.pth"]
+    assert finetuned(folder, output, *data, "--blockwise", "2", "--recompose") == 0
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    network.load_state_dict(load_file(output))
+    assert not plan_of(decompose.load(output)).layers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give pictures with labels (--data) or without (--unlabelled)"),
+        (["--unlabelled", "data"], "only the original to learn from: --teacher"),
+        (["--data", "data", "--features", "1"], "--features: learns from the original"),
+        (["--data", "data", "--blockwise", "9"], "--blockwise: learns from the original"),
+        (["--data", "data", "--epochs", "0"], "epochs 0: must be 1 or more"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "data", "--batch-size", "500"], "a batch takes 500 pictures"),
+        (["--data", "data", "--device", "tpu"], "say cpu or auto"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    folder: Path,
+    tmp_path: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert finetuned(folder, tmp_path / "x.safetensors", *arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith("error: ")
+    assert len(told.splitlines()) == 1
