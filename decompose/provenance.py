@@ -75,8 +75,13 @@ def weights_digest(network: nn.Module) -> str:
 
 def environment(device: torch.device | str) -> dict[str, str]:
     """What computed: the machine, and the versions of what decides about the figures."""
-    versions = {name: version(name) for name in ("decompose", "torch", "torchvision", "pillow")}
-    return {"machine": machine(torch.device(device)), "python": python_version(), **versions}
+    versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
+    return {
+        "machine": machine(torch.device(device)),
+        "python": python_version(),
+        "torch": torch.__version__,
+        **versions,
+    }
 
 
 def in_words(transform: Transform) -> str:
