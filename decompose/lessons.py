@@ -75,7 +75,7 @@ class Lesson:
             A scalar, and the student's outputs.
 
         Raises:
-            DecomposeError: labels do not fit the outputs.
+            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
         """
         rewritten = find_rewritten(self.student) if self._features and self.teacher else {}
         with tapping(rewritten) as ours:
@@ -96,6 +96,11 @@ class Lesson:
             known = find_layers(self.teacher)
             with tapping({name: known[name] for name in rewritten}) as theirs, torch.no_grad():
                 wanted = self.teacher(images)
+            if isinstance(wanted, Tensor) and wanted.shape != outputs.shape:
+                raise DecomposeError(
+                    f"the teacher gives {tuple(wanted.shape[1:])} for a picture, the network "
+                    f"{tuple(outputs.shape[1:])}; give the original network"
+                )
             if self.recipe.outputs:
                 distance = output_distance(outputs, wanted, self.recipe.temperature)
                 terms.append(self.recipe.outputs * distance)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.candidates import Option
 from decompose.convert import apply, take_forms_
+from decompose.errors import DecomposeError
 from decompose.forms import DEFAULT_FORM
 from decompose.latencies import Latencies, Place, Variant, time_networks
 from decompose.layers import Shapes, find_layers
@@ -78,8 +79,20 @@ def paced(
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
     allowed_ms = (share * original_ms - rest_ms) / scale
+    least_ms = sum(min(option.cost for option in found) for found in priced.values()) / 1e3
     plan = Plan()
     for _ in range(_NUM_TRIES):
+        if allowed_ms < least_ms:
+            least = (rest_ms + scale * least_ms) / original_ms
+            last = (
+                ""
+                if plan.pace is None
+                else f"; the last plan took {plan.pace.measured_ms / plan.pace.original_ms:.0%}"
+            )
+            raise DecomposeError(
+                f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest "
+                f"options of all layers it is {least:.0%}{last}"
+            )
         plan = mixture(priced, dense, 1e3 * allowed_ms, "µs")
         taken_ms = sum(
             plan.notes[name].cost / 1e3 if name in plan.notes else ms
