@@ -50,7 +50,7 @@ def test_layers_that_would_be_slower_stay_dense(monkeypatch: pytest.MonkeyPatch)
     )
     plan = decompose.plan(Mixed(), X, latency=1.0, methods=METHODS)
     assert not plan.layers
-    with pytest.raises(DecomposeError, match="no plan takes 50% of the original's .* it is 100%"):
+    with pytest.raises(DecomposeError, match=r"no plan takes 50% of the original's .* it is 100%"):
         decompose.plan(Mixed(), X, latency=0.5, methods=METHODS)
 
 
