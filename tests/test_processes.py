@@ -60,11 +60,10 @@ def launched(num: int, program: list[str]) -> subprocess.CompletedProcess[str]:
     side_by_side = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, *(side_by_side if num > 1 else []), *program]
-    # On a busy machine gloo may lose a peer; the run is taken up again where it was.
-    for _ in range(3):
+    ended = subprocess.run(line, check=False, capture_output=True, text=True, env=environment)
+    if ended.returncode:
+        # On a busy machine gloo may lose a peer; the run is taken up again where it was.
         ended = subprocess.run(line, check=False, capture_output=True, text=True, env=environment)
-        if ended.returncode == 0:
-            break
     assert ended.returncode == 0, ended.stderr
     return ended
 
