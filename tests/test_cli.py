@@ -5,19 +5,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from PIL import Image
 from torch import Tensor
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16
 from decompose.cli import main
 from decompose.methods import METHODS
+from tests.picture_cases import photograph
 
 ARCH = "torchvision:resnet18,weights=none,num_classes=6"
 ROOT = Path(__file__).parents[1]
@@ -40,8 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("astronaut.png", "chelsea.png", "coffee.png", "brick.png", "coins.png", "rocket.jpg")
     for index, name in enumerate(names):
         (folder / "val" / f"n{index:02}").mkdir(parents=True)
-        with resources.as_file(resources.files("skimage.data") / name) as path:
-            Image.open(path).convert("RGB").save(folder / "val" / f"n{index:02}" / "picture.jpg")
+        photograph(name).save(folder / "val" / f"n{index:02}" / "picture.jpg")
     return folder
 
 

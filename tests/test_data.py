@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from decompose.data import (
     FASHION_MNIST,
@@ -18,21 +16,12 @@ from decompose.data import (
     picture_folder,
 )
 from decompose.errors import DecomposeError
-
-
-def to_tensor(picture: Image.Image) -> Tensor:
-    """Preprocess as simply as can be."""
-    return pil_to_tensor(picture.resize((8, 8))).float()
+from tests.picture_cases import to_tensor, write_class_folders
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Class folders with a grey, a transparent and a palette picture."""
-    for name, mode in (("cat/a.png", "L"), ("cat/b.PNG", "RGBA"), ("dog/c.png", "P")):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        Image.new(mode, (9, 7)).save(path, "PNG")
-    return tmp_path
+    return write_class_folders(tmp_path)
 
 
 def test_class_folders_are_labels_in_the_order_of_their_names(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Accuracy over real photographs in class folders."""
 
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from decompose.data import Pictures, labelled_folder
 from decompose.errors import DecomposeError
 from decompose.evaluation import evaluate
 from decompose.ledgers import forget
+from tests.picture_cases import photograph
 
 CLASSES = {
     "n01_people": ("astronaut.png",),
@@ -31,9 +31,7 @@ def folder(tmp_path: Path) -> Path:
     for name, files in CLASSES.items():
         (tmp_path / name).mkdir()
         for file in files:
-            with resources.as_file(resources.files("skimage.data") / file) as path:
-                picture = Image.open(path).convert("RGB")
-            picture.thumbnail((64, 64))
+            picture = photograph(file, 64)
             picture.save(tmp_path / name / f"{Path(file).stem}.jpg")
     return tmp_path
 

@@ -14,11 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from decompose.data import labelled_folder
 from decompose.errors import DecomposeError
 from decompose.pictures import balanced_choice, read_picture
-
-
-def to_tensor(picture: Image.Image) -> Tensor:
-    """Preprocess as simply as can be."""
-    return pil_to_tensor(picture.resize((8, 8))).float()
+from tests.picture_cases import to_tensor, write_class_folders
 
 
 def to_larger_tensor(picture: Image.Image) -> Tensor:
@@ -28,12 +24,7 @@ def to_larger_tensor(picture: Image.Image) -> Tensor:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Class folders with a grey, a transparent and a palette picture."""
-    for name, mode in (("cat/a.png", "L"), ("cat/b.png", "RGBA"), ("dog/c.png", "P")):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        Image.new(mode, (9, 7)).save(path, "PNG")
-    return tmp_path
+    return write_class_folders(tmp_path)
 
 
 def test_an_unreadable_picture_is_named_and_left_out(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from decompose.data import labelled
 from decompose.errors import DecomposeError
 from decompose.shards import is_shards, labelled_shards
+from tests.picture_cases import photograph
 
 FILES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
@@ -34,11 +34,8 @@ def write_shard(path: Path, samples: list[tuple[str, bytes]]) -> None:
 
 def jpeg(file: str) -> bytes:
     """One of scikit-image's photographs, made small."""
-    with resources.as_file(resources.files("skimage.data") / file) as path:
-        picture = Image.open(path).convert("RGB")
-    picture.thumbnail((48, 48))
     content = io.BytesIO()
-    picture.save(content, "JPEG")
+    photograph(file, 48).save(content, "JPEG")
     return content.getvalue()
 
 
