@@ -59,3 +59,12 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this one prints and writes for all."""
         return self.index == 0
+
+
+def leave() -> None:
+    """Part from the other processes, where this one had joined any.
+
+    What listens to them may otherwise end a process badly that had done its work.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

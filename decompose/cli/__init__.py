@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from decompose.cli.commands import app
 from decompose.errors import DecomposeError
+from decompose.processes import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,4 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DecomposeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        leave()
     return 0
