@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from platform import python_version
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,11 +74,12 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def environment(device: torch.device | str) -> dict[str, str]:
-    """What computed: the machine, and the versions of what decides about the figures."""
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What computed: the machine, torch's threads, and the versions of what decides about figures."""
     versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
     return {
         "machine": machine(torch.device(device)),
+        "threads": torch.get_num_threads(),
         "python": python_version(),
         "torch": torch.__version__,
         **versions,

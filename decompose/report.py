@@ -20,6 +20,7 @@ from decompose.tables import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 _MOST_TERMS = 9  # columns that remain legible; more taps than 3 x 3 are cut there
 
@@ -86,7 +87,7 @@ def plot_spectra(inspection: Inspection, path: str | Path) -> None:
         ax.set_yticks(range(len(layers)), [layer.name for layer in layers])
     figure.colorbar(images[0], ax=axes, label="share of the kernel's energy", format="{x:.0%}")
     figure.suptitle("Energy (%) of a convolution held by its first depthwise separable terms")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_error_against_macs(
@@ -119,7 +120,7 @@ def plot_error_against_macs(
     ax.set_title(title, fontsize=10)
     ax.grid(which="both", alpha=0.3)
     ax.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_accuracy_against_macs(
@@ -155,7 +156,7 @@ def plot_accuracy_against_macs(
     ax.set_title(title, fontsize=10)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
@@ -185,13 +186,43 @@ def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
     ax.axline((0, 0), slope=1, color="grey", linestyle=":", label="as the MACs promise")
     ax.axhline(1, color="grey", linewidth=0.8)
     ax.set_xlim(1, 1.08 * most)
-    ax.set_ylim(0, 1.08 * most)
+    fastest = max((r.speed_up for ratios in lines.values() for r in ratios), default=most)
+    ax.set_ylim(0, 1.08 * max(most, fastest))
     ax.set_xlabel("times fewer MACs")
     ax.set_ylabel("times faster than the original")
     ax.set_title(f"{timed.machine}, {timed.num_threads} threads", fontsize=10)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> None:
+    """Write a figure to a picture, whole or not at all; the path's ending tells the format.
+
+    Raises:
+        DecomposeError: there is no such format, or the file cannot be written.
+    """
+    path = Path(path)
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:] not in formats:
+        raise DecomposeError(
+            f"{path}: its ending names no picture format; there are: {', '.join(sorted(formats))}"
+        )
+    with writing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi)
+
+
+def show_weights(ax: Axes, values: Tensor, limit: float) -> None:
+    """Show a small matrix of weights: blue for negative ones, red for positive, up to the limit."""
+    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def write_sign(ax: Axes, text: str, size: float = 12) -> None:
+    """Write a sign where a figure spells an equation."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=size)
 
 
 def _draw_curves(ax: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
@@ -223,14 +254,3 @@ def _figure(width: float, height: float) -> Figure:
     except ImportError:
         raise DecomposeError("plots need matplotlib: pip install 'decompose[demo]'") from None
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    path = Path(path)
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:] not in formats:
-        raise DecomposeError(
-            f"{path}: its ending names no picture format; there are: {', '.join(sorted(formats))}"
-        )
-    with writing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=130)

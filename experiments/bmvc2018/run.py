@@ -20,14 +20,12 @@ the data do. What is measured is kept, a file a network, so that an interrupted 
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from config import DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, RECIPES, SMALL
 from pictures import draw
@@ -41,6 +39,7 @@ from decompose.errors import DecomposeError
 from decompose.files import write_text
 from decompose.methods import get_method
 from decompose.progress import track
+from decompose.provenance import environment
 from decompose.records import render
 from decompose.report import show_table
 
@@ -136,16 +135,6 @@ def masked_macs(subject: Subject) -> dict[str, list[int]]:
             for n in NUM_TERMS
         ]
         for method in ORDERS
-    }
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were measured with."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
     }
 
 

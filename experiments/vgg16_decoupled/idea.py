@@ -12,13 +12,11 @@ from pathlib import Path
 
 import torch
 import typer
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16
-from decompose.files import writing
+from decompose.report import save_figure, show_weights, write_sign
 
 LAYER, CHANNEL = "conv2_1", 3
 SHOWN_INPUTS, SHOWN_TERMS = 8, 4
@@ -38,40 +36,26 @@ def main(output: Path) -> None:
     columns = [1.0, 0.35] + [0.5, 1.0, 0.35] * SHOWN_TERMS + [1.0]
     grid = figure.add_gridspec(SHOWN_INPUTS, len(columns), width_ratios=columns, wspace=0, hspace=0)
     for row in range(SHOWN_INPUTS):
-        draw(figure.add_subplot(grid[row, 0]), weight[shown[row]], limit)
-        draw(figure.add_subplot(grid[row, len(columns) - 1]), sums[row], limit)
+        show_weights(figure.add_subplot(grid[row, 0]), weight[shown[row]], limit)
+        show_weights(figure.add_subplot(grid[row, len(columns) - 1]), sums[row], limit)
     for term in range(SHOWN_TERMS):
         first = 2 + 3 * term
-        sign(figure.add_subplot(grid[:, first - 1]), "=" if term == 0 else "+")
+        write_sign(figure.add_subplot(grid[:, first - 1]), "=" if term == 0 else "+", 16)
         column = figure.add_subplot(grid[:, first])
-        draw(column, pointwise[:, term : term + 1], float(pointwise.abs().max()))
+        show_weights(column, pointwise[:, term : term + 1], float(pointwise.abs().max()))
         column.set_aspect("auto")
         kernel = figure.add_subplot(grid[3:5, first + 1])
-        draw(kernel, vt[term].view(3, 3), float(vt.abs().max()))
+        show_weights(kernel, vt[term].view(3, 3), float(vt.abs().max()))
         kernel.set_title(f"term {term + 1}", fontsize=10)
         kernel.set_xlabel(f"{shares[term]:.1%} held\nso far", fontsize=9)
-    sign(figure.add_subplot(grid[:, len(columns) - 2]), "+ …\n\n≈")
+    write_sign(figure.add_subplot(grid[:, len(columns) - 2]), "+ …\n\n≈", 16)
     figure.suptitle(
         f"VGG16, {LAYER}, output channel {CHANNEL}: kernels of eight of its inputs "
         f"= pointwise × depthwise + …  (right: the sum of {SHOWN_TERMS} terms)",
         fontsize=11,
     )
-    with writing(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, output, dpi=110)
     print(f"Wrote {output}")
-
-
-def draw(ax: Axes, values: Tensor, limit: float) -> None:
-    """Show a small matrix, blue for negative and red for positive weights."""
-    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def sign(ax: Axes, text: str) -> None:
-    """Write a sign between two parts of the equation."""
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=16)
 
 
 if __name__ == "__main__":

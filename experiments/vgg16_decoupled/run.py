@@ -16,11 +16,10 @@ renders the figures.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -38,6 +37,7 @@ from decompose.files import write_text
 from decompose.inspection import inspect_network
 from decompose.layers import count_macs, outputs, trace_shapes
 from decompose.progress import track
+from decompose.provenance import environment
 from decompose.records import render
 from decompose.report import Point, plot_error_against_macs, plot_spectra, show_table
 
@@ -135,16 +135,6 @@ def time_decoupling(network: nn.Module, images: Tensor) -> dict[str, float]:
             runs.append(time.perf_counter() - start)
         seconds[method] = median(runs)
     return seconds
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were measured with."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 if __name__ == "__main__":

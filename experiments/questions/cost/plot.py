@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from table import speed_ups
 
-from decompose.files import writing
+from decompose.report import save_figure
 
 MARKERS = "osD^v"
 LEAST_SHOWN = 0.8
@@ -67,5 +67,4 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(
         f"Fashion-MNIST, {len(record['seeds'])} seeds: mean and standard deviation", fontsize=11
     )
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from decompose.files import writing
 from decompose.methods import METHODS
+from decompose.report import save_figure
 
 STYLES = {"truncated": ":", "repaired": "-"}
 
@@ -51,7 +51,7 @@ def draw_accuracy(record: Mapping[str, Any], path: Path) -> None:
     axes[0].set_ylim(0, 102)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Decomposed without training", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path, dpi=110)
 
 
 def draw_inputs(shown: Mapping[str, tuple[Tensor, Sequence[str]]], path: Path) -> None:
@@ -76,9 +76,4 @@ def draw_inputs(shown: Mapping[str, tuple[Tensor, Sequence[str]]], path: Path) -
             ax.set_yticks([])
         row[0].set_ylabel(kind, fontsize=9)
     figure.suptitle("What goes in: an input of each class (volumes seen through)", fontsize=11)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path, dpi=110)

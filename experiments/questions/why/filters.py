@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from decompose.files import writing
+from decompose.report import save_figure
 
 SHOWN_CHANNELS, SHOWN_INPUTS, SHOWN_TERMS = 6, 8, 4
 GAP = 1
@@ -40,8 +40,7 @@ def draw_filters(weights: Mapping[str, Tensor], path: Path) -> None:
         "with the share that they hold",
         fontsize=10,
     )
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def _draw_layer(ax: Axes, weight: Tensor) -> None:

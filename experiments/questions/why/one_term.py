@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from decompose.algebra import Conv
-from decompose.files import writing
+from decompose.report import save_figure, show_weights, write_sign
 
 SIZE = 5
 """Taps along each axis of the kernels made here."""
@@ -89,19 +88,19 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
         axes = [figure.add_subplot(grid[row, column]) for column in range(len(columns))]
         limit = float(kernel.abs().max())
         for channel in range(len(kernel)):
-            _show(axes[channel], kernel[channel], limit)
-            _show(axes[8 + channel], term.kernel[channel], limit)
+            show_weights(axes[channel], kernel[channel], limit)
+            show_weights(axes[8 + channel], term.kernel[channel], limit)
             if row == 0:
                 axes[channel].set_title(COLOURS[channel], fontsize=9)
                 axes[8 + channel].set_title(COLOURS[channel], fontsize=9)
         below = axes[0].text(0, -0.06, title, transform=axes[0].transAxes, va="top", fontsize=9)
         below.set_in_layout(False)
-        _write(axes[3], "≈")
-        _show(axes[4], term.pattern, float(term.pattern.abs().max()))
-        _write(axes[5], "×")
-        _show(axes[6], term.weights[:, None], float(term.weights.abs().max()))
-        _write(axes[7], "=")
-        _write(axes[11], f"{term.error:.0%}\nlost")
+        write_sign(axes[3], "≈")
+        show_weights(axes[4], term.pattern, float(term.pattern.abs().max()))
+        write_sign(axes[5], "×")
+        show_weights(axes[6], term.weights[:, None], float(term.weights.abs().max()))
+        write_sign(axes[7], "=")
+        write_sign(axes[11], f"{term.error:.0%}\nlost")
         if row == 0:
             axes[4].set_title("pattern", fontsize=9)
             axes[6].set_title("weights", fontsize=9)
@@ -110,16 +109,4 @@ def draw_terms(kernels: Mapping[str, Tensor], path: Path) -> None:
         "(red: positive, blue: negative)",
         fontsize=11,
     )
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-def _show(ax: Axes, values: Tensor, limit: float) -> None:
-    ax.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def _write(ax: Axes, text: str) -> None:
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=12)
+    save_figure(figure, path, dpi=110)

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decompose.algebra import Conv
-from decompose.files import writing
 from decompose.methods import METHODS
+from decompose.report import save_figure
 from decompose.wishes import rank_for_ratio
 
 METHOD = METHODS["pw_dw"]
@@ -79,8 +79,7 @@ def draw_spectra(networks: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         "(dark: first layer, bright: last; grey: random weights of the same shapes)",
         fontsize=10,
     )
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _line(ax: Axes, held: Sequence[float], **style: Any) -> None:
