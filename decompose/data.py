@@ -36,6 +36,7 @@ _SCIKIT_IMAGE = (
 )
 _SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 
+_SPLITS = ("train", "val")
 _SYNSET = re.compile(r"n\d{8}")
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -92,7 +93,10 @@ def labelled_folder(folder: str | Path, transform: Transform, split: str = "val"
         return _imagenet(folder, transform, split)
     if (folder / split).is_dir():
         folder = folder / split
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    elif other := next((name for name in _SPLITS if _class_folders(folder / name)), None):
+        # With folders inside, it is no class of that name.
+        raise DecomposeError(f"{folder}: holds {other}, but no {split}")
+    names = _class_folders(folder)
     if not names:
         raise DecomposeError(
             f"{folder}: holds no class folders; it should hold CLASS/PICTURE files"
@@ -199,6 +203,13 @@ def _below(folder: Path) -> list[Path]:
     """Picture files at any depth, in the order of their paths."""
     return sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder; none where it is not there."""
+    return (
+        sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     )
 
 

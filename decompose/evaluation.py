@@ -148,16 +148,30 @@ def evaluate(
             if ledger is not None and ledger.is_due():
                 parts = [Outcomes.joined(parts)]
                 ledger.keep(parts[0])
-    gathered = processes.gather((parts, clock.read()))
-    found = Outcomes.joined([part for parts, _ in gathered for part in parts] or [_NOTHING])
+    gathered = processes.gather((Outcomes.joined(parts or [_NOTHING]), clock.read()))
+    return _summed_up(list(networks), gathered, pictures, runner.num_classes, provenance)
+
+
+_NOTHING = Outcomes(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
+
+
+def _summed_up(
+    names: Sequence[str],
+    gathered: Sequence[tuple[Outcomes, Throughput | None]],
+    pictures: Pictures,
+    num_classes: int,
+    provenance: Provenance,
+) -> Evaluation:
+    """What all processes found, together."""
+    found = Outcomes.joined([part for part, _ in gathered])
     unreadable = {**pictures.damaged, **found.unreadable}
     if not len(found.places):
         path, reason = next(iter(unreadable.items()), ("the data", "it holds none"))
         raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
-    num_classes = runner.num_classes or 1 + int(found.guesses.max())
+    num_classes = num_classes or 1 + int(found.guesses.max())
     throughputs = [throughput for _, throughput in gathered if throughput is not None]
     return Evaluation(
-        _accuracies(list(networks), found, num_classes),
+        _accuracies(names, found, num_classes),
         len(found.places),
         num_classes,
         unreadable,
@@ -178,9 +192,6 @@ def _loader(
     distinct = dict(zip(words, transforms.values(), strict=True))
     loader = pictures.seen_by(*distinct.values()).batches(batch_size, workers, places)
     return loader, [list(distinct).index(word) for word in words]
-
-
-_NOTHING = Outcomes(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
 
 
 @dataclass

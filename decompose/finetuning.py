@@ -144,6 +144,9 @@ def finetune(
         checkpoints, found = Checkpoints(folder), []
         state = _state(checkpoints, key, processes, resume=resume)
         if state is None:
+            # What does not fit is told before anything is kept.
+            draw = material.first_draw()
+            lesson.rehearse(draw.images.to(processes.device), draw.labels.to(processes.device))
             balance_(network)
             if recipe.blockwise and teacher is not None:
                 found = _reconstruct(network, teacher, material.plain, recipe)

@@ -136,6 +136,7 @@ def calls_until(
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: str, seen: Tensor, output: Tensor) -> None:
+        """Keep a call's input and output, and end the pass behind the last one wanted."""
         # What runs on may change them in place.
         calls.append((seen.clone(), output.clone()))
         if len(calls) == num_calls:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
 from decompose.factors import composed_energy, find_rewritten
-from decompose.layers import find_layers, observing
+from decompose.layers import evaluating, find_layers, observing
 from decompose.losses import feature_distance, output_distance
 from decompose.recipes import Recipe
 
@@ -77,6 +77,22 @@ class Lesson:
         Raises:
             DecomposeError: labels, or the teacher's outputs, do not fit the network's.
         """
+        terms, outputs = self._terms(model, images, labels)
+        return torch.stack(terms).sum(), outputs
+
+    def rehearse(self, images: Tensor, labels: Tensor) -> None:
+        """Go through the loss of a batch once, without training, to see that all fits together.
+
+        Raises:
+            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
+        """
+        with evaluating(self.student):
+            self._terms(self.student, images, labels)
+
+    def _terms(
+        self, model: nn.Module, images: Tensor, labels: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """What the loss is the sum of, and the student's outputs."""
         rewritten = find_rewritten(self.student) if self._features and self.teacher else {}
         with tapping(rewritten) as ours:
             outputs = model(images)
@@ -108,7 +124,7 @@ class Lesson:
                 pairs = [[seen[name] for name in rewritten] for seen in (ours, theirs)]
                 flat = ([tensor for calls in seen for tensor in calls] for seen in pairs)
                 terms.append(self._features * feature_distance(*flat))
-        return torch.stack(terms).sum(), outputs
+        return terms, outputs
 
     def penalty(self) -> Tensor:
         """The decay of the kernels that factors compose to, a scalar."""

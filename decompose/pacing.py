@@ -84,15 +84,7 @@ def paced(
     for _ in range(_NUM_TRIES):
         if allowed_ms < least_ms:
             least = (rest_ms + scale * least_ms) / original_ms
-            last = (
-                ""
-                if plan.pace is None
-                else f"; the last plan took {plan.pace.measured_ms / plan.pace.original_ms:.0%}"
-            )
-            raise DecomposeError(
-                f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest "
-                f"options of all layers it is {least:.0%}{last}"
-            )
+            raise _unreachable(share, original_ms, least, plan.pace)
         plan = mixture(priced, dense, 1e3 * allowed_ms, "µs")
         taken_ms = sum(
             plan.notes[name].cost / 1e3 if name in plan.notes else ms
@@ -111,6 +103,17 @@ def paced(
             break
         allowed_ms = taken_ms - missed * original_ms / scale
     return plan
+
+
+def _unreachable(
+    share: float, original_ms: float, least: float, pace: Pace | None
+) -> DecomposeError:
+    """That no plan takes so small a share of the time, and which one may be had."""
+    last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
+    return DecomposeError(
+        f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest options "
+        f"of all layers it is {least:.0%}{last}"
+    )
 
 
 def _fastest_forms(

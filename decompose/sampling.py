@@ -82,6 +82,7 @@ class Sampler:
         generator = torch.Generator().manual_seed(seed)
 
         def keep(name: str, _: Tensor, output: Tensor) -> None:
+            """Draw places of a layer's output ``(batch, O, *output_size)``, and keep what is there."""
             conv = self._convs[name]
             size = output.shape[output.ndim - conv.geometry.num_axes :]
             chosen = _draw(len(output), prod(size), num_places, generator).to(output.device)

@@ -58,6 +58,11 @@ class Material:
     plain: Pictures
     judge: Judge
 
+    def first_draw(self) -> Draw:
+        """The first picture of the first epoch."""
+        first = self.order.batch(0, 0)[:1]
+        return next(iter(self.draws.batches(0, [first], 0)))
+
 
 class Training:
     """One run.

@@ -112,6 +112,7 @@ def apply_treatments(
             todo[name] = replace(treatment, num_inputs=None)
 
     def treat_layer(name: str, samples: Samples | None) -> None:
+        """Prune and decompose a layer of a full name, in its place."""
         treatment = todo[name]
         if samples is not None and treatment.num_inputs is not None:
             samples = work.prune(name, treatment.num_inputs, samples, ridge)
@@ -213,6 +214,7 @@ def _treat_in_passing(
     assert sampler.batch is not None
 
     def make(name: str, x: Tensor) -> Tensor:
+        """Treat a layer, and give what it makes of its input ``(batch, I, *input_size)`` then."""
         treat_layer(name, sampler.samples_of(name, x) if todo[name].needs_data else None)
         kept = work.kept_inputs(name)
         made = work.small.get_submodule(name)

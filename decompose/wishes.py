@@ -56,6 +56,7 @@ def rank_rule(
     outer = recipe[0]
 
     def rule(name: str, conv: Conv) -> Choice | str:
+        """The choice for a layer of a full name, or why it stays as it is."""
         if reason := outer.obstacle(conv):
             return reason
         rank = rank_of(name)

@@ -66,6 +66,20 @@ def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
     assert [label for _, label in pictures.samples] == [0, 0, 2]
 
 
+def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    write_class_folders(tmp_path / "val")
+    assert len(labelled(tmp_path, to_tensor)) == 3
+    with pytest.raises(DecomposeError, match="holds val, but no train"):
+        labelled(tmp_path, to_tensor, "train")
+
+
+def test_a_class_may_be_called_train(folder: Path) -> None:
+    (folder / "train").mkdir()
+    Image.new("RGB", (9, 7)).save(folder / "train" / "a.png")
+    assert list(labelled(folder, to_tensor).classes) == ["cat", "dog", "train"]
+
+
 def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "imagenet"
     (root / "val").mkdir(parents=True)

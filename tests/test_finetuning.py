@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import decompose
 from decompose import DecomposeError, finetuning
@@ -196,6 +197,14 @@ def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
         tuned(data, folder=folder, resume=True, recipe=replace(RECIPE, epochs=5))
     with pytest.raises(DecomposeError, match="another network and another teacher"):
         tuned(data, folder=folder, resume=True, kind={"norm": True})
+
+
+def test_what_does_not_fit_is_told_before_anything_is_kept(data: Path, tmp_path: Path) -> None:
+    other, _ = networks()
+    other.classifier = nn.Linear(8, 2)
+    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
+        tuned(data, folder=tmp_path / "run", teacher=other)
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:

@@ -20,6 +20,7 @@ from decompose.cli.inputs import (
     named_device,
     parse_counts,
     parse_forms,
+    resized,
 )
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
@@ -134,7 +135,7 @@ def evaluate_models(
     ],
     arch: Arch = None,
     subset: Annotated[
-        int | None, typer.Option(help="Take so many pictures, as many of each class.")
+        int | None, typer.Option(min=1, help="Take so many pictures, as many of each class.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
@@ -144,6 +145,7 @@ def evaluate_models(
         Literal["own", "float16", "bfloat16"],
         typer.Option(help="Of products, by automatic mixed precision."),
     ] = "own",
+    input_size: InputSize = None,
     output: Record = None,
     table: Markdown = None,
 ) -> None:
@@ -157,7 +159,7 @@ def evaluate_models(
         raise DecomposeError("the same network is named twice")
     networks = load_all(model, arch)
     transforms = {
-        name: models.required_architecture(network).transform()
+        name: resized(models.required_architecture(network).transform(), input_size)
         for name, network in networks.items()
     }
     pictures = labelled(data, transforms[model[0]])

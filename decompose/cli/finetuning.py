@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch import nn
 
 from decompose import models
+from decompose.architectures import Transform
 from decompose.blockwise import reconstruction_table
 from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
@@ -18,7 +21,7 @@ from decompose.data import labelled, picture_folder
 from decompose.errors import DecomposeError
 from decompose.files import require_writable
 from decompose.finetuning import finetune
-from decompose.pictures import default_workers
+from decompose.pictures import Pictures, default_workers
 from decompose.processes import Processes
 from decompose.recipes import OPTIMISERS, PRECISIONS, Recipe
 from decompose.report import show_table
@@ -123,11 +126,8 @@ def finetune_network(
     models.require_saved_name(output)
     if (data is None) == (unlabelled is None):
         raise DecomposeError("give pictures with labels (--data) or without (--unlabelled)")
-    if unlabelled is not None and teacher is None:
-        raise DecomposeError("without labels there is only the original to learn from: --teacher")
-    for name, value in {"--features": features, "--blockwise": blockwise}.items():
-        if value and teacher is None:
-            raise DecomposeError(f"{name}: learns from the original: --teacher")
+    if teacher is None:
+        _require_no_teacher(unlabelled, {"--features": features, "--blockwise": blockwise})
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -149,18 +149,9 @@ def finetune_network(
         seed=seed,
         workers=default_workers() if workers is None else workers,
     )
-    if teacher is None:
-        original, network = None, models.load(small, arch)
-    else:
-        original, network = load_pair(teacher, small, arch)
+    original, network = _networks(teacher, small, arch)
     transform = resized(models.required_architecture(network).transform(), input_size)
-    if unlabelled is not None:
-        pictures = picture_folder(unlabelled, transform)
-    else:
-        pictures = labelled(str(data), transform, "train")
-    judged = None
-    if validate is not None:
-        judged = labelled(validate, transform) if data else picture_folder(validate, transform)
+    pictures, judged = _pictures(data, unlabelled, validate, transform)
     tuned = finetune(
         network,
         pictures,
@@ -174,11 +165,37 @@ def finetune_network(
         tensorboard=tensorboard,
         tell=lambda line: print(line, file=sys.stderr),
     )
-    if not Processes.joined(named_device(device)).is_first():
-        return
-    models.save(recomposed(tuned.network) if recompose else tuned.network, output)
-    if tuned.blockwise:
-        show_table(reconstruction_table(tuned.blockwise))
-    show_table(tuned.table(), table)
-    tell_unreadable(tuned.unreadable)
-    tell_files(output, table)
+    if Processes.joined(named_device(device)).is_first():
+        models.save(recomposed(tuned.network) if recompose else tuned.network, output)
+        if tuned.blockwise:
+            show_table(reconstruction_table(tuned.blockwise))
+        show_table(tuned.table(), table)
+        tell_unreadable(tuned.unreadable)
+        tell_files(output, table)
+
+
+def _require_no_teacher(unlabelled: Path | None, learnt: Mapping[str, float | None]) -> None:
+    """Check that nothing is to be learnt from an original where none is given."""
+    if unlabelled is not None:
+        raise DecomposeError("without labels there is only the original to learn from: --teacher")
+    for name, weight in learnt.items():
+        if weight:
+            raise DecomposeError(f"{name}: learns from the original: --teacher")
+
+
+def _networks(
+    teacher: str | None, small: str, arch: str | None
+) -> tuple[nn.Module | None, nn.Module]:
+    """The original, if one is given, and the network to train."""
+    return (None, models.load(small, arch)) if teacher is None else load_pair(teacher, small, arch)
+
+
+def _pictures(
+    data: str | None, unlabelled: Path | None, validate: str | None, transform: Transform
+) -> tuple[Pictures, Pictures | None]:
+    """The pictures to train on, and others to judge on where they are given."""
+    if unlabelled is not None:
+        judged = None if validate is None else picture_folder(validate, transform)
+        return picture_folder(unlabelled, transform), judged
+    judged = None if validate is None else labelled(validate, transform)
+    return labelled(str(data), transform, "train"), judged

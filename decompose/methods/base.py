@@ -62,6 +62,7 @@ class Method(ABC):
         truncate = self._factorize(replace(conv, bias=bias))
 
         def rewrite(rank: int) -> Expression:
+            """The expression of a rank, with tensors of its own; raises ``DecomposeError``."""
             if not 1 <= rank <= bound:
                 raise DecomposeError(
                     f"rank {rank} of {self.name} is out of bounds: it is 1 to {bound}"
