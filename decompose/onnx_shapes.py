@@ -1,0 +1,211 @@
+"""What an ONNX graph takes, and how large its values are, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from decompose.errors import DecomposeError, first_line
+from decompose.onnx_files import OnnxModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+MOST_ELEMENTS = 1 << 28
+"""What one value may have; more is taken for a damaged size."""
+
+_COLOURS = (1, 3)
+
+Dims = tuple[int | None, ...]
+"""Sizes along each axis; ``None`` where any will do."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The type of a value.
+
+    Attributes:
+        kind: of its elements, a number of ``TensorProto.DataType``.
+        dims: ``None`` where its number of axes is not known.
+    """
+
+    kind: int
+    dims: Dims | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The input of a network.
+
+    Attributes:
+        name: in the graph.
+        dtype: that the graph asks for.
+        dims: in the graph's order.
+        is_channels_last: whether it takes pictures as ``(batch, H, W, C)``.
+    """
+
+    name: str
+    dtype: torch.dtype
+    dims: Dims
+    is_channels_last: bool
+
+    @property
+    def batch(self) -> int | None:
+        """Inputs at a time; ``None`` for any number."""
+        return self.dims[0]
+
+    @property
+    def channels_first(self) -> Dims:
+        """The sizes along ``C, *size``."""
+        return self._order(self.dims)[1:]
+
+    def shape(self, size: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Shape of an input without its batch axis, channels first.
+
+        Args:
+            size: in pixels, where the graph leaves that open.
+
+        Raises:
+            DecomposeError: a size is missing, or is not the graph's.
+        """
+        dims = list(self.channels_first)
+        if size is not None:
+            if len(size) != len(dims) - 1:
+                raise DecomposeError(f"an input of {len(dims) - 1} axes is no picture")
+            if any(d not in (None, s) for d, s in zip(dims[1:], size, strict=True)):
+                told = "x".join("N" if d is None else str(d) for d in dims[1:])
+                raise DecomposeError(f"the network takes inputs of {told} pixels and no others")
+            dims[1:] = size
+        known = [dim for dim in dims if dim is not None]
+        if len(known) < len(dims):
+            raise DecomposeError(
+                f"the graph leaves the size of its input {self.name} open; give --input-size"
+            )
+        return tuple(known)
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """An input ``(batch, C, *size)`` as the graph takes it."""
+        return (x.movedim(1, -1) if self.is_channels_last else x).to(self.dtype)
+
+    def _order(self, dims: Dims) -> Dims:
+        return (dims[0], dims[-1], *dims[1:-1]) if self.is_channels_last else dims
+
+
+def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
+    """The signature of a model's input.
+
+    Args:
+        model: the model.
+        fixed: inputs that are always given the same.
+
+    Raises:
+        DecomposeError: it has none, several, or one that is no tensor of floating numbers or bytes.
+    """
+    from onnx import helper
+
+    graph = model.proto.graph
+    inner = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in inner]
+    if unknown := sorted({*fixed} - {value.name for value in inputs}):
+        raise DecomposeError(
+            f"the model has no input {unknown[0]}; there are: {_names(inputs)}"
+        )
+    free = [value for value in inputs if value.name not in {*fixed}]
+    if len(free) != 1:
+        raise DecomposeError(
+            f"the model has {len(free)} inputs ({_names(free)}); all but one must be fixed: "
+            "--fix NAME=NUMBER"
+        )
+    value = free[0]
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise DecomposeError(f"the input {value.name} is no tensor of a known number of axes")
+    kind = value.type.tensor_type.elem_type
+    name = helper.tensor_dtype_to_np_dtype(kind).name if kind in helper.get_all_tensor_dtypes() else ""
+    dtype = getattr(torch, name, None)
+    dims = dims_of(value)
+    if not isinstance(dtype, torch.dtype) or len(dims) < 2:
+        raise DecomposeError(f"the input {value.name} is no batch of numbers")
+    last = len(dims) == 4 and dims[-1] in _COLOURS and dims[1] not in _COLOURS
+    return Signature(value.name, dtype, dims, last)
+
+
+def fixed_value(model: OnnxModel, name: str, number: float) -> Tensor:
+    """A value for an input that is always the same: its type and shape, filled with a number.
+
+    Raises:
+        DecomposeError: there is no such input, or it has no such shape.
+    """
+    from onnx import helper
+
+    for value in model.proto.graph.input:
+        if value.name == name and value.type.tensor_type.HasField("shape"):
+            kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+            return torch.full([dim or 1 for dim in dims_of(value)], number).to(getattr(torch, kind))
+    raise DecomposeError(f"the model has no tensor {name} as its input")
+
+
+def is_floating(kind: int) -> bool:
+    """Whether a type of elements is one of the floating ones that torch and numpy share."""
+    from onnx import TensorProto
+
+    return kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+def dims_of(value: ValueInfoProto) -> Dims:
+    """The sizes that a graph tells of a value; those with a name or none are open."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def infer_types(model: OnnxModel, given: Mapping[str, Sequence[int]] | None = None) -> dict[str, Value]:
+    """The types of a model's values, as far as they follow from those of its inputs.
+
+    Args:
+        model: the model.
+        given: shapes of inputs, in place of those that the graph tells.
+
+    Raises:
+        DecomposeError: they contradict one another, or a value is far too large.
+    """
+    proto = model.without_weights()
+    for value in proto.graph.input:
+        if given is not None and value.name in given:
+            shape = value.type.tensor_type.shape
+            shape.ClearField("dim")
+            for size in given[value.name]:
+                shape.dim.add().dim_value = size
+    found = {}
+    for value in infer_values(proto):
+        kind = value.type.tensor_type
+        dims = dims_of(value) if kind.HasField("shape") else None
+        found[value.name] = Value(kind.elem_type, dims)
+        if dims is not None and prod(dim or 1 for dim in dims) > MOST_ELEMENTS:
+            told = "x".join(str(dim or "N") for dim in dims)
+            raise DecomposeError(f"the value {value.name} of {told} is too large to run")
+    return found
+
+
+def infer_values(proto: ModelProto) -> list[ValueInfoProto]:
+    """Inputs, values and outputs of a model, with the shapes that follow.
+
+    Raises:
+        DecomposeError: they contradict one another.
+    """
+    from onnx import shape_inference
+
+    try:
+        graph = shape_inference.infer_shapes(proto, data_prop=True).graph
+    except (shape_inference.InferenceError, RuntimeError, ValueError, TypeError) as error:
+        raise DecomposeError(f"its shapes contradict one another: {first_line(error)}") from None
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _names(values: Iterable[ValueInfoProto]) -> str:
+    return ", ".join(value.name for value in values) or "none"
