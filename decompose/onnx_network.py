@@ -8,7 +8,7 @@ layer is seen, and else in ONNX Runtime. So it is planned, measured and repaired
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from decompose.onnx_graph import CONVOLUTIONS, Unsuitable, constants_of, read_la
 from decompose.onnx_operators import torch_function
 from decompose.onnx_schedule import LayerNode, Step, schedule
 from decompose.onnx_segments import Segment
-from decompose.onnx_shapes import Value, infer_types, is_floating, signature_of
+from decompose.onnx_shapes import Value, fixed_inputs, infer_types, is_floating, signature_of
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 _TROUBLE = (RuntimeError, LookupError, TypeError, ValueError, OverflowError)
 """What torch raises where shapes or types do not fit."""
@@ -33,26 +36,25 @@ class OnnxNetwork(nn.Module):
 
     Args:
         model: as ``read_model`` gives it.
-        fixed: by name, what inputs besides the one are always given.
+        fixed: by name, what inputs besides the one are always given: a tensor, or a number that fills it.
 
     Attributes:
         model: the model, untouched by what becomes of the modules.
         signature: of its input.
         layer_nodes: the nodes that are modules.
         left_alone: convolutions that are none, with the reason.
-        preprocessing: how pictures become inputs, where that is known.
 
     Raises:
         DecomposeError: a constant is damaged, shapes contradict one another, or there is not one input
             that is left to give.
     """
 
-    def __init__(self, model: OnnxModel, fixed: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, model: OnnxModel, fixed: Mapping[str, Tensor | float] | None = None) -> None:
         super().__init__()
-        self.model, self.fixed = model, dict(fixed or {})
-        self.signature = signature_of(model, self.fixed)
+        self.model = model
+        self.signature = signature_of(model, fixed or ())
+        self.fixed = fixed_inputs(model, fixed or {})
         # Names that no layer may have; set below.
-        self.preprocessing: Any = None
         self.layer_nodes: Sequence[LayerNode] = ()
         self.left_alone: dict[str, str] = {}
         self.constants: nn.Module | None = None
@@ -65,11 +67,9 @@ class OnnxNetwork(nn.Module):
         self.layer_nodes = self._add_layers(constants, types)
         in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {n.place: n for n in self.layer_nodes}
         for place, node in enumerate(model.proto.graph.node):
-            known = types.get(node.output[0]) if node.output else None
-            if place in in_torch or known is None or not is_floating(known.kind):
-                continue
-            if (function := torch_function(node, model.opset, constants)) is not None:
-                in_torch[place] = function
+            if place not in in_torch and _is_floating(node, types):
+                function = torch_function(node, model.opset, constants)
+                in_torch |= {} if function is None else {place: function}
         self._steps = schedule(model, in_torch, constants)
         self.constants = _Constants(self._constants_outside(constants), self._read_in_torch(constants))
         self.eval()
@@ -199,6 +199,12 @@ class _Constants(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
         return self
+
+
+def _is_floating(node: NodeProto, types: Mapping[str, Value]) -> bool:
+    """Whether a node makes floating numbers of floating numbers, as far as is known."""
+    ends = [types.get(name) for name in (*node.input[:1], *node.output[:1])]
+    return len(ends) == 2 and all(end is not None and is_floating(end.kind) for end in ends)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -111,6 +111,8 @@ def _clip(options: _Options, given: _Constants, opset: int) -> Function | None:
         if len(given) > 3 or any(bound is None for bound in given[1:]):
             return None
         least, most = [*(float(b) for b in given[1:] if b is not None), None, None][:2]
+    if least is not None and most is not None and least > most:
+        return None
     if least == 0 and most is None:
         return lambda x, *_: torch.relu(x)
     if least is None or most is None:

@@ -106,8 +106,6 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     Raises:
         DecomposeError: it has none, several, or one that is no tensor of floating numbers or bytes.
     """
-    from onnx import helper
-
     graph = model.proto.graph
     inner = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in inner]
@@ -124,29 +122,45 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     value = free[0]
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise DecomposeError(f"the input {value.name} is no tensor of a known number of axes")
-    kind = value.type.tensor_type.elem_type
-    name = helper.tensor_dtype_to_np_dtype(kind).name if kind in helper.get_all_tensor_dtypes() else ""
-    dtype = getattr(torch, name, None)
     dims = dims_of(value)
-    if not isinstance(dtype, torch.dtype) or len(dims) < 2:
-        raise DecomposeError(f"the input {value.name} is no batch of numbers")
+    if len(dims) < 2:
+        raise DecomposeError(f"the input {value.name} is no batch")
     last = len(dims) == 4 and dims[-1] in _COLOURS and dims[1] not in _COLOURS
-    return Signature(value.name, dtype, dims, last)
+    return Signature(value.name, _dtype(value), dims, last)
 
 
-def fixed_value(model: OnnxModel, name: str, number: float) -> Tensor:
-    """A value for an input that is always the same: its type and shape, filled with a number.
+def fixed_inputs(model: OnnxModel, given: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
+    """What inputs are always given, as tensors of their types.
+
+    Args:
+        model: it has these inputs.
+        given: by name, a tensor, or a number that fills one; sizes that are open are 1 then.
 
     Raises:
-        DecomposeError: there is no such input, or it has no such shape.
+        DecomposeError: an input is no tensor of numbers.
     """
+    inputs = {value.name: value for value in model.proto.graph.input}
+    found = {}
+    for name, what in given.items():
+        if isinstance(what, Tensor):
+            found[name] = what.to(_dtype(inputs[name]))
+        else:
+            shape = [1 if size is None else size for size in dims_of(inputs[name])]
+            if prod(shape) > MOST_ELEMENTS:
+                raise DecomposeError(f"the input {name} is too large to run")
+            found[name] = torch.full(shape, what).to(_dtype(inputs[name]))
+    return found
+
+
+def _dtype(value: ValueInfoProto) -> torch.dtype:
     from onnx import helper
 
-    for value in model.proto.graph.input:
-        if value.name == name and value.type.tensor_type.HasField("shape"):
-            kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-            return torch.full([dim or 1 for dim in dims_of(value)], number).to(getattr(torch, kind))
-    raise DecomposeError(f"the model has no tensor {name} as its input")
+    kind = value.type.tensor_type.elem_type
+    known = kind in helper.get_all_tensor_dtypes()
+    dtype = getattr(torch, helper.tensor_dtype_to_np_dtype(kind).name if known else "", None)
+    if not isinstance(dtype, torch.dtype):
+        raise DecomposeError(f"the input {value.name} is no tensor of numbers")
+    return dtype
 
 
 def is_floating(kind: int) -> bool:

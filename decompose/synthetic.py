@@ -15,7 +15,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from decompose.architectures import architecture_of
+from decompose.architectures import preprocessing_of
 from decompose.errors import DecomposeError
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -121,8 +121,8 @@ def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> T
         return centred / pictures.std((0, *axes)).view(view) * deviation.view(view) + mean.view(
             view
         )
-    architecture = None if model is None else architecture_of(model)
-    transform = None if architecture is None else architecture.transform()
+    preprocessing = None if model is None else preprocessing_of(model)
+    transform = None if preprocessing is None else preprocessing.transform()
     known = getattr(transform, "mean", None), getattr(transform, "std", None)
     if known[0] is None and channels == len(_IMAGENET_MEAN):
         known = _IMAGENET_MEAN, _IMAGENET_STD

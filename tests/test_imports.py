@@ -12,11 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "decompose"
 LEVELS = [
     {"errors", "intervals", "processes", "standings"},
     {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
+    {"onnx_files", "picture_formats"},
     {"methods", "architectures", "regression", "records", "strips", "forms", "outcomes", "pruning"},
     {"choices", "synthetic", "refitting", "pictures", "ledgers", "order", "checkpoints"},
     {"wishes", "budget", "plans", "shards", "throughput", "augmentation", "recipes", "losses"},
-    {"candidates", "modules", "onnx_nodes"},
-    {"layers", "mixtures", "fused"},
+    {"candidates", "modules", "onnx_nodes", "onnx_graph", "onnx_shapes"},
+    {"layers", "mixtures", "fused", "onnx_operators", "onnx_segments"},
+    {"onnx_schedule"},
+    {"onnx_network"},
+    {"onnx_rewriting"},
     {"statistics", "rectification", "export", "factors", "norms", "sampling", "successions"},
     {"marginals", "rectified", "prediction"},
     {
