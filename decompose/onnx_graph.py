@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,9 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 Pairs = Sequence[tuple[int, int]]
 """Pixels before and after, for each axis."""
+
+MOST_ELEMENTS = 1 << 27
+"""What one value may have; more is taken for a damaged size."""
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 _FLOATING = (np.float16, np.float32, np.float64)
@@ -66,6 +70,9 @@ class Borders:
             ]
         if not any(map(any, pairs)):
             return x
+        sizes = [size + sum(pair) for size, pair in zip(x.shape[2:], pairs, strict=True)]
+        if x.shape[1] * prod(sizes) > MOST_ELEMENTS:
+            raise DecomposeError("its padding is too large to run")
         return F.pad(x, [width for pair in reversed(pairs) for width in pair])
 
     def cropped(self, y: Tensor) -> Tensor:
@@ -256,6 +263,8 @@ def _cropping(
             # The same as to cut off more at both ends, and to ask for some back at the second.
             extra[axis] += before - after
             alike = after = before
+        if alike < 0:
+            raise Unsuitable("it gives more than its kernel reaches")
         padding.append((alike, alike))
         rest.append((before - alike, after - alike))
     geometry = replace(
@@ -291,9 +300,7 @@ def _cuts(
         return ((0, 0),) * len(beyond)
     else:
         return _pairs(options, len(beyond))
-    if min(totals) < 0:
-        raise Unsuitable("it gives more than its kernel reaches")
-    return [_halves(total, automatic) for total in totals]
+    return [(0, t) if t < 0 else _halves(t, automatic) for t in totals]
 
 
 def _pairs(options: Mapping[str, Any], num_axes: int) -> Pairs:
@@ -301,34 +308,6 @@ def _pairs(options: Mapping[str, Any], num_axes: int) -> Pairs:
     if len(pads) != 2 * num_axes or min(pads) < 0:
         raise Unsuitable("its pads are not two numbers of 0 or more for each axis")
     return tuple(zip(pads[:num_axes], pads[num_axes:], strict=True))
-
-
-def _cropping(
-    options: Mapping[str, Any],
-    reach: Sequence[int],
-    stride: Sequence[int],
-    sizes: Sequence[int | None] | None,
-) -> tuple[tuple[int, int], ...]:
-    """What a transposed convolution cuts off; ``reach`` is what its outputs overlap by."""
-    automatic = options.get("auto_pad", "NOTSET")
-    wanted = options.get("output_shape")
-    if wanted:
-        if sizes is None or None in sizes:
-            raise Unsuitable("what it cuts off depends on its input's size")
-        known = [size for size in sizes if size is not None]
-        cut = [
-            size * s + r - out
-            for size, s, r, out in zip(known, stride, reach, wanted[-len(known):], strict=True)
-        ]
-    elif automatic in ("SAME_UPPER", "SAME_LOWER"):
-        cut = list(reach)
-    elif automatic == "VALID":
-        return ((0, 0),) * len(reach)
-    else:
-        return _pairs(options, len(reach))
-    if min(cut) < 0:
-        raise Unsuitable("it gives more than its kernel reaches")
-    return tuple(_shared_out(total, "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER") for total in cut)
 
 
 def _halves(total: int, automatic: str) -> tuple[int, int]:

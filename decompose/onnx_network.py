@@ -27,6 +27,9 @@ from decompose.onnx_shapes import Value, fixed_inputs, infer_types, is_floating,
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+_KINDS = "fiub"
+"""Of numpy's dtypes, those that torch has as well, but for complex ones."""
+
 _TROUBLE = (RuntimeError, LookupError, TypeError, ValueError, OverflowError)
 """What torch raises where shapes or types do not fit."""
 
@@ -67,7 +70,7 @@ class OnnxNetwork(nn.Module):
         self.layer_nodes = self._add_layers(constants, types)
         in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {n.place: n for n in self.layer_nodes}
         for place, node in enumerate(model.proto.graph.node):
-            if place not in in_torch and _is_floating(node, types):
+            if place not in in_torch and _is_for_torch(node, types, constants):
                 function = torch_function(node, model.opset, constants)
                 in_torch |= {} if function is None else {place: function}
         self._steps = schedule(model, in_torch, constants)
@@ -168,7 +171,11 @@ class OnnxNetwork(nn.Module):
         for step in self._steps:
             if not isinstance(step.action, Segment):
                 names |= dict.fromkeys(step.inputs)
-        return {name: _tensor(constants[name]) for name in names if name in constants}
+        return {
+            name: _tensor(constants[name])
+            for name in names
+            if name in constants and constants[name].dtype.kind in _KINDS
+        }
 
     def _constants_outside(self, constants: Mapping[str, np.ndarray]) -> list[Tensor]:
         """The weights that no layer has."""
@@ -201,10 +208,17 @@ class _Constants(nn.Module):
         return self
 
 
-def _is_floating(node: NodeProto, types: Mapping[str, Value]) -> bool:
-    """Whether a node makes floating numbers of floating numbers, as far as is known."""
+def _is_for_torch(
+    node: NodeProto, types: Mapping[str, Value], constants: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether a node makes floating numbers of floating numbers, and reads nothing strange to torch."""
     ends = [types.get(name) for name in (*node.input[:1], *node.output[:1])]
-    return len(ends) == 2 and all(end is not None and is_floating(end.kind) for end in ends)
+    known = [constants[name] for name in node.input if name in constants]
+    return (
+        len(ends) == 2
+        and all(end is not None and is_floating(end.kind) for end in ends)
+        and all(array.dtype.kind in _KINDS for array in known)
+    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
 from decompose.onnx_files import OnnxModel
+from decompose.onnx_graph import MOST_ELEMENTS
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-MOST_ELEMENTS = 1 << 28
-"""What one value may have; more is taken for a damaged size."""
-
 _COLOURS = (1, 3)
+_LEAST_SIDE = 8
+"""Of a picture; an axis of fewer places may be that of channels."""
 
 Dims = tuple[int | None, ...]
 """Sizes along each axis; ``None`` where any will do."""
@@ -86,6 +86,8 @@ class Signature:
             raise DecomposeError(
                 f"the graph leaves the size of its input {self.name} open; give --input-size"
             )
+        if prod(known) > MOST_ELEMENTS:
+            raise DecomposeError(f"an input of {'x'.join(map(str, known))} is too large to run")
         return tuple(known)
 
     def arranged(self, x: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     dims = dims_of(value)
     if len(dims) < 2:
         raise DecomposeError(f"the input {value.name} is no batch")
-    last = len(dims) == 4 and dims[-1] in _COLOURS and dims[1] not in _COLOURS
+    last = len(dims) == 4 and dims[-1] in _COLOURS and (dims[1] or _LEAST_SIDE) >= _LEAST_SIDE
     return Signature(value.name, _dtype(value), dims, last)
 
 
@@ -202,7 +204,7 @@ def infer_types(model: OnnxModel, given: Mapping[str, Sequence[int]] | None = No
         found[value.name] = Value(kind.elem_type, dims)
         if dims is not None and prod(dim or 1 for dim in dims) > MOST_ELEMENTS:
             told = "x".join(str(dim or "N") for dim in dims)
-            raise DecomposeError(f"the value {value.name} of {told} is too large to run")
+            raise DecomposeError(f"the value {value.name} would be {told}, which is too large to run")
     return found
 
 
