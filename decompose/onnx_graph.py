@@ -31,8 +31,11 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 Pairs = Sequence[tuple[int, int]]
 """Pixels before and after, for each axis."""
 
-MOST_ELEMENTS = 1 << 27
-"""What one value may have; more is taken for a damaged size."""
+_MOST_ELEMENTS = 1 << 26
+_MOST_GROWTH = 64
+
+_MOST_PIXELS = 1 << 20
+"""What a stride, a dilation, a padding or a number of channels may be."""
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 _FLOATING = (np.float16, np.float32, np.float64)
@@ -71,7 +74,7 @@ class Borders:
         if not any(map(any, pairs)):
             return x
         sizes = [size + sum(pair) for size, pair in zip(x.shape[2:], pairs, strict=True)]
-        if x.shape[1] * prod(sizes) > MOST_ELEMENTS:
+        if prod((*x.shape[:2], *sizes)) > most_elements(x.numel()):
             raise DecomposeError("its padding is too large to run")
         return F.pad(x, [width for pair in reversed(pairs) for width in pair])
 
@@ -95,6 +98,15 @@ class Layer:
     conv: Conv
     borders: Borders
     weights: tuple[str, ...]
+
+
+def most_elements(num_given: int) -> int:
+    """How many elements a value may have; more is taken for a damaged size.
+
+    Args:
+        num_given: elements of what it is made of.
+    """
+    return max(_MOST_ELEMENTS, _MOST_GROWTH * num_given)
 
 
 def read_layer(
@@ -218,8 +230,11 @@ def _convolution(
     stride, dilation = (
         tuple(options.get(name, (1,) * num_axes)) for name in ("strides", "dilations")
     )
-    if min(*weight.shape, *stride, *dilation, groups) < 1:
-        raise Unsuitable("it has an attribute that is no positive number")
+    steps = (*weight.shape, *stride, *dilation, groups)
+    if not 0 < min(steps) <= max(steps) <= _MOST_PIXELS:
+        raise Unsuitable("it has an attribute that is out of all bounds")
+    if options.get("auto_pad", "NOTSET") not in (*_SAME, "NOTSET", "VALID"):
+        raise Unsuitable(f"it has an auto_pad of {options['auto_pad']}")
     geometry = Geometry(stride, ((0, 0),) * num_axes, dilation)
     extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, taps, strict=True))
     if node.op_type == "Conv":
@@ -305,8 +320,8 @@ def _cuts(
 
 def _pairs(options: Mapping[str, Any], num_axes: int) -> Pairs:
     pads = options.get("pads", (0,) * 2 * num_axes)
-    if len(pads) != 2 * num_axes or min(pads) < 0:
-        raise Unsuitable("its pads are not two numbers of 0 or more for each axis")
+    if len(pads) != 2 * num_axes or not 0 <= min(pads) <= max(pads) <= _MOST_PIXELS:
+        raise Unsuitable("its pads are not two numbers of pixels for each axis")
     return tuple(zip(pads[:num_axes], pads[num_axes:], strict=True))
 
 

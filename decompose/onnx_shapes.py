@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
 from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import MOST_ELEMENTS
+from decompose.onnx_graph import most_elements
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -86,7 +86,7 @@ class Signature:
             raise DecomposeError(
                 f"the graph leaves the size of its input {self.name} open; give --input-size"
             )
-        if prod(known) > MOST_ELEMENTS:
+        if prod(known) > most_elements(0):
             raise DecomposeError(f"an input of {'x'.join(map(str, known))} is too large to run")
         return tuple(known)
 
@@ -127,6 +127,9 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     dims = dims_of(value)
     if len(dims) < 2:
         raise DecomposeError(f"the input {value.name} is no batch")
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.HasField("dim_value") and dim.dim_value < 1:
+            raise DecomposeError(f"the input {value.name} has an axis of {dim.dim_value} places")
     last = len(dims) == 4 and dims[-1] in _COLOURS and (dims[1] or _LEAST_SIDE) >= _LEAST_SIDE
     return Signature(value.name, _dtype(value), dims, last)
 
@@ -148,7 +151,7 @@ def fixed_inputs(model: OnnxModel, given: Mapping[str, Tensor | float]) -> dict[
             found[name] = what.to(_dtype(inputs[name]))
         else:
             shape = [1 if size is None else size for size in dims_of(inputs[name])]
-            if prod(shape) > MOST_ELEMENTS:
+            if prod(shape) > most_elements(0):
                 raise DecomposeError(f"the input {name} is too large to run")
             found[name] = torch.full(shape, what).to(_dtype(inputs[name]))
     return found
@@ -197,12 +200,17 @@ def infer_types(model: OnnxModel, given: Mapping[str, Sequence[int]] | None = No
             shape.ClearField("dim")
             for size in given[value.name]:
                 shape.dim.add().dim_value = size
+    inner = {*model.arrays, *(tensor.name for tensor in proto.graph.initializer)}
+    sizes = [prod(n or 1 for n in dims_of(v)) for v in proto.graph.input if v.name not in inner]
+    most = most_elements(sum(sizes))
     found = {}
     for value in infer_values(proto):
         kind = value.type.tensor_type
         dims = dims_of(value) if kind.HasField("shape") else None
         found[value.name] = Value(kind.elem_type, dims)
-        if dims is not None and prod(dim or 1 for dim in dims) > MOST_ELEMENTS:
+        if dims is None or value.name in inner:
+            continue
+        if prod(dim or 1 for dim in dims) > most:
             told = "x".join(str(dim or "N") for dim in dims)
             raise DecomposeError(f"the value {value.name} would be {told}, which is too large to run")
     return found

@@ -77,7 +77,7 @@ def small_cnn(dtype: str = "float32") -> ModelProto:
         node("Relu", ["d"], ["e"]),
         node("Conv", ["e", "block.weight"], ["f"], "block/2", pads=[1, 1, 1, 1]),
         node("Add", ["f", "b"], ["g"]),
-        node("Sin", ["g"], ["h"]),
+        node("Atan", ["g"], ["h"]),
         node("ConvTranspose", ["h", "up.weight"], ["i"], "up", strides=[2, 2], auto_pad="SAME_UPPER"),
         node("GlobalAveragePool", ["i"], ["j"]),
         node("Flatten", ["j"], ["k"]),
