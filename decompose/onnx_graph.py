@@ -311,6 +311,9 @@ def _cuts(
         totals = [f + b - w for f, b, w in zip(full, beyond, wanted, strict=True)]
     elif automatic in _SAME:
         totals = list(beyond)
+        # ONNX Runtime then gives less than stride times the inputs.
+        if min(totals) < 0:
+            raise Unsuitable("its stride is longer than its kernel")
     elif automatic == "VALID":
         return ((0, 0),) * len(beyond)
     else:
