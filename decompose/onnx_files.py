@@ -23,7 +23,7 @@ from decompose.files import writing
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-_LARGE = 1024
+LARGE = 1024
 """Bytes from which an initialiser lies beside the graph."""
 
 _MOST_BYTES = (1 << 31) - (1 << 20)
@@ -164,7 +164,7 @@ def to_initializer(name: str, array: np.ndarray) -> tuple[TensorProto, bool]:
     """An initialiser of an array, and whether it is a large one, whose data lies beside it."""
     from onnx import TensorProto, helper, numpy_helper
 
-    if array.nbytes <= _LARGE:
+    if array.nbytes <= LARGE:
         return numpy_helper.from_array(array, name), False
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     return TensorProto(name=name, data_type=kind, dims=array.shape), True
@@ -215,7 +215,7 @@ def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
         external = tensor.data_location == TensorProto.EXTERNAL
         is_external |= external
         size = len(tensor.raw_data) or 4 * (len(tensor.float_data) + len(tensor.int32_data))
-        if tensor.data_type not in floating or not (external or size > _LARGE):
+        if tensor.data_type not in floating or not (external or size > LARGE):
             continue
         if tensor.name in arrays:
             raise DecomposeError(f"the initialiser {tensor.name} is there twice")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import to_module
-from decompose.onnx_files import OnnxModel
+from decompose.onnx_files import LARGE, OnnxModel
 from decompose.onnx_graph import CONVOLUTIONS, Unsuitable, constants_of, read_layer, subgraphs
 from decompose.onnx_operators import torch_function
 from decompose.onnx_schedule import LayerNode, Step, schedule
@@ -63,7 +63,7 @@ class OnnxNetwork(nn.Module):
         self.constants: nn.Module | None = None
         self._steps: Sequence[Step] = ()
         self._admitted: set[torch.Size] = set()
-        self._outputs = [value.name for value in model.proto.graph.output]
+        self._outputs = _scores(model)
 
         constants = constants_of(model)
         types = infer_types(model)
@@ -73,7 +73,7 @@ class OnnxNetwork(nn.Module):
             if place not in in_torch and _is_for_torch(node, types, constants):
                 function = torch_function(node, model.opset, constants)
                 in_torch |= {} if function is None else {place: function}
-        self._steps = schedule(model, in_torch, constants)
+        self._steps = schedule(model, in_torch, constants, self._outputs)
         self.constants = _Constants(self._constants_outside(constants), self._read_in_torch(constants))
         self.eval()
 
@@ -84,7 +84,9 @@ class OnnxNetwork(nn.Module):
             x: ``(batch, C, *size)``, channels first whatever the graph's own order.
 
         Returns:
-            The graph's output, or a tuple where it has several.
+            The graph's output, or a tuple where it has several. Of a softmax at the end it is the
+            scores that go in, as torch's classifiers give them: where probabilities are all but 0 and
+            1, they tell nothing of what has changed before.
 
         Raises:
             DecomposeError: the graph does not take it, or a node cannot be run.
@@ -162,7 +164,13 @@ class OnnxNetwork(nn.Module):
         while not name or hasattr(self, name):
             count += 1
             name = f"{base}_{count}"
-        self.add_module(name, to_module(conv))
+        module = to_module(conv)
+        # Large weights are the model's own arrays, and whatever is done to them is written. Others
+        # are told from the model's by their values.
+        for parameter in module.parameters():
+            if parameter.nbytes <= LARGE:
+                parameter.data = parameter.data.clone()
+        self.add_module(name, module)
         return name
 
     def _read_in_torch(self, constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -189,6 +197,13 @@ class OnnxNetwork(nn.Module):
             and tensor.dims
             and is_floating(tensor.data_type)
         ]
+
+
+def _scores(model: OnnxModel) -> list[str]:
+    """The outputs, those of a softmax as what goes into it."""
+    given = {n.output[0]: n.input[0] for n in model.proto.graph.node if n.op_type == "Softmax"}
+    names = (value.name for value in model.proto.graph.output)
+    return [given.get(name, name) for name in names]
 
 
 class _Constants(nn.Module):

@@ -196,3 +196,29 @@ def _tell_shapes(model: OnnxModel, names: Collection[str]) -> None:
         for value in infer_values(model.without_weights())
         if value.name in names and value.name not in told
     )
+
+
+def self_contained(network: OnnxNetwork) -> OnnxModel:
+    """The model that takes just what the network takes: channels first, other inputs fixed."""
+    from onnx import helper, numpy_helper
+
+    model, signature = rewritten(network), network.signature
+    graph = model.proto.graph
+    given = next(value for value in graph.input if value.name == signature.name)
+    for value in [value for value in graph.input if value.name in network.fixed]:
+        graph.input.remove(value)
+        array = network.fixed[value.name].numpy()
+        graph.initializer.append(numpy_helper.from_array(array, value.name))
+    if signature.is_channels_last:
+        names = _Names(graph)
+        names.layer = signature.name
+        outside = names.fresh("channels_first")
+        dims = given.type.tensor_type.shape.dim
+        ordered = [dims[0], dims[-1], *dims[1:-1]]
+        shape = type(given.type.tensor_type.shape)(dim=ordered)
+        given.type.tensor_type.shape.CopyFrom(shape)
+        given.name = outside
+        graph.node.insert(
+            0, helper.make_node("Transpose", [outside], [signature.name], perm=[0, 2, 3, 1])
+        )
+    return model

@@ -63,6 +63,7 @@ def schedule(
     model: OnnxModel,
     in_torch: Mapping[int, LayerNode | Callable[..., Tensor]],
     constants: Mapping[str, np.ndarray],
+    outputs: Collection[str],
 ) -> list[Step]:
     """The steps of a graph.
 
@@ -73,6 +74,7 @@ def schedule(
         model: its nodes are in an order in which they can run.
         in_torch: what runs in torch, by the node's place.
         constants: by name; nodes that give no more than these do not run.
+        outputs: the values that are asked for.
     """
     nodes = model.proto.graph.node
     stage_of: dict[str, tuple[int, bool]] = {}
@@ -85,7 +87,6 @@ def schedule(
         stage = max((s + (kind != torchly) for s, kind in before), default=0)
         stage_of.update(dict.fromkeys(node.output, (stage, torchly)))
         stages[stage].append(place)
-    outputs = {value.name for value in model.proto.graph.output}
     readers = _readers(nodes)
     steps: list[Step] = []
     for stage in sorted(stages):
