@@ -128,8 +128,9 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     if len(dims) < 2:
         raise DecomposeError(f"the input {value.name} is no batch")
     for dim in value.type.tensor_type.shape.dim:
-        if dim.HasField("dim_value") and dim.dim_value < 1:
-            raise DecomposeError(f"the input {value.name} has an axis of {dim.dim_value} places")
+        # Old exporters write -1 for what is open.
+        if dim.HasField("dim_value") and dim.dim_value == 0:
+            raise DecomposeError(f"the input {value.name} has an axis of no places")
     last = len(dims) == 4 and dims[-1] in _COLOURS and (dims[1] or _LEAST_SIDE) >= _LEAST_SIDE
     return Signature(value.name, _dtype(value), dims, last)
 
