@@ -35,7 +35,6 @@ _PREPROCESSING = "decompose_preprocessing"
 OFFLINE_VGG16 = "pypi:vgg16_features"
 
 
-
 class Preprocessing(Protocol):
     """What a network takes, and how it is made of pictures."""
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import to_module
-from decompose.onnx_files import LARGE, OnnxModel
-from decompose.onnx_graph import CONVOLUTIONS, Unsuitable, constants_of, read_layer, subgraphs
+from decompose.onnx_files import LARGE, OnnxModel, subgraphs
+from decompose.onnx_graph import constants_of
+from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer
 from decompose.onnx_operators import torch_function
 from decompose.onnx_schedule import LayerNode, Step, schedule
 from decompose.onnx_segments import Segment
@@ -68,13 +69,17 @@ class OnnxNetwork(nn.Module):
         constants = constants_of(model)
         types = infer_types(model)
         self.layer_nodes = self._add_layers(constants, types)
-        in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {n.place: n for n in self.layer_nodes}
+        in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {
+            n.place: n for n in self.layer_nodes
+        }
         for place, node in enumerate(model.proto.graph.node):
             if place not in in_torch and _is_for_torch(node, types, constants):
                 function = torch_function(node, model.opset, constants)
                 in_torch |= {} if function is None else {place: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
-        self.constants = _Constants(self._constants_outside(constants), self._read_in_torch(constants))
+        self.constants = _Constants(
+            self._constants_outside(constants), self._read_in_torch(constants)
+        )
         self.eval()
 
     def forward(self, x: Tensor) -> Any:

@@ -14,11 +14,13 @@ from torch import nn
 from decompose.algebra import Conv
 from decompose.algebra.borders import with_input_padding
 from decompose.modules import ORIGINALS, to_conv, to_expression
-from decompose.onnx_files import OnnxModel, check_model, subgraphs, to_initializer, write_model
-from decompose.onnx_graph import Borders, Pairs, read_names
+from decompose.onnx_files import OnnxModel, check_model, subgraphs
+from decompose.onnx_graph import read_names
+from decompose.onnx_layers import Borders, Pairs
 from decompose.onnx_network import OnnxNetwork
 from decompose.onnx_nodes import Nodes
 from decompose.onnx_shapes import infer_values
+from decompose.onnx_writing import to_initializer, write_model
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -86,9 +88,7 @@ class _Names:
 
     def fresh(self, wish: str) -> str:
         """A new name that tells the layer, and what it is wished for."""
-        name = next(
-            name for n in count() if (name := f"{self.layer}/{wish}{n}") not in self._taken
-        )
+        name = next(name for n in count() if (name := f"{self.layer}/{wish}{n}") not in self._taken)
         self._taken.add(name)
         return name
 

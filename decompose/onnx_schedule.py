@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import Layer, read_names
+from decompose.onnx_graph import read_names
+from decompose.onnx_layers import Layer
 from decompose.onnx_segments import Segment
 
 if TYPE_CHECKING:

@@ -85,7 +85,7 @@ class Segment:
                 self._session = self._start(arrays)
             values = self._session.run(self.outputs, arrays)
             return [torch.from_numpy(np.array(value)) for value in values]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             raise DecomposeError(
                 f"ONNX Runtime cannot run {self.title}: {first_line(error)}"
             ) from None
@@ -139,7 +139,5 @@ class _Opaque(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        zeros = (
-            torch.zeros_like(x) if x.is_floating_point() else None for x in ctx.saved_tensors
-        )
+        zeros = (torch.zeros_like(x) if x.is_floating_point() else None for x in ctx.saved_tensors)
         return None, *zeros

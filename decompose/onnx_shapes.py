@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
 from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import most_elements
+from decompose.onnx_layers import most_elements
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -112,9 +112,7 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     inner = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in inner]
     if unknown := sorted({*fixed} - {value.name for value in inputs}):
-        raise DecomposeError(
-            f"the model has no input {unknown[0]}; there are: {_names(inputs)}"
-        )
+        raise DecomposeError(f"the model has no input {unknown[0]}; there are: {_names(inputs)}")
     free = [value for value in inputs if value.name not in {*fixed}]
     if len(free) != 1:
         raise DecomposeError(
@@ -184,7 +182,9 @@ def dims_of(value: ValueInfoProto) -> Dims:
     )
 
 
-def infer_types(model: OnnxModel, given: Mapping[str, Sequence[int]] | None = None) -> dict[str, Value]:
+def infer_types(
+    model: OnnxModel, given: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Value]:
     """The types of a model's values, as far as they follow from those of its inputs.
 
     Args:
@@ -213,7 +213,9 @@ def infer_types(model: OnnxModel, given: Mapping[str, Sequence[int]] | None = No
             continue
         if prod(dim or 1 for dim in dims) > most:
             told = "x".join(str(dim or "N") for dim in dims)
-            raise DecomposeError(f"the value {value.name} would be {told}, which is too large to run")
+            raise DecomposeError(
+                f"the value {value.name} would be {told}, which is too large to run"
+            )
     return found
 
 

@@ -59,7 +59,8 @@ class PictureFormat:
         if scale is means is deviations is None and shape[0] == 3:
             means, deviations = _IMAGENET_MEAN, _IMAGENET_STD
         means, deviations = (
-            _for_each_channel(values, shape[0]) for values in (means or (0.0,), deviations or (1.0,))
+            _for_each_channel(values, shape[0])
+            for values in (means or (0.0,), deviations or (1.0,))
         )
         if not all(deviations) or scale == 0:
             raise DecomposeError("a picture's scale and deviations must not be 0")

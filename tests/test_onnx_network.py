@@ -13,11 +13,19 @@ import decompose
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
 from decompose.layers import count_params, find_layers
+from decompose.onnx_files import read_model
 from decompose.onnx_network import OnnxNetwork
 from decompose.rectification import find_rectifiers
 from decompose.repair import repair_
 from decompose.statistics import gather
-from tests.onnx_cases import make_model, node_tests, read, run_onnx, small_cnn, with_constant_weights
+from tests.onnx_cases import (
+    make_model,
+    node_tests,
+    read,
+    run_onnx,
+    small_cnn,
+    with_constant_weights,
+)
 from tests.strategies import Mixed
 
 
@@ -40,7 +48,9 @@ def test_layers_have_their_nodes_names_and_share_weights(network: OnnxNetwork) -
     stored = small_cnn().graph.initializer
     assert count_params(network) == sum(numpy_helper.to_array(t).size for t in stored)
     memory = network.model.arrays["block.weight"].ctypes.data
-    assert network.get_submodule("block/1").weight.data_ptr() == memory
+    block = network.get_submodule("block/1")
+    assert isinstance(block, nn.Conv2d)
+    assert block.weight.data_ptr() == memory
 
 
 def test_copies_share_all_but_their_layers(network: OnnxNetwork) -> None:
@@ -145,8 +155,6 @@ def test_float16_stays_float16(tmp_path: Path) -> None:
 
 
 def test_other_inputs_must_be_fixed(tmp_path: Path) -> None:
-    from decompose.onnx_files import read_model
-
     node, value = helper.make_node, helper.make_tensor_value_info
     model = make_model([node("Mul", ["x", "gain"], ["y"])], {}, ["n", 4], ["n", 4])
     model.graph.input.append(value("gain", 1, [1]))
@@ -171,7 +179,7 @@ def test_absurd_sizes_are_refused_before_anything_runs(tmp_path: Path) -> None:
     model = small_cnn()
     padding = next(a for a in model.graph.node[0].attribute if a.name == "pads")
     padding.ints[:2] = [1 << 15, 1 << 15]
-    with pytest.raises(DecomposeError, match="would be .* too large to run"):
+    with pytest.raises(DecomposeError, match=r"would be .* too large to run"):
         read(model, tmp_path)
 
 

@@ -1,21 +1,30 @@
 """What is written is the original but for the nodes of rewritten layers, and runs as the network does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, helper
 from torch import Tensor, nn
 
 import decompose
 from decompose.layers import find_layers
 from decompose.modules import give_bias
-from decompose.onnx_files import OnnxModel, model_bytes
+from decompose.onnx_files import OnnxModel
 from decompose.onnx_network import OnnxNetwork
 from decompose.onnx_rewriting import rewritten, self_contained, write_network
-from tests.onnx_cases import make_model, node_tests, read, run_onnx, small_cnn, with_constant_weights
+from decompose.onnx_writing import model_bytes
+from tests.onnx_cases import (
+    make_model,
+    node_tests,
+    read,
+    run_onnx,
+    small_cnn,
+    with_constant_weights,
+)
 
 METHODS = ("pw_dw", "dw_pw", "spatial", "channel", "tucker", "cp", "svd")
 
@@ -116,7 +125,7 @@ def test_onnxs_own_convolutions(
             assert written.graph.output == model.graph.output
 
 
-def conv_model(*, opset: int, ir_version: int = 8, kind: str = "Conv", **attributes: object):
+def conv_model(*, opset: int, ir_version: int = 8, kind: str = "Conv", **attributes: Any):
     weights = {"w": np.random.default_rng(0).standard_normal((4, 4, 3, 3)).astype("f4")}
     node = helper.make_node(kind, ["x", "w"], ["y"], "only", **attributes)
     rank = ["n", 4, None, None]

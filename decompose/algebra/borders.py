@@ -8,9 +8,7 @@ from dataclasses import replace
 from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
 
 
-def with_input_padding(
-    expression: Expression, padding: Sequence[tuple[int, int]]
-) -> Expression:
+def with_input_padding(expression: Expression, padding: Sequence[tuple[int, int]]) -> Expression:
     """The expression of an input that is padded with zeros first.
 
     Leaves that visit every pixel and add no bias turn zeros into zeros, so along each axis the first

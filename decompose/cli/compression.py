@@ -41,7 +41,12 @@ _NUM_SYNTHETIC = 8
 
 def compress_network(
     source: Annotated[str, typer.Argument(help=SOURCES)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write; of an ONNX model, the .onnx.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The .safetensors to write; of an ONNX model, the .onnx."
+        ),
+    ],
     arch: Arch = None,
     macs: Annotated[
         float | None, typer.Option(help="MACs to keep, in (0, 1]: the best mixture of methods.")

@@ -1,0 +1,128 @@
+"""ONNX models as files, written piece by piece, so that no second copy of the weights comes about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decompose.errors import DecomposeError
+from decompose.files import writing
+from decompose.onnx_files import LARGE, OnnxModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+_MOST_BYTES = (1 << 31) - (1 << 20)
+"""What one file may hold; protobuf takes no more than 2 GiB."""
+
+_ALIGNMENT = 4096
+
+# Numbers of fields in onnx.proto that are written by hand, with their kind: length-delimited.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW = (number << 3 | 2 for number in (7, 5, 9))
+
+
+def write_model(model: OnnxModel, path: str | Path) -> None:
+    """Write a model; weights go to ``PATH.data`` if they were external, or are too many for one file.
+
+    Raises:
+        DecomposeError: the file cannot be written.
+    """
+    path = Path(path)
+    size = model.proto.ByteSize() + sum(array.nbytes for array in model.arrays.values())
+    if not model.is_external and size <= _MOST_BYTES:
+        with writing(path) as temporary, temporary.open("wb") as file:
+            file.writelines(_pieces(model))
+        return
+    data = path.with_name(path.name + ".data")
+    with writing(path) as temporary, writing(data) as beside:
+        with beside.open("wb") as file:
+            content = _referring(model, data.name, file)
+        temporary.write_bytes(content.SerializeToString())
+
+
+def model_bytes(model: OnnxModel) -> bytes:
+    """A model as one file's content.
+
+    Raises:
+        DecomposeError: it is too large for one.
+    """
+    pieces = list(_pieces(model))
+    if sum(map(len, pieces)) > _MOST_BYTES:
+        raise DecomposeError("the network is too large for one ONNX file")
+    return b"".join(pieces)
+
+
+def to_initializer(name: str, array: np.ndarray) -> tuple[TensorProto, bool]:
+    """An initialiser of an array, and whether it is a large one, whose data lies beside it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    if array.nbytes <= LARGE:
+        return numpy_helper.from_array(array, name), False
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return TensorProto(name=name, data_type=kind, dims=array.shape), True
+
+
+def _pieces(model: OnnxModel) -> Iterator[bytes | memoryview]:
+    """A model's content, an array at a time.
+
+    A message is a sequence of fields in any order, so the weights may follow all else.
+    """
+    head = type(model.proto)()
+    head.CopyFrom(model.proto)
+    graph = head.graph
+    large = [t for t in graph.initializer if t.name in model.arrays]
+    stubs = [tensor.SerializeToString() for tensor in large]
+    kept = [tensor for tensor in graph.initializer if tensor.name not in model.arrays]
+    tails = [_TENSOR_RAW.to_bytes(1) + _varint(model.arrays[t.name].nbytes) for t in large]
+    names = [tensor.name for tensor in large]
+    lengths = [
+        len(stub) + len(tail) + model.arrays[name].nbytes
+        for stub, tail, name in zip(stubs, tails, names, strict=True)
+    ]
+    openings = [_GRAPH_INITIALIZER.to_bytes(1) + _varint(length) for length in lengths]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    inner = graph.SerializeToString()
+    head.ClearField("graph")
+    yield head.SerializeToString()
+    whole = len(inner) + sum(map(len, openings)) + sum(lengths)
+    yield _MODEL_GRAPH.to_bytes(1) + _varint(whole)
+    yield inner
+    for opening, stub, tail, name in zip(openings, stubs, tails, names, strict=True):
+        yield opening + stub + tail
+        yield _flat(model.arrays[name])
+
+
+def _referring(model: OnnxModel, location: str, file: Any) -> ModelProto:
+    """Write the arrays to a file, and give the model that refers to them there."""
+    from onnx import TensorProto
+
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name not in model.arrays:
+            continue
+        array = model.arrays[tensor.name]
+        file.seek(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
+        tensor.data_location = TensorProto.EXTERNAL
+        place = {"location": location, "offset": file.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        file.write(_flat(array))
+    return proto
+
+
+def _flat(array: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _varint(number: int) -> bytes:
+    """A number in protobuf's encoding: seven bits a byte, the last one without the highest bit."""
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*encoded, number])
