@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
     {"errors", "intervals", "processes", "standings", "calls", "detectors"},
-    {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
+    {
+        "files",
+        "timm_models",
+        "memory",
+        "progress",
+        "tables",
+        "patterns",
+        "algebra",
+        "inputs",
+        "views",
+        "vgg16",
+    },
     {"methods", "architectures", "regression", "records", "strips", "forms", "outcomes", "pruning"},
     {"choices", "synthetic", "refitting", "pictures", "ledgers", "order", "checkpoints"},
     {"wishes", "budget", "plans", "shards", "throughput", "augmentation", "recipes", "losses"},
