@@ -67,7 +67,9 @@ def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(name, allow_unregistered=True)
-    config = timm.data.resolve_data_config(None, pretrained_cfg=known.to_dict() if known else {"tag": ""})
+    config = timm.data.resolve_data_config(
+        None, pretrained_cfg=known.to_dict() if known else {"tag": ""}
+    )
     channels, *sides = config["input_size"]
     size = options.get("img_size", sides)
     sides = [size, size] if isinstance(size, int) else list(size)

@@ -28,7 +28,16 @@ LEVELS = [
     {"wishes", "budget", "plans", "shards", "throughput", "augmentation", "recipes", "losses"},
     {"candidates", "modules", "onnx_nodes"},
     {"layers", "mixtures", "fused"},
-    {"statistics", "rectification", "export", "factors", "norms", "sampling", "successions"},
+    {
+        "readers",
+        "statistics",
+        "rectification",
+        "export",
+        "factors",
+        "norms",
+        "sampling",
+        "successions",
+    },
     {"marginals", "rectified", "prediction"},
     {
         "cross_validation",
