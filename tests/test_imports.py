@@ -30,6 +30,7 @@ LEVELS = [
     {"layers", "mixtures", "fused"},
     {
         "readers",
+        "folding",
         "statistics",
         "rectification",
         "export",

@@ -98,11 +98,11 @@ def test_torchscript_and_exported_programs_are_refused() -> None:
     network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()).eval()
     exported = torch.export.export(network, (X,))
     with pytest.raises(
-        DecomposeError, match="ExportedProgram is no torch.nn.Module; .*exported from"
+        DecomposeError, match=r"ExportedProgram is no torch.nn.Module; .*exported from"
     ):
         decompose.plan(exported, X, macs=0.5)  # type: ignore[arg-type]
     with pytest.raises(
-        DecomposeError, match="is a graph: give the module that it was exported from"
+        DecomposeError, match=r"is a graph: give the module that it was exported from"
     ):
         decompose.plan(exported.module(), X, macs=0.5)
     with pytest.warns(match="is deprecated"):
