@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.errors import DecomposeError
-from decompose.folding import fold_pairs, folded_of
+from decompose.folding import fold_batchnorm, fold_pairs, folded_of
 from decompose.norms import reestimate_
 
 CASES = {
@@ -36,7 +36,7 @@ def lived_in(network: nn.Module) -> nn.Module:
 def test_it_is_exact(layer: nn.Module, norm: nn.Module, size: tuple[int, ...]) -> None:
     network = lived_in(nn.Sequential(layer, norm, nn.ReLU()))
     x = torch.randn(3, 4, *size, dtype=torch.float64)
-    folded = decompose.fold_batchnorm(network, x)
+    folded = fold_batchnorm(network, x)
     torch.testing.assert_close(folded(x), network(x))
     assert folded_of(folded) == {"0": "1"}
     assert folded_of(network) == {}
@@ -62,7 +62,7 @@ class Forked(nn.Module):
 
 def test_only_what_stands_alone_is_folded() -> None:
     network, x = lived_in(Forked()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    folded = decompose.fold_batchnorm(network, x)
+    folded = fold_batchnorm(network, x)
     assert folded_of(folded) == {"lone": "norms.3"}
     torch.testing.assert_close(folded(x), network(x))
 
@@ -71,7 +71,7 @@ def test_timms_norm_leaves_its_rectifier() -> None:
     network = decompose.load("timm:test_byobnet,weights=none").double()
     x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
     reestimate_(network, [x])
-    folded = decompose.fold_batchnorm(network, x)
+    folded = fold_batchnorm(network, x)
     assert len(folded_of(folded)) > 5
     with torch.no_grad():
         torch.testing.assert_close(folded(x), network(x))
@@ -81,7 +81,7 @@ def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
     network = decompose.load("torchvision:resnet18,weights=none,num_classes=3")
     x = torch.randn(2, 3, 48, 48)
     reestimate_(network, [x])
-    folded = decompose.fold_batchnorm(network, x)
+    folded = fold_batchnorm(network, x)
     assert len(folded_of(folded)) == 20
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     small = decompose.apply(decompose.plan(folded, x, method="pw_dw", rank=3), folded)
@@ -99,6 +99,6 @@ def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
 
 def test_what_cannot_be_folded() -> None:
     with pytest.raises(DecomposeError, match="no BatchNorm follows a layer alone"):
-        decompose.fold_batchnorm(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(1, 3, 2, 2))
+        fold_batchnorm(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(1, 3, 2, 2))
     with pytest.raises(DecomposeError, match="bn1 cannot be folded into conv1: the network has no"):
         fold_pairs(nn.Sequential(nn.Conv2d(3, 3, 1)), {"conv1": "bn1"})
