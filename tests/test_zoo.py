@@ -51,18 +51,29 @@ METHODS = "spatial", "channel", "svd"
 LARGEST = 60_000_000
 """Parameters of the largest network of the sweep."""
 
+
+def volumes() -> nn.Module:
+    """Volumes to scores, in planes and along time by turns, as R(2+1)D does it."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, kernel in ((3, 12, (1, 3, 3)), (12, 16, (3, 1, 1)), (16, 16, (3, 3, 3))):
+        padding = tuple(taps // 2 for taps in kernel)
+        layers += [
+            nn.Conv3d(inputs, outputs, kernel, padding=padding),
+            nn.BatchNorm3d(outputs),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 4))
+
+
 OWN = {
+    "3-D": (volumes, torch.zeros(1, 3, 6, 12, 12)),
     "U-Net": (lambda: networks.UNet((4, 8, 16)), torch.zeros(1, 3, 16, 16)),
     "1-D": (lambda: networks.SignalNet(8), torch.zeros(1, 1, 4000)),
 }
 FEW = [
     "torchvision:squeezenet1_1",
-    "torchvision:mobilenet_v3_small",
-    "torchvision:shufflenet_v2_x0_5",
-    "timm:test_byobnet",
     "timm:test_convnext",
     "timm:test_efficientnet",
-    "timm:test_maxvit",
     "timm:test_nfnet",
     "timm:test_resnet",
 ]
@@ -146,7 +157,10 @@ def check(network: nn.Module, example: Example, path: Path) -> None:
     small = decompose.apply(plan, network)
     decompose.save(small, path)
     again = decompose.load(path, None if architecture_of(network) else network)
-    assert apart(again, small, seen) == 0
+    stored = again.state_dict()
+    assert all(torch.equal(stored[key], tensor) for key, tensor in small.state_dict().items())
+    # Kernels may lie in memory in another order, in which products round otherwise.
+    assert apart(again, small, seen) < 1e-9
 
 
 def apart(a: nn.Module, b: nn.Module, example: Example) -> float:

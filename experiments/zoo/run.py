@@ -89,9 +89,7 @@ def measure(subject: Subject, threads: int) -> dict[str, Any]:
         "params": [compared.params.before, compared.params.after],
         "methods": dict(methods.most_common()),
         "plan_seconds": seconds,
-        "milliseconds": {
-            name: timed(network, small, example, name, threads) for name in ENGINES
-        },
+        "milliseconds": {name: timed(network, small, example, name, threads) for name in ENGINES},
     }
 
 
