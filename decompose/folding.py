@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -146,9 +147,7 @@ class _Watch(TorchDispatchMode):
         """Know which of the normalisations runs."""
         handles = []
         for name, norm in norms.items():
-            handles.append(
-                norm.register_forward_pre_hook(lambda _, x, name=name: self._enter(name, x))
-            )
+            handles.append(norm.register_forward_pre_hook(partial(self._enter, name)))
             handles.append(norm.register_forward_hook(lambda *_: self._leave()))
         try:
             yield
@@ -161,7 +160,7 @@ class _Watch(TorchDispatchMode):
         alone = {name: next(iter(r)) for name, r in self._readers.items() if len(r) == 1}
         return {name: norm for name, norm in alone.items() if self._inputs[norm] == {name}}
 
-    def _enter(self, name: str, inputs: tuple[Any, ...]) -> None:
+    def _enter(self, name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._within = name
         written = self._written.get(id(inputs[0]))
         self._inputs[name].add("" if written is None else written[0])

@@ -56,7 +56,7 @@ def volumes() -> nn.Module:
     """Volumes to scores, in planes and along time by turns, as R(2+1)D does it."""
     layers: list[nn.Module] = []
     for inputs, outputs, kernel in ((3, 12, (1, 3, 3)), (12, 16, (3, 1, 1)), (16, 16, (3, 3, 3))):
-        padding = tuple(taps // 2 for taps in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         layers += [
             nn.Conv3d(inputs, outputs, kernel, padding=padding),
             nn.BatchNorm3d(outputs),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.calls import Example
+from decompose.inputs import Inputs
 from decompose.norms import reestimate_
 
 
@@ -115,8 +116,9 @@ def awaken_(network: nn.Module, example: Example) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith(("layer_scale", "gamma", "layer_scale.gamma")):
             nn.init.ones_(parameter)
-    made = decompose.synthetic_inputs(example, network, num=4)
-    reestimate_(network, [made] if isinstance(made, Tensor) else [item[0] for item in made])
+    reestimate_(
+        network, Inputs(decompose.synthetic_inputs(example, network, num=4), network).batches(4)
+    )
 
 
 def _named(name: str, options: str = "") -> str:

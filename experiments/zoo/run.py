@@ -8,9 +8,8 @@ is said of accuracy: a plan for trained ones chooses otherwise where kernels hav
     python experiments/zoo/run.py --output runs/zoo --only ResNet-50     # this one anew
 
 Twenty minutes on two idle cores. Each network leaves a record, and an interrupted run goes on behind the
-last. Expect half the MACs everywhere, and between 1.2 and 2 times the speed where kernels are large; where
-most MACs are in pointwise kernels already (MobileNet, EfficientNet), hardly any. ``table.py`` renders the
-figures.
+last. Expect 2.00 times fewer MACs of ResNet-18, SqueezeNet, the U-Net and M11; where half cannot be had, the
+least of five shares that can. ``table.py`` renders the figures.
 """
 
 from __future__ import annotations
