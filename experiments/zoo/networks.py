@@ -129,13 +129,13 @@ _DETECTOR = ",min_size=256,max_size=320"
 
 SUBJECTS = {
     "ResNet-18": Subject(_named("resnet18"), (3, 224, 224)),
-    "ResNet-50": Subject(_named("resnet50"), (3, 224, 224)),
-    "DenseNet-121": Subject(_named("densenet121"), (3, 224, 224)),
+    "ResNet-50": Subject(_named("resnet50"), (3, 160, 160)),
+    "DenseNet-121": Subject(_named("densenet121"), (3, 160, 160)),
     "AlexNet": Subject(_named("alexnet"), (3, 224, 224)),
     "SqueezeNet 1.1": Subject(_named("squeezenet1_1"), (3, 224, 224)),
-    "Inception v3": Subject(_named("inception_v3"), (3, 224, 224)),
+    "Inception v3": Subject(_named("inception_v3"), (3, 160, 160)),
     "MobileNet v2": Subject(_named("mobilenet_v2"), (3, 224, 224)),
-    "ConvNeXt-T": Subject("timm:convnext_tiny,weights=none", (3, 224, 224)),
+    "ConvNeXt-T": Subject("timm:convnext_tiny,weights=none", (3, 160, 160)),
     "EfficientNet-B0": Subject(_named("efficientnet_b0"), (3, 224, 224)),
     "U-Net": Subject(UNet, (3, 128, 128)),
     "R(2+1)D-18": Subject(_named("r2plus1d_18"), (3, 8, 56, 56)),
