@@ -1,7 +1,7 @@
 """Networks from names and files, and back to files, without pickle.
 
 A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
-architecture's name where it has one. ::
+architecture's name where it has one, and which normalisations were folded where any were. ::
 
     {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...}'}
 """
@@ -14,7 +14,7 @@ import pickle
 import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from decompose.architectures import (
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
+from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
 from decompose.modules import ORIGINALS, give_bias
 from decompose.plans import Plan
@@ -49,6 +50,7 @@ class Header:
 
     architecture: Architecture | None
     plan: Plan
+    folded: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
@@ -74,6 +76,8 @@ def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
     header, state = read_header(path), _read_state(path)
     network = _network(model, header, path)
     if header is not None:
+        if header.folded:
+            network = fold_pairs(network, header.folded)
         network = rebuild(header.plan, network)
         _admit_biases(network, state)
     return _fill(network, state, str(path))
@@ -96,6 +100,8 @@ def save(model: nn.Module, path: str | Path) -> None:
         "architecture": None if architecture is None else str(architecture),
         "plan": json.loads(plan_of(model).to_json()),
     }
+    if folded := folded_of(model):
+        record["folded"] = folded
     with writing(path) as temporary:
         save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
 
@@ -122,12 +128,13 @@ def read_header(path: str | Path) -> Header | None:
     try:
         record = json.loads(text)
         version, name, plan = record["version"], record["architecture"], record["plan"]
-    except (json.JSONDecodeError, TypeError, KeyError):
+        folded = {str(layer): str(norm) for layer, norm in record.get("folded", {}).items()}
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
         raise DecomposeError(f"{path}: its header is damaged") from None
     if version != _VERSION:
         raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
     architecture = None if name is None else Architecture.parse(name)
-    return Header(architecture, Plan.from_json(json.dumps(plan), str(path)))
+    return Header(architecture, Plan.from_json(json.dumps(plan), str(path)), folded)
 
 
 def required_architecture(model: nn.Module) -> Architecture:

@@ -13,6 +13,7 @@ from decompose.errors import DecomposeError
         "torchvision:resnet18",
         "torchvision:resnet18,weights=IMAGENET1K_V1",
         "torchvision:resnet18,weights=none,num_classes=10",
+        "timm:convnext_tiny.fb_in1k,in_chans=1",
         OFFLINE_VGG16,
     ],
 )
@@ -47,7 +48,10 @@ def test_the_preprocessing_is_the_weights_own() -> None:
         ("torchvision:vgg61", "did you mean .*vgg16"),
         ("torchvision:resnet18,weights=V9", "no weights 'V9'; there are: none, IMAGENET1K_V1"),
         ("torchvision:resnet18,pretrained", "KEY=VALUE, not 'pretrained'"),
-        ("timm:resnet18", "is no architecture"),
+        ("hub:resnet18", "is no architecture"),
+        ("timm:resnet81", "timm has no model 'resnet81'; did you mean"),
+        ("timm:resnet18.nope", "no weights 'nope'; there are: a1_in1k"),
+        ("timm:resnet18,weights=a1_in1k", "write timm:resnet18.a1_in1k"),
         ("pypi:resnet18", f"only {OFFLINE_VGG16}"),
     ],
 )

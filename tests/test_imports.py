@@ -10,14 +10,35 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
-    {"errors", "intervals", "processes", "standings"},
-    {"files", "memory", "progress", "tables", "patterns", "algebra", "inputs", "views", "vgg16"},
+    {"errors", "intervals", "processes", "standings", "calls", "detectors"},
+    {
+        "files",
+        "timm_models",
+        "memory",
+        "progress",
+        "tables",
+        "patterns",
+        "algebra",
+        "inputs",
+        "views",
+        "vgg16",
+    },
     {"methods", "architectures", "regression", "records", "strips", "forms", "outcomes", "pruning"},
     {"choices", "synthetic", "refitting", "pictures", "ledgers", "order", "checkpoints"},
     {"wishes", "budget", "plans", "shards", "throughput", "augmentation", "recipes", "losses"},
     {"candidates", "modules", "onnx_nodes"},
     {"layers", "mixtures", "fused"},
-    {"statistics", "rectification", "export", "factors", "norms", "sampling", "successions"},
+    {
+        "readers",
+        "folding",
+        "statistics",
+        "rectification",
+        "export",
+        "factors",
+        "norms",
+        "sampling",
+        "successions",
+    },
     {"marginals", "rectified", "prediction"},
     {
         "cross_validation",
