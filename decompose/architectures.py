@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.error import URLError
@@ -140,6 +140,11 @@ class Architecture:
         if weights is None:
             raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
         return weights.transforms()
+
+    def categories(self) -> Sequence[str]:
+        """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
+        weights = None if self.source == "pypi" else self._weights_enum(default=True)
+        return [] if weights is None else weights.meta.get("categories", [])
 
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing."""

@@ -7,7 +7,6 @@ arguments that runs the network on that input. Everything that is timed is timed
 from __future__ import annotations
 
 import copy
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
+from decompose.extras import required
 from decompose.memory import keep_freed_memory
 
 Call = Callable[[], object]
@@ -109,7 +109,7 @@ class Fused(Eager):
 
     def version(self) -> str:
         """Triton's version."""
-        return _required("triton", self.title, "gpu").__version__
+        return required("triton", self.title, "gpu").__version__
 
     def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
         """As eager torch, its fusible layers replaced by the kernel."""
@@ -129,11 +129,11 @@ class OnnxRuntime(Engine):
 
     def version(self) -> str:
         """ONNX Runtime's version."""
-        return _required("onnxruntime", self.title, "onnx").__version__
+        return required("onnxruntime", self.title, "onnx").__version__
 
     def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
         """A session of the exported network."""
-        ort = _required("onnxruntime", self.title, "onnx")
+        ort = required("onnxruntime", self.title, "onnx")
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
@@ -153,11 +153,11 @@ class OpenVino(Engine):
 
     def version(self) -> str:
         """OpenVINO's version."""
-        return _required("openvino", self.title, "openvino").__version__
+        return required("openvino", self.title, "openvino").__version__
 
     def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
         """A request on the exported network, compiled for this shape."""
-        ov = _required("openvino", self.title, "openvino")
+        ov = required("openvino", self.title, "openvino")
         core = ov.Core()
         model = core.read_model(to_onnx_bytes(network, x))
         model.reshape(list(x.shape))
@@ -196,12 +196,3 @@ def get_engine(name: str, *, channels_last: bool = True) -> Engine:
     engine = kind(channels_last=channels_last) if issubclass(kind, Eager) else kind()
     engine.version()
     return engine
-
-
-def _required(module: str, title: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise DecomposeError(
-            f"{title} is not installed: pip install 'decompose[{extra}]'"
-        ) from None

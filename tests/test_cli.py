@@ -17,8 +17,10 @@ from decompose.architectures import OFFLINE_VGG16
 from decompose.cli import main
 from decompose.methods import METHODS
 from tests.picture_cases import photograph
+from tests.voc_cases import write_voc
 
 ARCH = "torchvision:resnet18,weights=none,num_classes=6"
+DETECTOR = "torchvision:ssdlite320_mobilenet_v3_large"
 ROOT = Path(__file__).parents[1]
 
 
@@ -144,6 +146,19 @@ def test_evaluate_compares_networks_on_the_same_pictures(
     assert set(record["provenance"]["weights"]) == {str(folder / "resnet18.pth"), str(small)}
     assert record["environment"]["torch"] == torch.__version__
     assert not [path for path in tmp_path.iterdir() if "outcomes" in path.name]
+
+
+def test_evaluate_judges_detectors(tmp_path: Path, capsys: Captured) -> None:
+    folder, detector = write_voc(tmp_path / "VOC"), f"{DETECTOR},weights=none"
+    (folder / "Annotations" / "brick.xml").write_text("no annotation")
+    arguments = ["--task", "detection", "--data", folder, "--workers", "0", "--subset", "2"]
+    assert run("evaluate", detector, *arguments, "-o", tmp_path / "r.json") == 0
+    captured = capsys.readouterr()
+    assert "Mean average precision on 2 pictures" in captured.out
+    assert "brick.xml: is no annotation" in captured.err
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["task"] == "detection"
+    assert set(record["precisions"][detector]) == {"map_50", "map", "map_voc2007", "ap_50"}
 
 
 def test_evaluate_takes_a_subset(folder: Path, small: Path, capsys: Captured) -> None:
