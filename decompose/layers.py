@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from decompose.calls import Example, call, first, shape_text
+from decompose.detectors import steadied
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import ORIGINALS, DecomposedLayer, Original, layer_macs
 
@@ -120,7 +122,7 @@ class _Done(Exception):
 
 
 def calls_until(
-    model: nn.Module, layer: nn.Module, num_calls: int, x: Tensor
+    model: nn.Module, layer: nn.Module, num_calls: int, x: Example
 ) -> list[tuple[Tensor, Tensor]]:
     """Run a network until a layer has been called so often, and no further.
 
@@ -128,7 +130,7 @@ def calls_until(
         model: the network.
         layer: one of its layers.
         num_calls: how often the network calls it.
-        x: ``(batch, ...)``.
+        x: one batch.
 
     Returns:
         The layer's input and output in each call; fewer where the network calls it less often.
@@ -142,8 +144,8 @@ def calls_until(
         if len(calls) == num_calls:
             raise _Done
 
-    with observing({"": layer}, keep), suppress(_Done):
-        model(x)
+    with observing({"": layer}, keep), steadied(model), suppress(_Done):
+        call(model, x)
     return calls
 
 
@@ -176,12 +178,25 @@ def floating_tensors(output: object) -> list[Tensor]:
     raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
 
 
-def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
+def respond(model: nn.Module, example: Example) -> list[Tensor]:
+    """The floating tensors by which networks are compared: what one returns for an example.
+
+    Of a detector, what its heads give (``detectors``).
+
+    Raises:
+        DecomposeError: it returns something else.
+    """
+    with steadied(model) as answers:
+        output = call(model, example)
+    return floating_tensors(answers or output)
+
+
+def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     """Input shapes that every layer sees when the first of the example's inputs passes.
 
     Args:
         model: left as it was, its mode and running statistics included.
-        example: ``(batch, ...)``; only its first input is used.
+        example: one batch (``calls``); only its first input is used.
 
     Raises:
         DecomposeError: the model does not take the example.
@@ -193,10 +208,10 @@ def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
 
     with evaluating(model), observing(find_layers(model), record):
         try:
-            model(example[:1])
+            call(model, first(example))
         except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:
             raise DecomposeError(
-                f"the network does not take an input of shape {tuple(example.shape)}: "
+                f"the network does not take an input of shape {shape_text(example)}: "
                 f"{first_line(error)}"
             ) from error
     return dict(shapes)

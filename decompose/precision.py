@@ -102,7 +102,7 @@ def average_precision(
     told = metric.compute()
     # By IoU, recall and class, for objects of all sizes.
     precision = told["precision"][:, :, :, 0, -1]
-    labels = told["classes"].view(-1).tolist()
+    labels: list[int] = told["classes"].view(-1).tolist()
     # A class without objects has -1 everywhere.
     judged = {
         classes[k]: precision[:, :, i] for i, k in enumerate(labels) if precision[0, 0, i] >= 0

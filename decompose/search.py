@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decompose import algebra
 from decompose.algebra import Conv
+from decompose.calls import Example, device_of
 from decompose.candidates import RECIPES
 from decompose.choices import Choice
 from decompose.engines import DEFAULT_ENGINE, get_engine
@@ -31,7 +32,7 @@ from decompose.wishes import parse_recipe, rank_rule
 
 def plan(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     method: str | None = None,
     rank: int | Mapping[str, int] | None = None,
@@ -56,8 +57,8 @@ def plan(
 
     Args:
         model: any module; left as it was.
-        example: one input tensor with a batch axis; its sizes tell what a layer costs, its batch size
-            what a latency is of.
+        example: one batch: a tensor, a tuple of positional inputs, or inputs by name (``calls``). Its
+            sizes tell what a layer costs, its batch size what a latency is of.
         method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
             the other, outermost first (``spatial+pw_dw``).
         rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
@@ -91,7 +92,7 @@ def plan(
     if latency is None and (engine is not None or threads is not None):
         raise DecomposeError("an engine and its threads are what a latency is of; give latency")
     place = Place(
-        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), example.device
+        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
     )
     recipe = parse_recipe(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
+from decompose.calls import Example, first
 from decompose.candidates import RECIPES, Option, options
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
@@ -36,7 +37,7 @@ Cost = Callable[[Expression], int]
 
 def measure(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     images: Images,
     *,
     methods: Sequence[str] | None = None,
@@ -46,7 +47,7 @@ def measure(
 
     Args:
         model: left as it was.
-        example: one input tensor with a batch axis.
+        example: one batch (``calls``).
         images: unlabelled inputs, a tensor or an iterable of batches.
         methods: what budgets will choose from.
         skip: layers to leave, as for ``plan``.
@@ -67,7 +68,7 @@ def measure(
 
 def weigh(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     recipes: Sequence[Recipe],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
@@ -77,7 +78,7 @@ def weigh(
 
     Args:
         model: left as it was.
-        example: one input tensor with a batch axis.
+        example: one batch (``calls``).
         recipes: methods and combinations to choose from.
         convs: the layers, by name.
         costs: what an expression in each layer's place costs.
@@ -94,7 +95,7 @@ def weigh(
         return _scaled(weighed, calibrate.gains)
     images = calibrate
     if images is None:
-        images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
+        images = synthetic_inputs(first(example), model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
     weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
     return _scaled(weighed, known.gains)

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
-    {"errors", "intervals", "processes", "standings"},
+    {"errors", "intervals", "processes", "standings", "calls", "detectors"},
     {
         "files",
         "memory",
