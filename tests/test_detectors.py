@@ -8,7 +8,7 @@ from torch import nn
 
 import decompose
 from decompose.detectors import is_detector, steadied
-from decompose.layers import respond
+from decompose.layers import respond, trace_shapes
 
 
 def detector(name: str) -> nn.Module:
@@ -44,6 +44,15 @@ def test_masks_are_of_the_lattice() -> None:
         network([PICTURES[0][0]])
     assert len(answers[-1]) == 85
     assert "postprocess_detections" not in vars(network.roi_heads)
+
+
+def test_macs_of_a_second_stage_are_those_of_all_boxes_that_it_may_see() -> None:
+    network = detector("maskrcnn_resnet50_fpn")
+    shapes = [trace_shapes(network, [picture]) for picture in PICTURES[0]]
+    # 1,000 boxes of 256 maps of 7x7, and the 100 best of 14x14.
+    assert shapes[0]["roi_heads.box_head.fc6"] == [(1000, 256 * 7 * 7)]
+    assert shapes[1]["roi_heads.mask_predictor.conv5_mask"] == [(100, 256, 14, 14)]
+    assert not network.rpn._forward_hooks
 
 
 @pytest.mark.parametrize("name", SLOW)
