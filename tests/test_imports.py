@@ -13,6 +13,7 @@ LEVELS = [
     {"errors", "intervals", "processes", "standings", "calls", "detectors"},
     {
         "files",
+        "timm_models",
         "memory",
         "progress",
         "tables",
