@@ -119,6 +119,8 @@ class Architecture:
             options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
+        except NotImplementedError:
+            raise  # of the meta device
         except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise DecomposeError(f"{self}: {first_line(error)}") from None
         if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
@@ -126,6 +128,20 @@ class Architecture:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = 0.0
         return model.eval()
+
+    def sketch(self) -> nn.Module | None:
+        """The network on the meta device, of no weight in memory, however large a name makes it.
+
+        ``None`` where it needs values as it is built.
+
+        Raises:
+            DecomposeError: as ``build``.
+        """
+        try:
+            with torch.device("meta"):
+                return self.build()
+        except NotImplementedError:
+            return None
 
     def pretrained_state(self) -> dict[str, Tensor] | None:
         """The pretrained weights, downloaded once where they come from a hub.
@@ -192,8 +208,7 @@ class Architecture:
 
     def _scaled_size(self) -> Sequence[int] | None:
         """What a detector scales pictures to; ``None`` for other networks."""
-        with torch.device("meta"):
-            scaling = getattr(self.build(), "transform", None)
+        scaling = getattr(self.sketch(), "transform", None)
         return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
     def _weights_enum(self, default: bool = False) -> Any:

@@ -32,7 +32,22 @@ _BYTES = 2 << 30
 """Of memory that loading may take beyond what the libraries have."""
 
 _HUGE = (2**31, 2**62, 2**63 - 1, 2**64, 10**30)
-_JUNK: tuple[Any, ...] = (None, True, -1, 0, 1.5, 10**30, "", "x", "🙂", [], [[]], {}, {"a": 1}, float("nan"))
+_JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    "",
+    "x",
+    "🙂",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    float("nan"),
+)
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -76,7 +91,9 @@ def flip_bits_of_header(data: bytes, rng: random.Random) -> bytes:
 
 
 def lie_about_header(data: bytes, rng: random.Random) -> bytes:
-    length = rng.choice([0, 1, 2**63, 2**64 - 1, len(data), _header_length(data) + rng.choice([-1, 1])])
+    length = rng.choice(
+        [0, 1, 2**63, 2**64 - 1, len(data), _header_length(data) + rng.choice([-1, 1])]
+    )
     return struct.pack("<Q", length) + data[8:]
 
 
@@ -99,9 +116,13 @@ def change_tensors(data: bytes, rng: random.Random) -> bytes:
             case 0:
                 entry["shape"] = [rng.choice([*_HUGE, 0, 1, -1]) for _ in range(rng.randint(0, 5))]
             case 1:
-                entry["shape"] = rng.sample(entry["shape"], len(entry["shape"])) + [1] * rng.randint(0, 2)
+                entry["shape"] = rng.sample(entry["shape"], len(entry["shape"])) + [
+                    1
+                ] * rng.randint(0, 2)
             case 2:
-                entry["dtype"] = rng.choice(["I32", "U32", "F64", "F16", "BF16", "C64", "F8_E4M3", "BOOL", "x"])
+                entry["dtype"] = rng.choice(
+                    ["I32", "U32", "F64", "F16", "BF16", "C64", "F8_E4M3", "BOOL", "x"]
+                )
             case 3:
                 entry["data_offsets"] = [rng.choice([*_HUGE, 0, 4, -4]) for _ in range(2)]
             case 4:
@@ -123,14 +144,16 @@ def drop_tensors(data: bytes, rng: random.Random) -> bytes:
     removed: list[tuple[int, int]] = []
     mutated = _with_header(data, mutate)
     body = 8 + _header_length(mutated)
-    (begin, end), = removed
+    ((begin, end),) = removed
     return mutated[: body + begin] + mutated[body + end :]
 
 
 def change_record(data: bytes, rng: random.Random) -> bytes:
     def mutate(record: dict[str, Any]) -> None:
         key = rng.choice([*record, "new"])
-        record[key] = rng.choice([*_JUNK, "torchvision:resnet18,weights=none,num_classes=10000000000"])
+        record[key] = rng.choice(
+            [*_JUNK, "torchvision:resnet18,weights=none,num_classes=10000000000"]
+        )
 
     return _with_record(data, mutate)
 
@@ -138,7 +161,9 @@ def change_record(data: bytes, rng: random.Random) -> bytes:
 def change_plan(data: bytes, rng: random.Random) -> bytes:
     def mutate(record: dict[str, Any]) -> None:
         plan = record["plan"]
-        part = rng.choice(["layers", "layers", "dense", "notes", "forms", "pace", "format", "version"])
+        part = rng.choice(
+            ["layers", "layers", "dense", "notes", "forms", "pace", "format", "version"]
+        )
         if part == "layers" or rng.random() < 0.5:
             name = rng.choice([*plan["layers"], "no.such.layer", "blocks", ""])
             inside = plan.setdefault(part, {})
@@ -155,7 +180,9 @@ def change_choice(data: bytes, rng: random.Random) -> bytes:
         choice = rng.choice(list(record["plan"]["layers"].values()))
         match rng.randrange(4):
             case 0:
-                choice["rank"] = rng.choice([*_JUNK, *_HUGE, rng.randint(1, 20), choice["rank"] + 1])
+                choice["rank"] = rng.choice(
+                    [*_JUNK, *_HUGE, rng.randint(1, 20), choice["rank"] + 1]
+                )
             case 1:
                 choice["method"] = rng.choice([*METHODS, *_JUNK])
             case 2:
@@ -232,7 +259,7 @@ def outcome(path: Path, skeleton: nn.Module | None) -> str:
         network = decompose.load(path, skeleton)
     except DecomposeError as error:
         return "refused" if "\n" not in str(error) else f"several lines: {error}"
-    except BaseException as error:  # Whatever it is, it is what is looked for.
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
         return f"{type(error).__name__}: {str(error)[:200]}"
     with torch.no_grad():
         output = network.eval()(EXAMPLE if skeleton is not None else EXAMPLE.repeat(1, 1, 4, 4))

@@ -56,7 +56,7 @@ LEVELS = [
     {"tuning", "workpiece"},
     {"pacing", "treatments"},
     {"search", "comparison", "inspection"},
-    {"models", "data", "benchmark"},
+    {"models", "data", "benchmark", "publishing"},
     {"evaluation"},
     {"judging", "detection"},
     {"training"},

@@ -24,6 +24,7 @@ from decompose.cli.inputs import (
 )
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
+from decompose.cli.publishing import push_network
 from decompose.comparison import compare, compare_weights
 from decompose.convert import take_forms_
 from decompose.engines import DEFAULT_ENGINE, ENGINES, get_engine
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command("compress")(compress_network)
 app.command("finetune")(finetune_network)
 app.command("evaluate")(evaluate_models)
+app.command("push")(push_network)
 
 
 @app.command("inspect")
