@@ -35,6 +35,11 @@ def is_detector(model: nn.Module) -> bool:
     )
 
 
+def largest_side(detector: Any) -> int:
+    """Pixels of the longer side of a picture that a detector looks at, at most."""
+    return detector.transform.max_size
+
+
 @contextmanager
 def steadied(model: nn.Module) -> Iterator[list[Any]]:
     """Let a detector be called so that its heads' outputs can be compared.

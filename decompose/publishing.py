@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,16 +97,17 @@ def model_card(
         eval_results=results or None,
         model_name=repo.rpartition("/")[2],
     )
+    macs, params = _changes(network, example)
     named = "A network" if architecture is None else f"`{architecture}`"
     text = _CARD.format(
         title=repo.rpartition("/")[2],
         sentence=f"{named}, made smaller",
-        totals=_totals(network, example).to_markdown(),
+        totals=_totals(macs.values(), params).to_markdown(),
         repo=repo,
         file=FILE,
         skeleton=", model" if architecture is None else "",
         measured=_measured(record, results),
-        layers=_layers(network, example).to_markdown(),
+        layers=_layers(network, macs).to_markdown(),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
@@ -149,7 +150,7 @@ def upload(source: Path, card: ModelCard, repo: str, *, private: bool) -> str:
     from huggingface_hub import HfApi
 
     # Of whichever library the hub's client asks through; it has changed.
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     api = HfApi()
     try:
@@ -224,24 +225,24 @@ def _measured(record: Mapping[str, Any] | None, results: list[EvalResult]) -> st
     return Table(title, ["", "%"], rows).to_markdown() + "\n"
 
 
-def _totals(network: nn.Module, example: Example) -> Table:
-    macs, params = _changes(network, example)
-    whole = {
-        "MMACs for one input": (
-            sum(change.before for change in macs.values()) / 1e6,
-            sum(change.after for change in macs.values()) / 1e6,
-        ),
-        "k parameters": (params.before / 1e3, params.after / 1e3),
-    }
+def _totals(macs: Iterable[Change], params: Change) -> Table:
+    whole = sum(macs, Change(0, 0))
     rows = [
-        (name, format_count(before), format_count(after), f"{before / max(after, 1e-9):.2f}×")
-        for name, (before, after) in whole.items()
+        (
+            name,
+            format_count(change.before / unit),
+            format_count(change.after / unit),
+            f"{change.ratio:.2f}×",
+        )
+        for name, change, unit in (
+            ("MMACs for one input", whole, 1e6),
+            ("k parameters", params, 1e3),
+        )
     ]
     return Table("Before and after", ["", "before", "after", "fewer"], rows)
 
 
-def _layers(network: nn.Module, example: Example) -> Table:
-    macs, _ = _changes(network, example)
+def _layers(network: nn.Module, macs: Mapping[str, Change]) -> Table:
     layers, choices = find_layers(network), plan_of(network).layers
     rows = [
         (

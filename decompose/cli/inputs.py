@@ -17,7 +17,7 @@ from decompose.architectures import Transform, architecture_of
 from decompose.calls import batch_size, moved
 from decompose.cli.outputs import tell_unreadable
 from decompose.data import picture_folder
-from decompose.detectors import is_detector
+from decompose.detectors import is_detector, largest_side
 from decompose.errors import DecomposeError, first_line
 from decompose.forms import get_form
 from decompose.layers import find_layers
@@ -43,7 +43,7 @@ class FolderInputs:
         transform = models.required_architecture(network).transform()
         self._whole = is_detector(network)
         if self._whole:
-            transform = partial(_shrunk, transform, network.get_submodule("transform").max_size)
+            transform = partial(_shrunk, transform, largest_side(network))
         self._pictures = picture_folder(folder, transform, most)
         self._workers = workers
         self._parameter = next(network.parameters())
