@@ -35,8 +35,7 @@ FILE = "model.safetensors"
 _CARD = """\
 # {title}
 
-{sentence} by [decompose](https://pypi.org/project/decompose): each of its convolutions is a small
-expression of cheaper ones.
+{sentence} by decompose: convolutions of it are small expressions of cheaper ones.
 
 {totals}
 ## Load it

@@ -13,8 +13,9 @@ import torchvision
 from torch import Tensor
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16
+from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.cli import main
+from decompose.cli.inputs import calibration_pictures
 from decompose.methods import METHODS
 from tests.picture_cases import photograph
 from tests.voc_cases import write_voc
@@ -146,6 +147,34 @@ def test_evaluate_compares_networks_on_the_same_pictures(
     assert set(record["provenance"]["weights"]) == {str(folder / "resnet18.pth"), str(small)}
     assert record["environment"]["torch"] == torch.__version__
     assert not [path for path in tmp_path.iterdir() if "outcomes" in path.name]
+
+
+def test_detectors_see_pictures_in_their_own_sizes(tmp_path: Path, capsys: Captured) -> None:
+    folder, small = write_voc(tmp_path / "VOC"), tmp_path / "small.safetensors"
+    arch = f"{DETECTOR},num_classes=21"
+    torch.save(Architecture.parse(arch).build().state_dict(), tmp_path / "a.pth")
+    command = [
+        "compress",
+        tmp_path / "a.pth",
+        "--arch",
+        arch,
+        "--method",
+        "channel",
+        "--ratio",
+        "2",
+    ]
+    assert run(*command, "-o", small) == 0
+    assert "head.classification_head.module_list.0.1" in capsys.readouterr().out
+    images = ["--images", folder / "JPEGImages", "--workers", "0", "--max-images", "3"]
+    assert run("compare", tmp_path / "a.pth", small, *images, "-o", tmp_path / "r.json") == 0
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert (record["num_inputs"], record["agreement"]) == (3, None)
+    assert record["output_error"] > 0
+    inputs = calibration_pictures(folder / "JPEGImages", decompose.load(small), 2)
+    assert [tuple(image.shape) for (batch,) in inputs for image in batch] == [
+        (3, 320, 320),
+        (3, 320, 320),
+    ]
 
 
 def test_evaluate_judges_detectors(tmp_path: Path, capsys: Captured) -> None:
