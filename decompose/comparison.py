@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.calls import Example, batch_size
 from decompose.errors import DecomposeError
+from decompose.folding import fold_pairs, folded_of
 from decompose.inputs import Images, chunks
 from decompose.layers import (
     count_macs,
@@ -137,6 +138,7 @@ def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
     """
     inputs = chunks(images, _CHUNK)
     first = next(inputs)
+    model = fold_pairs(model, folded_of(small))
     comparison = compare_weights(model, small, first)
     run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
     total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
@@ -165,6 +167,7 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Com
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or does not take the example.
     """
+    model = fold_pairs(model, folded_of(small))
     originals, layers = find_layers(model), find_layers(small)
     if unknown := [name for name in originals if name not in layers]:
         raise DecomposeError(

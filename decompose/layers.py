@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,12 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from decompose.calls import Example, call, first, shape_text
 from decompose.detectors import fully_occupied, steadied
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import ORIGINALS, DecomposedLayer, Original, layer_macs
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Shapes = Mapping[str, list[tuple[int, ...]]]
 """Input shapes of every layer, one for each of its calls."""
@@ -25,7 +29,11 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     A module used in several places is listed once, under its first name. The factors inside a
     decomposed convolution are not listed.
+
+    Raises:
+        DecomposeError: what is given is no module whose layers could be exchanged.
     """
+    _require_module(model)
     layers: dict[str, nn.Module] = {}
     inside: set[int] = set()
     for name, module in model.named_modules():
@@ -40,13 +48,18 @@ def find_originals(model: nn.Module) -> dict[str, Original]:
     """The convolutions and fully connected layers that are not rewritten yet, by full name.
 
     Raises:
-        DecomposeError: a weight is NaN or infinite; nothing can be decomposed from there.
+        DecomposeError: a weight is NaN or infinite, or there is none yet; nothing can be decomposed
+            from there.
     """
     originals: dict[str, Original] = {
         name: layer for name, layer in find_layers(model).items() if isinstance(layer, ORIGINALS)
     }
     for name, module in originals.items():
-        if not module.weight.is_meta and not torch.isfinite(module.weight).all():
+        if is_lazy(module.weight):
+            raise DecomposeError(
+                f"layer {name}: gets its sizes from its first input; call the network once before"
+            )
+        if _is_plain(module.weight) and not torch.isfinite(module.weight).all():
             raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
     return originals
 
@@ -56,6 +69,9 @@ def obstacle(module: Original) -> str | None:
     plain = next(kind for kind in ORIGINALS if isinstance(module, kind))
     if parametrize.is_parametrized(module):
         return "its weight is parametrised"
+    if not _is_plain(module.weight, meta=True):
+        kind = type(module.weight).__name__
+        return f"its weight is no plain tensor of floating numbers: {kind}, {module.weight.dtype}"
     computed = ("forward", "_conv_forward", "__call__")
     if any(
         getattr(type(module), name, None) is not getattr(plain, name, None) for name in computed
@@ -73,6 +89,25 @@ def obstacle(module: Original) -> str | None:
         *(parameter._backward_hooks for parameter in module.parameters()),
     )
     return "it has hooks" if any(hooks) else None
+
+
+def copied(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
+    """A deep copy of a network with other modules in the place of some.
+
+    Args:
+        model: left as it was.
+        replacements: by the ``id`` of the module that each stands for, wherever that is held.
+    """
+    # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
+    # wherever it is held, becomes one to its replacement. It refuses tensors that torch computed, as
+    # weights are that a hook makes of others.
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, {**computed, **replacements})
 
 
 @contextmanager
@@ -115,6 +150,26 @@ def observing(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _require_module(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise DecomposeError(
+            "the network is TorchScript, whose layers cannot be exchanged; give the module that it was "
+            "scripted or traced from"
+        )
+    if not isinstance(model, nn.Module):
+        raise DecomposeError(
+            f"a {type(model).__name__} is no torch.nn.Module; of an exported program, give the module "
+            "that it was exported from"
+        )
+
+
+def _is_plain(weight: Tensor, *, meta: bool = False) -> bool:
+    """Whether a weight can be computed with; on the meta device only where that is admitted."""
+    if weight.is_meta and not meta:
+        return False
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype in _DTYPES
 
 
 class _Done(Exception):

@@ -1,7 +1,7 @@
 """Networks from names and files, and back to files, without pickle.
 
 A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
-architecture's name where it has one. ::
+architecture's name where it has one, and which normalisations were folded where any were. ::
 
     {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...,
                                     "weights": "(SHA-256)"}'}
@@ -15,7 +15,7 @@ import pickle
 import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from decompose.architectures import (
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
 from decompose.files import parse_json, writing
+from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
 from decompose.modules import ORIGINALS, give_bias
 from decompose.plans import Plan
@@ -51,7 +52,8 @@ class Header:
 
     architecture: Architecture | None
     plan: Plan
-    digest: str | None
+    folded: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
     """Of the weights; files of earlier days have none."""
 
 
@@ -101,6 +103,8 @@ def save(model: nn.Module, path: str | Path) -> None:
         "plan": json.loads(plan_of(model).to_json()),
         "weights": weights_digest(model),
     }
+    if folded := folded_of(model):
+        record["folded"] = folded
     with writing(path) as temporary:
         save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
 
@@ -128,14 +132,15 @@ def read_header(path: str | Path) -> Header | None:
     try:
         version, name, plan = record["version"], record["architecture"], record["plan"]
         digest = record.get("weights")
-    except (TypeError, KeyError):
+        folded = {str(layer): str(norm) for layer, norm in record.get("folded", {}).items()}
+    except (TypeError, KeyError, AttributeError):
         raise DecomposeError(f"{path}: its header is damaged") from None
     if version != _VERSION:
         raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
     if not isinstance(name, str | None):
         raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
     architecture = None if name is None else Architecture.parse(name)
-    return Header(architecture, Plan.from_record(plan, str(path)), digest)
+    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest)
 
 
 def required_architecture(model: nn.Module) -> Architecture:
@@ -203,6 +208,8 @@ def _network(
 def _rewritten(network: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
     """The network as the file's plan has it."""
     if header is not None:
+        if header.folded:
+            network = fold_pairs(network, header.folded)
         network = rebuild(header.plan, network)
         _admit_biases(network, state)
     return network

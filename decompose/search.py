@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from decompose import algebra
 from decompose.algebra import Conv
@@ -25,8 +25,9 @@ from decompose.modules import Original, to_conv
 from decompose.pacing import paced
 from decompose.patterns import last_match, matches, require_match
 from decompose.plans import Plan
+from decompose.readers import find_quantised
 from decompose.statistics import Statistics
-from decompose.weighing import Cost, macs_of_calls, reason_to_skip, weigh
+from decompose.weighing import Cost, macs_of_calls, reasons_to_stay, weigh
 from decompose.wishes import parse_recipe, rank_rule
 
 
@@ -98,15 +99,11 @@ def plan(
     ranks = _ranks_by_pattern(rank)
     modules = find_originals(model)
     if not modules:
-        raise DecomposeError("the network has no layer to decompose")
+        raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
     for pattern in (*skip, *ranks):
         require_match(modules, pattern)
     shapes = trace_shapes(model, example)
-    dense = {
-        name: reason
-        for name, module in modules.items()
-        if (reason := reason_to_skip(name, module, skip, reached=name in shapes))
-    }
+    dense = reasons_to_stay(model, example, skip, shapes)
     convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
     macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
     if macs is None and params is None and latency is None:
@@ -124,6 +121,13 @@ def plan(
         return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
     assert latency is not None
     return paced(model, example, convs, shapes, weighed, dense, latency, place)
+
+
+def _hint(model: nn.Module) -> str:
+    if quantised := find_quantised(model):
+        return f"; {next(iter(quantised))} and others are quantised"
+    is_graph = isinstance(model, fx.GraphModule)
+    return "; it is a graph: give the module that it was exported from" if is_graph else ""
 
 
 def _allowed_macs(

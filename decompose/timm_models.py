@@ -67,9 +67,13 @@ def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(name, allow_unregistered=True)
-    words = {"img_size": "img_size", "in_chans": "chans"}
-    given = {words[key]: value for key, value in options.items() if key in words}
-    return timm.data.resolve_data_config(given, pretrained_cfg=known.to_dict() if known else {})
+    config = timm.data.resolve_data_config(
+        None, pretrained_cfg=known.to_dict() if known else {"tag": ""}
+    )
+    channels, *sides = config["input_size"]
+    size = options.get("img_size", sides)
+    sides = [size, size] if isinstance(size, int) else list(size)
+    return config | {"input_size": (options.get("in_chans", channels), *sides)}
 
 
 def transform(config: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from torch import nn
 
 import decompose
 from decompose import Choice, DecomposeError, Plan
+from decompose.folding import fold_pairs
 from decompose.methods import METHODS
 from tests.strategies import Mixed
 
@@ -68,7 +69,8 @@ def write_originals(folder: Path) -> list[tuple[Path, nn.Module | None]]:
         forms={"grouped": "merged"},
     )
     files = [(folder / "mixed.safetensors", network), (folder / "named.safetensors", None)]
-    decompose.save(decompose.apply(plan, network), files[0][0])
+    folded = fold_pairs(network, {"stem": "norm"})
+    decompose.save(decompose.apply(plan, folded), files[0][0])
     squeezed = decompose.plan(named, torch.zeros(1, 3, 64, 64), method="spatial", ratio=2)
     decompose.save(decompose.apply(squeezed, named), files[1][0])
     return files
@@ -175,6 +177,15 @@ def change_plan(data: bytes, rng: random.Random) -> bytes:
     return _with_record(data, mutate)
 
 
+def change_folded(data: bytes, rng: random.Random) -> bytes:
+    def mutate(record: dict[str, Any]) -> None:
+        names = ["stem", "norm", "classifier", "heads.mask", "blocks.0.0", "pointwise", "", "no"]
+        pairs = {rng.choice(names): rng.choice([*names, *_JUNK]) for _ in range(rng.randint(0, 3))}
+        record["folded"] = rng.choice([pairs, pairs, pairs, rng.choice(_JUNK)])
+
+    return _with_record(data, mutate)
+
+
 def change_choice(data: bytes, rng: random.Random) -> bytes:
     def mutate(record: dict[str, Any]) -> None:
         choice = rng.choice(list(record["plan"]["layers"].values()))
@@ -216,6 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     drop_tensors,
     change_record,
     change_plan,
+    change_folded,
     change_choice,
     nest_choices,
 )

@@ -16,6 +16,7 @@ import decompose
 from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.cli import main
 from decompose.cli.inputs import calibration_pictures
+from decompose.folding import folded_of
 from decompose.methods import METHODS
 from tests.picture_cases import photograph
 from tests.voc_cases import write_voc
@@ -83,6 +84,16 @@ def test_compress_by_energy(tmp_path: Path, capsys: Captured) -> None:
     command = ["compress", ARCH, "--method", "dw_pw", "--energy", "0.5", "--skip", "conv1"]
     assert run(*command, "-o", tmp_path / "a.safetensors") == 0
     assert "dw_pw" in capsys.readouterr().out
+
+
+def test_compress_folds_batchnorm_of_a_timm_network(tmp_path: Path) -> None:
+    source, path = "timm:test_resnet,weights=none", tmp_path / "small.safetensors"
+    asked = "--rank", "2", "--input-size", "32", "--fold-batchnorm", "-o", path
+    assert run("compress", source, *asked) == 0
+    folded = folded_of(decompose.load(path))
+    assert folded["conv1.0"] == "conv1.1"
+    # The original is random, and another one each time.
+    assert run("compare", source, path, "--input-size", "32") == 0
 
 
 def test_compressing_nothing_warns(tmp_path: Path, capsys: Captured) -> None:

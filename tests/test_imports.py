@@ -40,7 +40,17 @@ LEVELS = [
     {"wishes", "budget", "plans", "shards", "scenes", "augmentation", "recipes", "losses"},
     {"candidates", "modules", "onnx_nodes", "throughput"},
     {"layers", "mixtures", "fused"},
-    {"statistics", "rectification", "export", "factors", "norms", "sampling", "successions"},
+    {
+        "readers",
+        "folding",
+        "statistics",
+        "rectification",
+        "export",
+        "factors",
+        "norms",
+        "sampling",
+        "successions",
+    },
     {"marginals", "rectified", "prediction"},
     {
         "cross_validation",

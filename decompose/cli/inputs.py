@@ -19,6 +19,7 @@ from decompose.cli.outputs import tell_unreadable
 from decompose.data import picture_folder
 from decompose.detectors import is_detector, largest_side
 from decompose.errors import DecomposeError, first_line
+from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
 from decompose.layers import find_layers
 from decompose.modules import DecomposedLayer
@@ -76,15 +77,17 @@ def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[An
 
 
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
-    """Load a network and the smaller one made from it.
+    """Load a network and the smaller one made from it, BatchNorm folded in both if in that one.
 
     A checkpoint that does not name its architecture takes the smaller one's.
     """
     after = models.load(small, arch if models.is_unnamed_checkpoint(small) else None)
-    if not models.is_unnamed_checkpoint(original):
-        return models.load(original), after
     named = architecture_of(after)
-    return models.load(original, arch or (None if named is None else str(named))), after
+    if models.is_unnamed_checkpoint(original):
+        before = models.load(original, arch or (None if named is None else str(named)))
+    else:
+        before = models.load(original)
+    return fold_pairs(before, folded_of(after)), after
 
 
 def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
