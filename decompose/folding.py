@@ -76,7 +76,7 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
     replacements: dict[int, nn.Module] = {}
     for name, norm_name in todo.items():
         layer, norm = originals.get(name), modules.get(norm_name)
-        if layer is None or norm is None or (rest := _rest(norm)) is None:
+        if layer is None or (rest := _rest_behind(layer, norm)) is None:
             raise DecomposeError(
                 f"{norm_name} cannot be folded into {name}: the network has no such pair"
             )
@@ -98,6 +98,13 @@ def _fused(layer: Original, norm: Any) -> nn.Module:
     dtype = conv.weight.dtype
     fused = to_module(replace(conv, weight=weight.detach().to(dtype), bias=bias.detach().to(dtype)))
     return fused.requires_grad_(layer.weight.requires_grad)
+
+
+def _rest_behind(layer: Original, norm: nn.Module | None) -> nn.Module | None:
+    """As ``_rest``; ``None`` also where the normalisation has another number of channels than a layer gives."""
+    if norm is None or (rest := _rest(norm)) is None:
+        return None
+    return rest if len(norm.get_buffer("running_mean")) == to_conv(layer).out_channels else None
 
 
 def _rest(norm: nn.Module) -> nn.Module | None:

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from decompose.calls import Example, call, first, shape_text
-from decompose.detectors import steadied
+from decompose.detectors import fully_occupied, steadied
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import ORIGINALS, DecomposedLayer, Original, layer_macs
 
@@ -249,6 +249,8 @@ def respond(model: nn.Module, example: Example) -> list[Tensor]:
 def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     """Input shapes that every layer sees when the first of the example's inputs passes.
 
+    The second stage of a detector sees as many boxes as the first may propose (``detectors``).
+
     Args:
         model: left as it was, its mode and running statistics included.
         example: one batch (``calls``); only its first input is used.
@@ -261,7 +263,7 @@ def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     def record(name: str, x: Tensor, _: Tensor) -> None:
         shapes[name].append(tuple(x.shape))
 
-    with evaluating(model), observing(find_layers(model), record):
+    with evaluating(model), fully_occupied(model), observing(find_layers(model), record):
         try:
             call(model, first(example))
         except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:

@@ -50,7 +50,7 @@ def synthetic_inputs(
     """Make inputs for statistics and repair where there is no data.
 
     Their mean and deviation are, channel by channel, those of the example if it is more than a
-    constant; else what the network's preprocessing makes of pictures, where it was loaded by a name
+    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what the network's preprocessing makes of pictures, where it was loaded by a name
     that tells; else ImageNet's for three channels, and 0 and 1 for others.
 
     Args:
@@ -158,6 +158,8 @@ def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> T
         return centred / pictures.std((0, *axes)).view(view) * deviation.view(view) + mean.view(
             view
         )
+    if model is not None and is_detector(model):
+        return pictures  # it normalises them itself
     architecture = None if model is None else architecture_of(model)
     transform = None if architecture is None else architecture.transform()
     known = getattr(transform, "mean", None), getattr(transform, "std", None)

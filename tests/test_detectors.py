@@ -8,14 +8,15 @@ from torch import nn
 
 import decompose
 from decompose.detectors import is_detector, steadied
-from decompose.layers import find_layers, respond
+from decompose.layers import find_layers, respond, trace_shapes
 from decompose.norms import reestimate_
 
 
-def detector(name: str) -> nn.Module:
+def detector(name: str, **others: Any) -> nn.Module:
     from torchvision.models import get_model
 
     options: dict[str, Any] = {"min_size": 64, "max_size": 96} if "rcnn" in name else {}
+    options |= others
     network = get_model(name, weights=None, weights_backbone=None, num_classes=4, **options).eval()
     # Else random weights let nothing through.
     reestimate_(network, [PICTURES])
@@ -48,6 +49,15 @@ def test_masks_are_of_the_lattice() -> None:
         network([PICTURES[0][0]])
     assert len(answers[-1]) == 85
     assert "postprocess_detections" not in vars(network.roi_heads)
+
+
+def test_macs_of_a_second_stage_are_those_of_all_boxes_that_it_may_see() -> None:
+    options = {"rpn_post_nms_top_n_test": 90, "box_detections_per_img": 7}
+    network = detector("maskrcnn_resnet50_fpn", **options)
+    shapes = trace_shapes(network, PICTURES)
+    assert shapes["roi_heads.box_head.fc6"] == [(90, 256 * 7 * 7)]
+    assert shapes["roi_heads.mask_predictor.conv5_mask"] == [(7, 256, 14, 14)]
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 @pytest.mark.filterwarnings("ignore:left as truncated")
