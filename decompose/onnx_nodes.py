@@ -1,4 +1,4 @@
-"""Expressions as ONNX graphs.
+"""Expressions as ONNX nodes.
 
 Every leaf becomes one ``Conv``, ``ConvTranspose`` or ``MatMul``, every sum a chain of ``Add``, which
 engines fuse into the convolution before it.
@@ -6,9 +6,10 @@ engines fuse into the convolution before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,10 +32,10 @@ def to_onnx_model(expression: Expression, input_shape: Sequence[int]) -> onnx.Mo
         expression: its weights in a dtype that numpy has.
         input_shape: ``(batch, I, *input_size)``; the batch may be any other later.
     """
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
-    graph = _Graph()
-    output = graph.add(expression, "input")
+    made = Nodes()
+    output = made.add(expression, "input")
     *_, last = leaves(expression)
     if last.geometry.num_axes:
         outputs = [last.out_channels, *output_size(expression, input_shape[2:])]
@@ -42,75 +43,99 @@ def to_onnx_model(expression: Expression, input_shape: Sequence[int]) -> onnx.Mo
         outputs = [*input_shape[1:-1], last.out_channels]
     kind = helper.np_dtype_to_tensor_dtype(next(leaves(expression)).weight.numpy().dtype)
     proto = helper.make_graph(
-        [*graph.nodes, helper.make_node("Identity", [output], ["output"])],
+        [*made.nodes, helper.make_node("Identity", [output], ["output"])],
         "decompose",
         [helper.make_tensor_value_info("input", kind, ["batch", *input_shape[1:]])],
         [helper.make_tensor_value_info("output", kind, ["batch", *outputs])],
-        graph.initializers,
+        [numpy_helper.from_array(array, name) for name, array in made.weights.items()],
     )
     return helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
     )
 
 
-class _Graph:
-    """Nodes and weights as they are added."""
+class Nodes:
+    """Nodes and weights as they are added; a tensor that is added twice is kept once.
 
-    def __init__(self) -> None:
+    Args:
+        fresh: makes a new name out of a wish: ``value`` or ``weight``.
+
+    Attributes:
+        nodes: in an order in which they can run.
+        weights: what they read besides, by name.
+    """
+
+    def __init__(self, fresh: Callable[[str], str] | None = None) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self._fresh = fresh or (lambda kind: f"{kind}{len(self.nodes)}_{len(self.weights)}")
+        # With the tensors, lest others take their place in memory.
+        self._known: dict[Any, tuple[str, Tensor]] = {}
 
-    def add(self, expression: Expression, x: str) -> str:
-        """Add the nodes of an expression of ``x``, and name what they give."""
+    def add(self, expression: Expression, x: str, automatic: str = "") -> str:
+        """Add the nodes of an expression of ``x``, and name what they give.
+
+        Args:
+            expression: what they compute.
+            x: the name of its input.
+            automatic: the ``auto_pad`` of its ordinary convolutions, instead of their own padding.
+        """
         if isinstance(expression, Conv):
-            return self._add_leaf(expression, x)
+            return self._add_leaf(expression, x, automatic)
         if isinstance(expression, Chain):
             for part in expression.parts:
-                x = self.add(part, x)
+                x = self.add(part, x, automatic)
             return x
-        total, *others = (self.add(part, x) for part in expression.parts)
+        total, *others = (self.add(part, x, automatic) for part in expression.parts)
         for other in others:
-            total = self._node("Add", total, other)
+            total = self.node("Add", total, other)
         return total
 
-    def _add_leaf(self, conv: Conv, x: str) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one output, and name that."""
+        from onnx import helper
+
+        output = self._fresh("value")
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def integers(self, numbers: Sequence[int]) -> str:
+        """Add a list of whole numbers, and name it."""
+        return self._constant(torch.tensor(numbers, dtype=torch.int64))
+
+    def _add_leaf(self, conv: Conv, x: str, automatic: str) -> str:
         g = conv.geometry
         bias = [] if conv.bias is None else [self._constant(conv.bias)]
         if g.num_axes == 0:
-            product = self._node("MatMul", x, self._constant(with_groups(conv, 1).weight.T))
-            return self._node("Add", product, *bias) if bias else product
+            whole = conv if conv.groups == 1 else with_groups(conv, 1)
+            product = self.node("MatMul", x, self._constant(whole.weight.T))
+            return self.node("Add", product, *bias) if bias else product
         pads = [width for side in zip(*g.padding, strict=True) for width in side]
         if g.padding_mode != "zeros":
-            wide = self._integers([0, 0, *pads[: g.num_axes], 0, 0, *pads[g.num_axes :]])
-            x = self._node("Pad", x, wide, mode=_PADDING_MODES[g.padding_mode])
+            wide = self.integers([0, 0, *pads[: g.num_axes], 0, 0, *pads[g.num_axes :]])
+            x = self.node("Pad", x, wide, mode=_PADDING_MODES[g.padding_mode])
             pads = [0] * len(pads)
         options = {
             "kernel_shape": conv.kernel_size,
             "strides": g.stride,
             "dilations": g.dilation,
-            "pads": pads,
             "group": conv.groups,
+            **({"auto_pad": automatic} if automatic else {"pads": pads}),
         }
         if not g.transposed:
-            return self._node("Conv", x, self._constant(conv.weight), *bias, **options)
-        weight = self._constant(swap_transposed_layout(conv.weight, conv.groups))
-        return self._node(
+            return self.node("Conv", x, self._constant(conv.weight), *bias, **options)
+        weight = self._constant(conv.weight, swapped=conv.groups)
+        return self.node(
             "ConvTranspose", x, weight, *bias, output_padding=g.output_padding, **options
         )
 
-    def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        output = f"value{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def _constant(self, tensor: Tensor) -> str:
-        from onnx import numpy_helper
-
-        name = f"weight{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(tensor.detach().cpu().numpy(), name))
-        return name
-
-    def _integers(self, numbers: Sequence[int]) -> str:
-        return self._constant(torch.tensor(numbers, dtype=torch.int64))
+    def _constant(self, tensor: Tensor, swapped: int = 0) -> str:
+        """Add a tensor, and name it; a kernel in torch's layout for so many groups is ``swapped``."""
+        tensor = tensor.detach()
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, swapped)
+        if key not in self._known:
+            laid_out = swap_transposed_layout(tensor, swapped) if swapped else tensor
+            name = self._fresh("weight")
+            self.weights[name] = laid_out.cpu().contiguous().numpy()
+            self._known[key] = name, tensor
+        return self._known[key][0]

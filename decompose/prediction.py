@@ -32,6 +32,8 @@ _JITTER = 1e-4
 def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expression], float]:
     """The function from an expression in a layer's place to tr(B D C D^T).
 
+    Where no gradient came back, it is the relative error of the layer's own output.
+
     Args:
         conv: the layer.
         statistics: its own.
@@ -40,6 +42,9 @@ def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expressio
     seen = rows.transpose(0, 1).reshape(rows.shape[1], conv.in_channels, *conv.kernel_size)
     expected = run(on_patches(conv), seen)
     metric = statistics.metric.to(conv.weight)
+    if not metric.any():
+        energy = float(expected.square().sum(dtype=torch.float64))
+        metric = torch.eye(metric.shape[1]).to(metric).expand_as(metric) / (energy or 1.0)
 
     def predict(expression: Expression) -> float:
         difference = run(on_patches(expression), seen) - expected

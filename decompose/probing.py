@@ -73,7 +73,7 @@ def probe(
 
     Returns:
         By layer and label of the choice; a layer that was not probed is missing. Labels that were
-        not probed have the median of their layer's.
+        not probed have the median of their layer's. Empty where the output never changed.
     """
     originals = find_originals(model)
     inputs = Inputs(images, model)
@@ -101,7 +101,8 @@ def probe(
                 middle = median(measured.values())
                 labels = {option.label for option in found}
                 gains[name] = {label: measured.get(label, middle) for label in labels}
-    return gains
+    # An output that nothing moves, such as a class, tells nothing of the layers.
+    return gains if any(any(found.values()) for found in gains.values()) else {}
 
 
 def _worth_probing(options: Sequence[Option]) -> list[Option]:

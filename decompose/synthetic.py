@@ -16,7 +16,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from decompose.architectures import architecture_of
+from decompose.architectures import preprocessing_of
 from decompose.calls import Example, map_tensors
 from decompose.detectors import is_detector
 from decompose.errors import DecomposeError
@@ -160,8 +160,8 @@ def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> T
         )
     if model is not None and is_detector(model):
         return pictures  # it normalises them itself
-    architecture = None if model is None else architecture_of(model)
-    transform = None if architecture is None else architecture.transform()
+    preprocessing = None if model is None else preprocessing_of(model)
+    transform = None if preprocessing is None else preprocessing.transform()
     known = getattr(transform, "mean", None), getattr(transform, "std", None)
     if known[0] is None and channels == len(_IMAGENET_MEAN):
         known = _IMAGENET_MEAN, _IMAGENET_STD

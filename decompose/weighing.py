@@ -146,9 +146,7 @@ def _options(
         known = statistics.layers.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
-        # Where no gradient came back, the kernel's own error has to do.
-        told = known is not None and bool(known.metric.any())
-        error = output_error(wide, known) if known is not None and told else None
+        error = None if known is None else output_error(wide, known)
         found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
     return found
 

@@ -24,6 +24,7 @@ LEVELS = [
         "vgg16",
         "extras",
     },
+    {"onnx_files", "picture_formats"},
     {
         "methods",
         "architectures",
@@ -38,8 +39,12 @@ LEVELS = [
     },
     {"choices", "synthetic", "refitting", "pictures", "ledgers", "order", "checkpoints"},
     {"wishes", "budget", "plans", "shards", "scenes", "augmentation", "recipes", "losses"},
-    {"candidates", "modules", "onnx_nodes", "throughput"},
-    {"layers", "mixtures", "fused"},
+    {"candidates", "modules", "onnx_nodes", "onnx_graph", "throughput"},
+    {"onnx_shapes"},
+    {"layers", "mixtures", "fused", "onnx_operators", "onnx_segments"},
+    {"onnx_schedule"},
+    {"onnx_network"},
+    {"onnx_rewriting"},
     {
         "readers",
         "folding",

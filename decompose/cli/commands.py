@@ -17,12 +17,13 @@ from decompose.cli.inputs import (
     FolderInputs,
     blank_input,
     load_all,
+    load_network,
     load_pair,
     named_device,
     parse_counts,
     parse_forms,
 )
-from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
+from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
 from decompose.comparison import compare, compare_weights
@@ -66,13 +67,14 @@ def inspect_model(
         Path | None, typer.Option(help="Also draw the spectra to this picture.")
     ] = None,
     input_size: InputSize = None,
+    fix: Fix = None,
     output: Record = None,
     table: Markdown = None,
 ) -> None:
     """Show a network's layers: plan, MACs, parameters and how much few terms hold."""
     require_writable(plot, output, table)
     get_method(method)
-    network = models.load(model, arch)
+    network = load_network(model, arch, fix)
     inspection = inspect_network(network, blank_input(network, input_size))
     if plot is not None:
         plot_spectra(inspection, plot)

@@ -11,8 +11,15 @@ from torch import Tensor, nn
 
 from decompose import models
 from decompose.candidates import RECIPES
-from decompose.cli.inputs import blank_input, calibration_pictures, parse_ranks
-from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
+from decompose.cli.inputs import (
+    blank_input,
+    calibration_pictures,
+    load_network,
+    parse_numbers,
+    parse_ranks,
+    tell_pictures,
+)
+from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
 from decompose.cli.outputs import tell_dense, tell_files, tell_pace
 from decompose.comparison import compare_weights
 from decompose.convert import apply
@@ -35,7 +42,12 @@ _NUM_SYNTHETIC = 8
 
 def compress_network(
     source: Annotated[str, typer.Argument(help=SOURCES)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The .safetensors to write; of an ONNX model, the .onnx."
+        ),
+    ],
     arch: Arch = None,
     macs: Annotated[
         float | None, typer.Option(help="MACs to keep, in (0, 1]: the best mixture of methods.")
@@ -117,11 +129,16 @@ def compress_network(
         ),
     ] = False,
     input_size: InputSize = None,
+    fix: Fix = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
     table: Markdown = None,
 ) -> None:
     """Rewrite a network's convolutions as smaller ones, without training."""
     require_writable(output, save_plan, save_statistics, table)
-    models.require_saved_name(output)
+    models.require_saved_name(output, is_onnx=models.is_onnx(source))
     wish = {
         "macs": macs,
         "params": params,
@@ -147,8 +164,15 @@ def compress_network(
     if save_statistics and not calibrate:
         raise DecomposeError("--save-statistics keeps what was measured on pictures: --calibrate")
     choices = None if plan_file is None else Plan.load(plan_file)
-    network = models.load(source, arch)
+    network = load_network(source, arch, fix)
     example = blank_input(network, input_size)
+    look = {
+        "scale": scale,
+        "means": parse_numbers(mean, "mean"),
+        "deviations": parse_numbers(std, "std"),
+        "is_bgr": bgr or None,
+    }
+    tell_pictures(network, example, look, required=calibrate is not None)
     if fold:
         network = fold_batchnorm(network, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()

@@ -70,9 +70,9 @@ def evaluate_models(
     if len(set(model)) < len(model):
         raise DecomposeError("the same network is named twice")
     networks = load_all(model, arch)
-    architectures = {name: models.required_architecture(n) for name, n in networks.items()}
     transforms = {
-        name: resized(known.transform(), input_size) for name, known in architectures.items()
+        name: resized(models.required_preprocessing(network).transform(), input_size)
+        for name, network in networks.items()
     }
     place = named_device(device)
     options: dict[str, Any] = {
@@ -84,7 +84,10 @@ def evaluate_models(
     }
     if task == "detection":
         scenes = voc_scenes(data, transforms[model[0]])
-        categories = {name: categories_of(known) for name, known in architectures.items()}
+        categories = {
+            name: categories_of(models.required_architecture(network))
+            for name, network in networks.items()
+        }
         chosen = scenes if subset is None else scenes.subset(subset, seed)
         found = evaluate_detectors(networks, chosen, categories, **options)
     else:

@@ -150,7 +150,7 @@ def finetune_network(
         workers=default_workers() if workers is None else workers,
     )
     original, network = _networks(teacher, small, arch)
-    transform = resized(models.required_architecture(network).transform(), input_size)
+    transform = resized(models.required_preprocessing(network).transform(), input_size)
     pictures, judged = _pictures(data, unlabelled, validate, transform)
     tuned = finetune(
         network,

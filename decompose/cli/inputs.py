@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from decompose import models
-from decompose.architectures import Transform, architecture_of
+from decompose.architectures import Transform, architecture_of, remember_preprocessing
 from decompose.calls import batch_size, moved
-from decompose.cli.outputs import tell_unreadable
+from decompose.cli.outputs import tell_left_alone, tell_unreadable
 from decompose.data import picture_folder
 from decompose.detectors import is_detector, largest_side
 from decompose.errors import DecomposeError, first_line
@@ -23,7 +23,9 @@ from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
 from decompose.layers import find_layers
 from decompose.modules import DecomposedLayer
+from decompose.onnx_network import OnnxNetwork
 from decompose.patterns import matches, require_match
+from decompose.picture_formats import PictureFormat
 from decompose.pictures import default_workers
 from decompose.scenes import Scenes
 
@@ -41,7 +43,7 @@ class FolderInputs:
     """
 
     def __init__(self, folder: Path, network: nn.Module, most: int, workers: int) -> None:
-        transform = models.required_architecture(network).transform()
+        transform = models.required_preprocessing(network).transform()
         self._whole = is_detector(network)
         if self._whole:
             transform = partial(_shrunk, transform, largest_side(network))
@@ -76,6 +78,43 @@ def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[An
     return batches
 
 
+def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None) -> nn.Module:
+    """Load a network; what other inputs of an ONNX model are given is written ``NAME=NUMBER``."""
+    fixed: dict[str, Tensor | float] = {}
+    for text in fix or ():
+        name, _, number = text.rpartition("=")
+        try:
+            fixed[name] = float(number)
+        except ValueError:
+            raise DecomposeError(f"input {text!r}: write NAME=NUMBER") from None
+    network = models.load(source, arch, fixed=fixed)
+    if isinstance(network, OnnxNetwork):
+        tell_left_alone(network.left_alone)
+    return network
+
+
+def tell_pictures(
+    network: nn.Module, example: Tensor, look: Mapping[str, Any], *, required: bool
+) -> None:
+    """Keep with an ONNX network how it takes its pictures, which nothing else tells.
+
+    Args:
+        network: of any kind; others know it by their names.
+        example: one of its inputs.
+        look: what options say, as ``PictureFormat.of`` takes it; ``None`` where they say nothing.
+        required: whether there are pictures.
+
+    Raises:
+        DecomposeError: it takes none, or is told of another network.
+    """
+    told = {name: value for name, value in look.items() if value is not None}
+    if isinstance(network, OnnxNetwork):
+        if told or required:
+            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **told))
+    elif told:
+        raise DecomposeError("--scale, --mean, --std and --bgr tell of an ONNX model's pictures")
+
+
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
     """Load a network and the smaller one made from it, BatchNorm folded in both if in that one.
 
@@ -103,8 +142,11 @@ def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
 
 def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
     """One input of zeros, of the network's own size or of the one asked for (N or HxW)."""
+    if isinstance(network, OnnxNetwork):
+        size = None if input_size is None else parse_size(input_size)
+        return torch.zeros(1, *network.signature.shape(size), dtype=network.signature.dtype)
     if input_size is None:
-        shape = models.required_architecture(network).input_shape()
+        shape = models.required_preprocessing(network).input_shape()
     else:
         first = next(iter(find_layers(network).values()))
         shape = (getattr(first, "in_channels", 3), *parse_size(input_size))
@@ -156,6 +198,14 @@ def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
         except ValueError:
             raise DecomposeError(f"rank {text!r}: write N or PATTERN=N, a whole number") from None
     return ranks["*"] if list(ranks) == ["*"] else ranks
+
+
+def parse_numbers(text: str | None, what: str) -> list[float] | None:
+    """Read numbers parted by commas."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DecomposeError(f"{what} {text!r}: write N or N,N,N") from None
 
 
 def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,20 @@ def tell_dense(plan: Plan) -> None:
     for name, reason in plan.dense.items():
         names[reason].append(name)
     for reason, group in names.items():
-        more = f" and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
-        print(f"Left dense, {reason}: {', '.join(group[:_MOST_NAMED])}{more}")
+        print(f"Left dense, {reason}: {_some(group)}")
     if not plan.layers:
         print(
             "warning: nothing was rewritten; the file holds the original network", file=sys.stderr
         )
+
+
+def tell_left_alone(reasons: Mapping[str, str]) -> None:
+    """Say which convolutions of an ONNX model are none of its layers, and why."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in reasons.items():
+        by_reason[reason].append(name)
+    for reason, names in by_reason.items():
+        print(f"Left alone, {reason}: {_some(names)}")
 
 
 def tell_pace(plan: Plan) -> None:
@@ -60,3 +68,8 @@ def tell_unreadable(unreadable: Mapping[str, str]) -> None:
         print(f"unreadable: {path}: {reason}", file=sys.stderr)
     if unreadable:
         print(f"{len(unreadable)} pictures could not be read and do not count", file=sys.stderr)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

@@ -1,0 +1,42 @@
+"""Padding put before an expression, taken into its own leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
+
+
+def with_input_padding(expression: Expression, padding: Sequence[tuple[int, int]]) -> Expression:
+    """The expression of an input that is padded with zeros first.
+
+    Leaves that visit every pixel and add no bias turn zeros into zeros, so along each axis the first
+    leaf that does more can pad in their place.
+
+    Args:
+        expression: ordinary convolutions that pad with zeros.
+        padding: pixels added to its input, ``(before, after)`` for each axis.
+    """
+    for axis, widths in enumerate(padding):
+        if any(widths):
+            expression = _padded(expression, axis, widths)
+    return expression
+
+
+def _padded(expression: Expression, axis: int, widths: tuple[int, int]) -> Expression:
+    if isinstance(expression, Conv):
+        padding = list(expression.geometry.padding)
+        padding[axis] = (padding[axis][0] + widths[0], padding[axis][1] + widths[1])
+        return replace(expression, geometry=replace(expression.geometry, padding=tuple(padding)))
+    if isinstance(expression, Sum):
+        return Sum(*(_padded(part, axis, widths) for part in expression.parts))
+    parts = list(expression.parts)
+    able = (place for place, part in enumerate(parts) if _does_more(part, axis))
+    place = next(able, len(parts) - 1)
+    parts[place] = _padded(parts[place], axis, widths)
+    return Chain(*parts)
+
+
+def _does_more(part: Expression, axis: int) -> bool:
+    return any(leaf.is_spatial(axis) or leaf.bias is not None for leaf in leaves(part))
