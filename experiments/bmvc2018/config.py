@@ -121,9 +121,9 @@ FASHION = Setting(
     300,
     10,
     1000,
-    10_000,
+    3000,
     num_fitted=5000,
-    num_tuned=10_000,
+    num_tuned=5000,
     recipe=Recipe(epochs=1, learning_rate=0.003),
 )
 

@@ -126,7 +126,7 @@ class Study:
         runs["distilled"] = self._trained(
             f"distilled-{share:g}-{seed}", small, recipe, self.original
         )
-        if share == FROM_SCRATCH:
+        if share == FROM_SCRATCH and seed == self.setting.seeds[0]:
             starts["random"] = copy.deepcopy(small)
             torch.manual_seed(seed)
             reset_(starts["random"])
