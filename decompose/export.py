@@ -17,7 +17,10 @@ from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
 from decompose.layers import evaluating, floating_tensors
 from decompose.modules import to_expression
+from decompose.onnx_files import model_bytes
+from decompose.onnx_network import OnnxNetwork
 from decompose.onnx_nodes import to_onnx_model
+from decompose.onnx_rewriting import self_contained
 
 TOLERANCE = 1e-4
 """Largest relative deviation of an exported network's output from torch's."""
@@ -38,6 +41,8 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
         DecomposeError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot take
             the network, or the exported one gives something else than torch.
     """
+    if isinstance(model, OnnxNetwork):
+        raise DecomposeError("the network is an ONNX model already; save it as one")
     content = to_onnx_bytes(model, example)
     deviation = _deviation(model, example, content)
     if not deviation <= TOLERANCE:
@@ -53,11 +58,14 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
 def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
     """A network as an ONNX model, by torch's own exporter, with a batch of any size.
 
-    Of a single layer the nodes are written directly, in a thousandth of the time.
+    Of a single layer the nodes are written directly, in a thousandth of the time; a network that came
+    as an ONNX model is that one, made to take what the network takes.
 
     Raises:
         DecomposeError: as ``to_onnx``.
     """
+    if isinstance(model, OnnxNetwork):
+        return model_bytes(self_contained(model))
     with _extra_required():
         try:
             expression = to_expression(model)

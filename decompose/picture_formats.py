@@ -95,8 +95,8 @@ class PictureFormat:
         )
         pixels = torch.from_numpy(np.array(fitted, np.float32)).view(height, width, channels)
         pixels = pixels.flip(-1) if self.is_bgr else pixels
-        mean, std = (torch.tensor(values) for values in (self.mean, self.std))
-        return ((pixels / 255 - mean) / std).permute(2, 0, 1)
+        means, deviations = torch.tensor(self.means), torch.tensor(self.deviations)
+        return ((pixels * (self.scale / 255) - means) / deviations).permute(2, 0, 1)
 
 
 def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
