@@ -95,7 +95,7 @@ def read_model(path: str | Path) -> OnnxModel:
     proto = onnx.ModelProto()
     try:
         with path.open("rb") as file, _mapped(file) as content:
-            proto.ParseFromString(content)
+            proto.ParseFromString(content)  # type: ignore[arg-type]
     except (DecodeError, OSError, ValueError) as error:
         raise DecomposeError(f"{path}: is damaged or no ONNX file: {first_line(error)}") from None
     try:
@@ -208,7 +208,11 @@ def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
     """Part a model and its large weights."""
     from onnx import TensorProto
 
-    floating = {TensorProto.FLOAT: "<f4", TensorProto.FLOAT16: "<f2", TensorProto.DOUBLE: "<f8"}
+    floating: dict[int, str] = {
+        TensorProto.FLOAT: "<f4",
+        TensorProto.FLOAT16: "<f2",
+        TensorProto.DOUBLE: "<f8",
+    }
     arrays: dict[str, np.ndarray] = {}
     is_external = False
     for tensor in proto.graph.initializer:
@@ -365,7 +369,7 @@ def _referring(model: OnnxModel, location: str, file: Any) -> ModelProto:
 
 
 def _flat(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _varint(number: int) -> bytes:

@@ -85,7 +85,7 @@ class Segment:
                 self._session = self._start(arrays)
             values = self._session.run(self.outputs, arrays)
             return [torch.from_numpy(np.array(value)) for value in values]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             raise DecomposeError(
                 f"ONNX Runtime cannot run {self.title}: {first_line(error)}"
             ) from None

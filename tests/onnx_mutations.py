@@ -23,6 +23,7 @@ import torch
 from onnx import ModelProto, TensorProto
 
 import decompose
+from decompose.onnx_network import OnnxNetwork
 from tests.onnx_cases import run_onnx, small_cnn
 
 _ABSURD = (-1, 0, 1, 2, 3, 255, 1 << 16, 1 << 31, 1 << 40, (1 << 62) + 1)
@@ -133,6 +134,7 @@ def outcome(content: bytes, folder: Path) -> str:
     target.unlink(missing_ok=True)
     try:
         network = decompose.load(source)
+        assert isinstance(network, OnnxNetwork)
         shape = network.signature.shape((16, 16)) if None in network.signature.dims[2:] else None
         shape = (network.signature.batch or 1, *(shape or network.signature.shape()))
         if prod(shape) > 1 << 22:
@@ -149,7 +151,7 @@ def outcome(content: bytes, folder: Path) -> str:
     seen = network.signature.arranged(example)
     try:
         wanted = run_onnx(source, seen)[0]
-    except Exception as error:  # onnxruntime's own have no base
+    except Exception as error:  # noqa: BLE001  onnxruntime's own have no base
         return f"more than onnxruntime takes: {error}"
     if any(weight.abs().max() > _ROUNDED for weight in network.parameters()):
         return "overflows"  # and is rounded by each in its own way
@@ -173,7 +175,7 @@ def main(folder: Path, first: int, last: int) -> None:
         # Anything but the one error of users is a mistake, and all of them are to be seen.
         try:
             what = outcome(mutated(seed), folder)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             where = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__} in {where.name}: {error}"
         if what not in ("refused", "agrees", "overflows"):

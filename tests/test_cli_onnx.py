@@ -81,7 +81,11 @@ def test_what_is_left_alone_is_told(model: Path, tmp_path: Path, capsys: Capture
     ],
 )
 def test_mistakes_end_in_one_line(
-    model: Path, arguments: list[str], reason: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(model.parent)
     assert run("compress", model, *arguments) == 2

@@ -1,5 +1,7 @@
 """Every convolution that ONNX has is read as a layer, or says why it is none."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.onnx_cases import make_model, small_cnn
 WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
 
 
-def read(kind: str = "Conv", sizes: tuple[int, int] | None = None, **attributes: object):
+def read(kind: str = "Conv", sizes: tuple[int, int] | None = None, **attributes: Any):
     node = helper.make_node(kind, ["x", "w"], ["y"], **attributes)
     return read_layer(node, {"w": WEIGHT}, sizes)
 

@@ -1,6 +1,7 @@
 """What is written is the original but for the nodes of rewritten layers, and runs as the network does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -123,7 +124,7 @@ def test_onnxs_own_convolutions(
             assert written.graph.output == model.graph.output
 
 
-def conv_model(*, opset: int, ir_version: int = 8, kind: str = "Conv", **attributes: object):
+def conv_model(*, opset: int, ir_version: int = 8, kind: str = "Conv", **attributes: Any):
     weights = {"w": np.random.default_rng(0).standard_normal((4, 4, 3, 3)).astype("f4")}
     node = helper.make_node(kind, ["x", "w"], ["y"], "only", **attributes)
     rank = ["n", 4, None, None]

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from torch import nn
 
 from decompose import models
+from decompose.architectures import Architecture, architecture_of
 from decompose.cli.inputs import load_all, named_device, resized
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
@@ -85,7 +87,7 @@ def evaluate_models(
     if task == "detection":
         scenes = voc_scenes(data, transforms[model[0]])
         categories = {
-            name: categories_of(models.required_architecture(network))
+            name: categories_of(_required_architecture(name, network))
             for name, network in networks.items()
         }
         chosen = scenes if subset is None else scenes.subset(subset, seed)
@@ -105,3 +107,12 @@ def evaluate_models(
         print(found.throughput)
     tell_unreadable(found.unreadable)
     tell_files(output, table)
+
+
+def _required_architecture(name: str, network: nn.Module) -> Architecture:
+    architecture = architecture_of(network)
+    if architecture is None:
+        raise DecomposeError(
+            f"{name}: no name of an architecture tells what its classes are called"
+        )
+    return architecture
