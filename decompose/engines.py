@@ -7,7 +7,6 @@ arguments that runs the network on that input. Everything that is timed is timed
 from __future__ import annotations
 
 import copy
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,8 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from decompose.calls import Example, call, device_of
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
+from decompose.extras import required
 from decompose.memory import keep_freed_memory
 
 Call = Callable[[], object]
@@ -44,12 +45,12 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """Make a network ready to run.
 
         Args:
             network: left as it was.
-            x: one batch, of the network's dtype; where it lies tells the device.
+            x: one batch (``calls``), of the network's dtype; where it lies tells the device.
             num_threads: on the CPU. Of torch it is the caller's to set.
 
         Raises:
@@ -70,23 +71,24 @@ class Eager(Engine):
         """Torch's version."""
         return torch.__version__
 
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """Copy the network to the input's device, in channels-last order if its input is 2-D.
 
         On a CPU the process keeps its memory from now on (``memory``).
         """
-        if x.device.type == "cpu":
+        device = device_of(x)
+        if device.type == "cpu":
             keep_freed_memory()
-        network = copy.deepcopy(network).to(x.device).eval()
-        if self.channels_last and x.ndim == 4:
+        network = copy.deepcopy(network).to(device).eval()
+        if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             network.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
 
-        def call() -> object:
+        def run() -> object:
             with torch.inference_mode():
-                return network(x)
+                return call(network, x)
 
-        return call
+        return run
 
 
 class Compiled(Eager):
@@ -95,9 +97,9 @@ class Compiled(Eager):
     name, title = "compile", "torch.compile"
     forms = ("branches", "merged")
 
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
-        mode = "reduce-overhead" if x.is_cuda else None
+        mode = "reduce-overhead" if device_of(x).type == "cuda" else None
         return torch.compile(super().prepare(network, x, num_threads), mode=mode)
 
 
@@ -109,11 +111,11 @@ class Fused(Eager):
 
     def version(self) -> str:
         """Triton's version."""
-        return _required("triton", self.title, "gpu").__version__
+        return required("triton", self.title, "gpu").__version__
 
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """As eager torch, its fusible layers replaced by the kernel."""
-        if not x.is_cuda:
+        if device_of(x).type != "cuda":
             raise DecomposeError("the triton engine needs a GPU: --device cuda")
         from decompose.fused import fuse_  # triton is not there on every platform
 
@@ -129,11 +131,12 @@ class OnnxRuntime(Engine):
 
     def version(self) -> str:
         """ONNX Runtime's version."""
-        return _required("onnxruntime", self.title, "onnx").__version__
+        return required("onnxruntime", self.title, "onnx").__version__
 
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """A session of the exported network."""
-        ort = _required("onnxruntime", self.title, "onnx")
+        ort = required("onnxruntime", self.title, "onnx")
+        x = _one_tensor(x, self.title)
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
@@ -153,11 +156,12 @@ class OpenVino(Engine):
 
     def version(self) -> str:
         """OpenVINO's version."""
-        return _required("openvino", self.title, "openvino").__version__
+        return required("openvino", self.title, "openvino").__version__
 
-    def prepare(self, network: nn.Module, x: Tensor, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
         """A request on the exported network, compiled for this shape."""
-        ov = _required("openvino", self.title, "openvino")
+        ov = required("openvino", self.title, "openvino")
+        x = _one_tensor(x, self.title)
         core = ov.Core()
         model = core.read_model(to_onnx_bytes(network, x))
         model.reshape(list(x.shape))
@@ -198,10 +202,7 @@ def get_engine(name: str, *, channels_last: bool = True) -> Engine:
     return engine
 
 
-def _required(module: str, title: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise DecomposeError(
-            f"{title} is not installed: pip install 'decompose[{extra}]'"
-        ) from None
+def _one_tensor(x: Example, title: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise DecomposeError(f"{title} is given networks of one input tensor only; use eager")
+    return x

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from decompose.architectures import Transform
 from decompose.errors import DecomposeError
@@ -25,8 +24,11 @@ from decompose.pictures import Batch, Pictures
 from decompose.processes import Processes
 from decompose.progress import track
 from decompose.provenance import Provenance, in_words
+from decompose.scenes import Scenes
 from decompose.tables import Table
 from decompose.throughput import Clock, Throughput
+
+Data = TypeVar("Data", Pictures, Scenes)
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,13 @@ def evaluate(
     """
     processes = Processes.joined(device)
     seen_by = {name: (transforms or {}).get(name, pictures.transforms[0]) for name in networks}
-    provenance = Provenance.of(networks, seen_by, pictures, precision)
+    provenance = Provenance.of(networks, seen_by, pictures.samples, precision)
     ledger = None if record is None else Ledger(record, provenance.key(), processes)
     done = None if ledger is None else ledger.open()
     known = set() if done is None else set(done.places.tolist())
     todo = [place for place in range(len(pictures)) if place not in known]
-    loader, views = _loader(
-        pictures, seen_by, batch_size, workers, todo[processes.index :: processes.count]
-    )
+    pictures, views = seen_once(pictures, seen_by)
+    loader = pictures.batches(batch_size, workers, todo[processes.index :: processes.count])
     runner = _Runner(networks, views, len(pictures.classes), processes.device, precision)
     parts = [done] if done is not None and processes.is_first() else []
     clock = Clock()
@@ -153,6 +154,18 @@ def evaluate(
 
 
 _NOTHING = Outcomes(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
+
+
+def seen_once(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:
+    """Pictures in every preprocessing that differs, and which of these each network wants.
+
+    Args:
+        data: pictures or scenes.
+        transforms: by network.
+    """
+    words = [in_words(transform) for transform in transforms.values()]
+    distinct = dict(zip(words, transforms.values(), strict=True))
+    return data.seen_by(*distinct.values()), [list(distinct).index(word) for word in words]
 
 
 def _summed_up(
@@ -178,20 +191,6 @@ def _summed_up(
         Throughput.together(throughputs) if throughputs else None,
         provenance,
     )
-
-
-def _loader(
-    pictures: Pictures,
-    transforms: Mapping[str, Transform],
-    batch_size: int,
-    workers: int,
-    places: Sequence[int],
-) -> tuple[DataLoader[Batch], list[int]]:
-    """Pictures in every preprocessing that differs, and which of these each network wants."""
-    words = [in_words(transform) for transform in transforms.values()]
-    distinct = dict(zip(words, transforms.values(), strict=True))
-    loader = pictures.seen_by(*distinct.values()).batches(batch_size, workers, places)
-    return loader, [list(distinct).index(word) for word in words]
 
 
 @dataclass

@@ -1,11 +1,13 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and the JSON in them."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -38,6 +40,22 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole, in UTF-8."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str, source: str) -> Any:
+    """Read JSON that may be anybody's.
+
+    Args:
+        text: of the JSON.
+        source: the name to use in errors.
+
+    Raises:
+        DecomposeError: it is none, or nested so deep or of such long numbers that Python refuses it.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DecomposeError(f"{source}: is no JSON: {error}") from None
 
 
 def require_writable(*paths: Path | None) -> None:

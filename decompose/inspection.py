@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from decompose.algebra import Conv, compose
+from decompose.calls import Example
 from decompose.layers import count_macs, count_params, find_layers, trace_shapes
 from decompose.methods import METHODS, principal_components
 from decompose.methods.network_decoupling import NetworkDecoupling
@@ -103,12 +104,12 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_network(model: nn.Module, example: Tensor) -> Inspection:
+def inspect_network(model: nn.Module, example: Example) -> Inspection:
     """Look at every layer of a network, rewritten or not.
 
     Args:
         model: left as it was.
-        example: one input tensor with a batch axis; only its shape matters.
+        example: one batch (``calls``); only its shape matters.
 
     Raises:
         DecomposeError: the network does not take the example.

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import platformdirs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decompose.algebra import Chain, Conv, Expression, map_leaves
+from decompose.calls import Example
 from decompose.choices import Choice
 from decompose.engines import Engine
 from decompose.files import write_text
@@ -145,7 +146,7 @@ class Latencies:
 
 
 def time_networks(
-    networks: Mapping[str, nn.Module], example: Tensor, place: Place
+    networks: Mapping[str, nn.Module], example: Example, place: Place
 ) -> dict[str, float]:
     """Milliseconds of networks in turns.
 

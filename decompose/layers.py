@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,10 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from decompose.calls import Example, call, first, shape_text
+from decompose.detectors import fully_occupied, steadied
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import ORIGINALS, DecomposedLayer, Original, layer_macs
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Shapes = Mapping[str, list[tuple[int, ...]]]
 """Input shapes of every layer, one for each of its calls."""
@@ -23,7 +29,11 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     A module used in several places is listed once, under its first name. The factors inside a
     decomposed convolution are not listed.
+
+    Raises:
+        DecomposeError: what is given is no module whose layers could be exchanged.
     """
+    _require_module(model)
     layers: dict[str, nn.Module] = {}
     inside: set[int] = set()
     for name, module in model.named_modules():
@@ -38,13 +48,18 @@ def find_originals(model: nn.Module) -> dict[str, Original]:
     """The convolutions and fully connected layers that are not rewritten yet, by full name.
 
     Raises:
-        DecomposeError: a weight is NaN or infinite; nothing can be decomposed from there.
+        DecomposeError: a weight is NaN or infinite, or there is none yet; nothing can be decomposed
+            from there.
     """
     originals: dict[str, Original] = {
         name: layer for name, layer in find_layers(model).items() if isinstance(layer, ORIGINALS)
     }
     for name, module in originals.items():
-        if not module.weight.is_meta and not torch.isfinite(module.weight).all():
+        if is_lazy(module.weight):
+            raise DecomposeError(
+                f"layer {name}: gets its sizes from its first input; call the network once before"
+            )
+        if _is_plain(module.weight) and not torch.isfinite(module.weight).all():
             raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
     return originals
 
@@ -54,6 +69,9 @@ def obstacle(module: Original) -> str | None:
     plain = next(kind for kind in ORIGINALS if isinstance(module, kind))
     if parametrize.is_parametrized(module):
         return "its weight is parametrised"
+    if not _is_plain(module.weight, meta=True):
+        kind = type(module.weight).__name__
+        return f"its weight is no plain tensor of floating numbers: {kind}, {module.weight.dtype}"
     computed = ("forward", "_conv_forward", "__call__")
     if any(
         getattr(type(module), name, None) is not getattr(plain, name, None) for name in computed
@@ -71,6 +89,25 @@ def obstacle(module: Original) -> str | None:
         *(parameter._backward_hooks for parameter in module.parameters()),
     )
     return "it has hooks" if any(hooks) else None
+
+
+def copied(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
+    """A deep copy of a network with other modules in the place of some.
+
+    Args:
+        model: left as it was.
+        replacements: by the ``id`` of the module that each stands for, wherever that is held.
+    """
+    # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
+    # wherever it is held, becomes one to its replacement. It refuses tensors that torch computed, as
+    # weights are that a hook makes of others.
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, {**computed, **replacements})
 
 
 @contextmanager
@@ -115,12 +152,32 @@ def observing(
             handle.remove()
 
 
+def _require_module(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise DecomposeError(
+            "the network is TorchScript, whose layers cannot be exchanged; give the module that it was "
+            "scripted or traced from"
+        )
+    if not isinstance(model, nn.Module):
+        raise DecomposeError(
+            f"a {type(model).__name__} is no torch.nn.Module; of an exported program, give the module "
+            "that it was exported from"
+        )
+
+
+def _is_plain(weight: Tensor, *, meta: bool = False) -> bool:
+    """Whether a weight can be computed with; on the meta device only where that is admitted."""
+    if weight.is_meta and not meta:
+        return False
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype in _DTYPES
+
+
 class _Done(Exception):
     """Ends a forward pass early."""
 
 
 def calls_until(
-    model: nn.Module, layer: nn.Module, num_calls: int, x: Tensor
+    model: nn.Module, layer: nn.Module, num_calls: int, x: Example
 ) -> list[tuple[Tensor, Tensor]]:
     """Run a network until a layer has been called so often, and no further.
 
@@ -128,7 +185,7 @@ def calls_until(
         model: the network.
         layer: one of its layers.
         num_calls: how often the network calls it.
-        x: ``(batch, ...)``.
+        x: one batch.
 
     Returns:
         The layer's input and output in each call; fewer where the network calls it less often.
@@ -142,8 +199,8 @@ def calls_until(
         if len(calls) == num_calls:
             raise _Done
 
-    with observing({"": layer}, keep), suppress(_Done):
-        model(x)
+    with observing({"": layer}, keep), steadied(model), suppress(_Done):
+        call(model, x)
     return calls
 
 
@@ -176,12 +233,27 @@ def floating_tensors(output: object) -> list[Tensor]:
     raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
 
 
-def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
+def respond(model: nn.Module, example: Example) -> list[Tensor]:
+    """The floating tensors by which networks are compared: what one returns for an example.
+
+    Of a detector, what its heads give (``detectors``).
+
+    Raises:
+        DecomposeError: it returns something else.
+    """
+    with steadied(model) as answers:
+        output = call(model, example)
+    return floating_tensors(answers or output)
+
+
+def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     """Input shapes that every layer sees when the first of the example's inputs passes.
+
+    The second stage of a detector sees as many boxes as the first may propose (``detectors``).
 
     Args:
         model: left as it was, its mode and running statistics included.
-        example: ``(batch, ...)``; only its first input is used.
+        example: one batch (``calls``); only its first input is used.
 
     Raises:
         DecomposeError: the model does not take the example.
@@ -191,12 +263,12 @@ def trace_shapes(model: nn.Module, example: Tensor) -> Shapes:
     def record(name: str, x: Tensor, _: Tensor) -> None:
         shapes[name].append(tuple(x.shape))
 
-    with evaluating(model), observing(find_layers(model), record):
+    with evaluating(model), fully_occupied(model), observing(find_layers(model), record):
         try:
-            model(example[:1])
+            call(model, first(example))
         except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:
             raise DecomposeError(
-                f"the network does not take an input of shape {tuple(example.shape)}: "
+                f"the network does not take an input of shape {shape_text(example)}: "
                 f"{first_line(error)}"
             ) from error
     return dict(shapes)

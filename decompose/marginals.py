@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, Whitening, at_least_float32, patches, step_for
 from decompose.inputs import Images, Inputs
-from decompose.layers import evaluating, find_originals, observing
+from decompose.layers import evaluating, find_originals, observing, respond
 from decompose.modules import to_conv
 from decompose.progress import track
 from decompose.statistics import LayerStatistics
@@ -82,7 +82,7 @@ def gather_marginals(
     inputs = Inputs(images, model)
     with evaluating(model), observing({name: originals[name] for name in sums}, add):
         for x in track(inputs, "gathering covariances", inputs.count()):
-            model(x)
+            respond(model, x)
     return {name: found.marginals() for name, found in sums.items() if found.count}
 
 

@@ -1,9 +1,10 @@
 """Networks from names and files, and back to files, without pickle.
 
 A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
-architecture's name where it has one. ::
+architecture's name where it has one, and which normalisations were folded where any were. ::
 
-    {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...}'}
+    {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...,
+                                    "weights": "(SHA-256)"}'}
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pickle
 import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ from decompose.architectures import (
 )
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
-from decompose.files import writing
+from decompose.files import parse_json, writing
+from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
 from decompose.modules import ORIGINALS, give_bias
 from decompose.onnx_files import read_model
 from decompose.onnx_network import OnnxNetwork
 from decompose.onnx_rewriting import write_network
 from decompose.plans import Plan
+from decompose.provenance import weights_digest
 
 _HEADER, _VERSION = "decompose", 1
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
@@ -55,6 +58,9 @@ class Header:
 
     architecture: Architecture | None
     plan: Plan
+    folded: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+    """Of the weights; files of earlier days have none."""
 
 
 def load(
@@ -93,11 +99,11 @@ def load(
         return network if state is None else _fill(network, state, str(source))
     path = Path(source)
     header, state = read_header(path), _read_state(path)
-    network = _network(model, header, path)
-    if header is not None:
-        network = rebuild(header.plan, network)
-        _admit_biases(network, state)
-    return _fill(network, state, str(path))
+    network = _fill(_network(model, header, state, path), state, str(path))
+    told = None if header is None else header.digest
+    if told is not None and told != weights_digest(network):
+        raise DecomposeError(f"{path}: is damaged: its weights are not those that were saved")
+    return network
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -121,7 +127,10 @@ def save(model: nn.Module, path: str | Path) -> None:
         "version": _VERSION,
         "architecture": None if architecture is None else str(architecture),
         "plan": json.loads(plan_of(model).to_json()),
+        "weights": weights_digest(model),
     }
+    if folded := folded_of(model):
+        record["folded"] = folded
     with writing(path) as temporary:
         save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
 
@@ -145,15 +154,19 @@ def read_header(path: str | Path) -> Header | None:
         raise DecomposeError(f"{path}: is damaged or no safetensors file: {error}") from None
     if text is None:
         return None
+    record = parse_json(text, f"{path}: its header")
     try:
-        record = json.loads(text)
         version, name, plan = record["version"], record["architecture"], record["plan"]
-    except (json.JSONDecodeError, TypeError, KeyError):
+        digest = record.get("weights")
+        folded = {str(layer): str(norm) for layer, norm in record.get("folded", {}).items()}
+    except (TypeError, KeyError, AttributeError):
         raise DecomposeError(f"{path}: its header is damaged") from None
     if version != _VERSION:
         raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
+    if not isinstance(name, str | None):
+        raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
     architecture = None if name is None else Architecture.parse(name)
-    return Header(architecture, Plan.from_json(json.dumps(plan), str(path)))
+    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest)
 
 
 def required_preprocessing(model: nn.Module) -> Preprocessing:
@@ -217,17 +230,33 @@ def _build(architecture: Architecture) -> nn.Module:
     return network
 
 
-def _network(model: nn.Module | str | None, header: Header | None, path: Path) -> nn.Module:
+def _network(
+    model: nn.Module | str | None, header: Header | None, state: Mapping[str, Tensor], path: Path
+) -> nn.Module:
+    """What a file's weights are to be filled into."""
     if isinstance(model, nn.Module):
-        return copy.deepcopy(model) if header is None else model
-    if model is not None:
-        return _build(Architecture.parse(model))
-    if header is not None and header.architecture is not None:
-        return _build(header.architecture)
-    raise DecomposeError(
-        f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
-        "load(path, model))"
-    )
+        return copy.deepcopy(model) if header is None else _rewritten(model, header, state)
+    named = header and header.architecture if model is None else Architecture.parse(model)
+    if named is None:
+        raise DecomposeError(
+            f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
+            "load(path, model))"
+        )
+    # The name may be anybody's, and may ask for more memory than there is: first it is seen to be
+    # of the size that the weights are.
+    if (sketch := named.sketch()) is not None:
+        _completed(_rewritten(sketch, header, state), state, str(path))
+    return _rewritten(_build(named), header, state)
+
+
+def _rewritten(network: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network as the file's plan has it."""
+    if header is not None:
+        if header.folded:
+            network = fold_pairs(network, header.folded)
+        network = rebuild(header.plan, network)
+        _admit_biases(network, state)
+    return network
 
 
 def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -285,22 +314,10 @@ def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Modul
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise DecomposeError(f"{source}: {name} is not finite (NaN or Inf)")
-    tied = _tied_names(network)
-    # A file holds a shared tensor once; every name of it is served.
-    for names in tied:
-        stored = [name for name in names if name in state]
-        if any(not torch.equal(state[stored[0]], state[name]) for name in stored[1:]):
-            raise DecomposeError(
-                f"{source}: {_some(stored)} are one in the network but differ here"
-            )
-        state |= {name: state[stored[0]] for name in names if stored and name not in state}
-    own = network.state_dict()
-    # Checkpoints older than this counter do without it, as torch itself lets them.
-    state |= {name: own[name] for name in own if _COUNTER in name and name not in state}
-    _require_fit(own, state, source)
     # Files drop the versions that some modules ask for.
-    versioned = OrderedDict(state)
-    versioned._metadata = own._metadata  # type: ignore[attr-defined]
+    versioned = OrderedDict(_completed(network, state, source))
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    tied = _tied_names(network)
     try:
         network.load_state_dict(versioned, assign=True)
     except RuntimeError as error:
@@ -314,6 +331,28 @@ def _fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Modul
             owner, _, attribute = name.rpartition(".")
             setattr(network.get_submodule(owner), attribute, shared)
     return network
+
+
+def _completed(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The weights that a network asks for, under every name that it has for them.
+
+    Raises:
+        DecomposeError: they are not those in the file.
+    """
+    state = dict(state)
+    # A file holds a shared tensor once; every name of it is served.
+    for names in _tied_names(network):
+        stored = [name for name in names if name in state]
+        if any(not torch.equal(state[stored[0]], state[name]) for name in stored[1:]):
+            raise DecomposeError(
+                f"{source}: {_some(stored)} are one in the network but differ here"
+            )
+        state |= {name: state[stored[0]] for name in names if stored and name not in state}
+    own = network.state_dict()
+    # Checkpoints older than this counter do without it, as torch itself lets them.
+    state |= {name: own[name] for name in own if _COUNTER in name and name not in state}
+    _require_fit(own, state, source)
+    return state
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:

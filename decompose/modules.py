@@ -92,9 +92,7 @@ class DecomposedLayer(nn.Module):
         note: Note | None = None,
     ) -> None:
         super().__init__()
-        for name in _COPIED:
-            if hasattr(original, name):
-                setattr(self, name, getattr(original, name))
+        copy_attributes(original, self)
         self.choice = choice
         self.note = note
         self.form = DEFAULT_FORM
@@ -159,6 +157,13 @@ class DecomposedLayer(nn.Module):
         """Show the method and rank where the module is printed."""
         form = "" if self.form == DEFAULT_FORM else f", form={self.form}"
         return f"method={self.choice.label}, rank={self.choice.rank_label}{form}"
+
+
+def copy_attributes(layer: nn.Module, other: nn.Module) -> None:
+    """Give another module what others read off a layer: its sizes, but no weights."""
+    for name in _COPIED:
+        if hasattr(layer, name):
+            setattr(other, name, getattr(layer, name))
 
 
 def to_expression(module: nn.Module, *, differentiable: bool = False) -> Expression:

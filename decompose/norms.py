@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from decompose.calls import Example, call
 from decompose.layers import evaluating
 
 
@@ -15,7 +16,7 @@ def has_statistics(model: nn.Module) -> bool:
     return bool(_running(model))
 
 
-def reestimate_(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
     """Set running means and variances to their average over batches, in place.
 
     The exponential average that training leaves lags behind its weights; this one is of the weights
@@ -23,7 +24,7 @@ def reestimate_(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: its modes are left as they were.
-        batches: ``(batch, ...)`` each, on the model's device.
+        batches: one batch each (``calls``), on the model's device.
     """
     norms = _running(model)
     if not norms:
@@ -37,7 +38,7 @@ def reestimate_(model: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.train()
         try:
             for images in batches:
-                model(images)
+                call(model, images)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

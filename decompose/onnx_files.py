@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 from decompose.onnx_external import external_array, external_bytes, require_size
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def read_model(path: str | Path) -> OnnxModel:
             old.
     """
     path = Path(path)
-    with onnx_required():
-        import onnx
+    required("onnx", "ONNX", "onnx")
+    import onnx
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
@@ -87,7 +88,7 @@ def read_model(path: str | Path) -> OnnxModel:
     proto = onnx.ModelProto()
     try:
         with path.open("rb") as file, _mapped(file) as content:
-            proto.ParseFromString(content)
+            proto.ParseFromString(content)  # type: ignore[arg-type]
     except (DecodeError, OSError, ValueError) as error:
         raise DecomposeError(f"{path}: is damaged or no ONNX file: {first_line(error)}") from None
     try:
@@ -122,21 +123,6 @@ def check_model(model: OnnxModel) -> None:
 
 
 @contextmanager
-def onnx_required() -> Iterator[None]:
-    """Name the extra that brings a package which is not there.
-
-    Raises:
-        DecomposeError: in place of ``ModuleNotFoundError``.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise DecomposeError(
-            f"ONNX files need {error.name}: pip install 'decompose[onnx]'"
-        ) from None
-
-
-@contextmanager
 def _mapped(file: Any) -> Iterator[memoryview]:
     """A file's content without a copy."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -151,7 +137,11 @@ def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
     """Part a model and its large weights."""
     from onnx import TensorProto
 
-    floating = {TensorProto.FLOAT: "<f4", TensorProto.FLOAT16: "<f2", TensorProto.DOUBLE: "<f8"}
+    floating: dict[int, str] = {
+        TensorProto.FLOAT: "<f4",
+        TensorProto.FLOAT16: "<f2",
+        TensorProto.DOUBLE: "<f8",
+    }
     arrays: dict[str, np.ndarray] = {}
     is_external = False
     for tensor in proto.graph.initializer:

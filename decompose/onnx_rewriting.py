@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -166,7 +166,8 @@ def _drop_unread(graph: GraphProto, names: Collection[str]) -> None:
             if name in node.output:
                 graph.node.remove(node)
                 waiting += node.input
-        for values in (graph.initializer, graph.input, graph.value_info):
+        listings: tuple[Any, ...] = (graph.initializer, graph.input, graph.value_info)
+        for values in listings:
             for value in [value for value in values if value.name == name]:
                 values.remove(value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
-from decompose.onnx_files import OnnxModel, onnx_required
+from decompose.extras import required
+from decompose.onnx_files import OnnxModel
 from decompose.onnx_graph import read_names
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Segment:
             ) from None
 
     def _start(self, arrays: Mapping[str, np.ndarray]) -> Any:
-        with onnx_required():
-            ort = importlib.import_module("onnxruntime")
+        ort = required("onnxruntime", "ONNX Runtime", "onnx")
         from onnx import helper, numpy_helper
 
         whole = self._model.proto

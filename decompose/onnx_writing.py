@@ -116,7 +116,7 @@ def _referring(model: OnnxModel, location: str, file: Any) -> ModelProto:
 
 
 def _flat(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _varint(number: int) -> bytes:

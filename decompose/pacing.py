@@ -17,9 +17,10 @@ from dataclasses import replace
 from math import ceil
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decompose.algebra import Conv
+from decompose.calls import Example, batch_size
 from decompose.candidates import Option
 from decompose.convert import apply, take_forms_
 from decompose.errors import DecomposeError
@@ -49,7 +50,7 @@ _NUM_TRIES = 4
 
 def paced(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     convs: Mapping[str, Conv],
     shapes: Shapes,
     weighed: Mapping[str, Sequence[Option]],
@@ -72,9 +73,10 @@ def paced(
     Raises:
         DecomposeError: no plan is fast enough, or the engine cannot run the network.
     """
+    num_inputs = batch_size(example)
     original_ms = time_networks({"original": model}, example, place)["original"]
     latencies = Latencies(place)
-    priced = _price(convs, shapes, weighed, len(example), latencies)
+    priced = _price(convs, shapes, weighed, num_inputs, latencies)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
@@ -92,11 +94,11 @@ def paced(
         )
         predicted = (rest_ms + scale * taken_ms) / original_ms
         small = apply(plan, model)
-        plan = replace(plan, forms=_fastest_forms(small, shapes, len(example), latencies))
+        plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
         take_forms_(small, plan.forms)
         timed = time_networks({"original": model, "small": small}, example, place)
         now_ms = timed["original"]
-        pace = Pace(str(place), len(example), now_ms, predicted * now_ms, timed["small"])
+        pace = Pace(str(place), num_inputs, now_ms, predicted * now_ms, timed["small"])
         plan = replace(plan, pace=pace)
         missed = timed["small"] / now_ms - share
         if missed <= 0 or not plan.layers:

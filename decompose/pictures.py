@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -102,9 +102,12 @@ class Pictures(Dataset[_Sample]):
         """
         if not 0 < num <= len(self):
             raise DecomposeError(f"a subset of {num} pictures: there are {len(self)}")
-        chosen = balanced_choice([label for _, label in self.samples], num, seed)
+        return self.chosen(balanced_choice([label for _, label in self.samples], num, seed))
+
+    def chosen(self, places: Iterable[int]) -> Pictures:
+        """The pictures at some places, in their order."""
         some = copy.copy(self)
-        some.samples = [self.samples[index] for index in chosen]
+        some.samples = [self.samples[place] for place in places]
         return some
 
     def parted(self, share: float, seed: int = 0) -> tuple[Pictures, Pictures]:
@@ -121,10 +124,7 @@ class Pictures(Dataset[_Sample]):
             raise DecomposeError("a single picture leaves none to hold out")
         num = min(max(1, round(share * len(self))), len(self) - 1)
         held = balanced_choice([label for _, label in self.samples], num, seed)
-        most, some = copy.copy(self), copy.copy(self)
-        some.samples = [self.samples[place] for place in held]
-        most.samples = [self.samples[p] for p in sorted({*range(len(self))} - {*held})]
-        return most, some
+        return self.chosen(sorted({*range(len(self))} - {*held})), self.chosen(held)
 
     def batches(
         self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None

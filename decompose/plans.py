@@ -22,11 +22,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from decompose.choices import Choice
 from decompose.errors import DecomposeError
-from decompose.files import write_text
+from decompose.files import parse_json, write_text
 from decompose.forms import get_form
 
 Told = TypeVar("Told")
@@ -118,10 +118,11 @@ class Plan:
         Raises:
             DecomposeError: the text is no plan, or names a method that does not exist.
         """
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DecomposeError(f"{source}: is no JSON: {error}") from None
+        return cls.from_record(parse_json(text, source), source)
+
+    @classmethod
+    def from_record(cls, record: Any, source: str = "plan") -> Plan:
+        """Read a plan from what its JSON holds; otherwise as ``from_json``."""
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise DecomposeError(f'{source}: is no plan: it lacks "format": "{_FORMAT}"')
         if record.get("version") != _VERSION:
@@ -139,7 +140,7 @@ class Plan:
             if name not in choices:
                 raise DecomposeError(f"{source}: {name} has a form, but is not rewritten")
             _read_form(form, f"{source}: {name}")
-        pace = pace and _read_told(Pace, pace, f"{source}: pace")
+        pace = None if pace is None else _read_told(Pace, pace, f"{source}: pace")
         return cls(choices, reasons, known, pace, forms)
 
     def save(self, path: str | Path) -> None:
@@ -170,9 +171,18 @@ def _json_lines(values: Mapping[str, str]) -> str:
 
 def _read_told(kind: type[Told], value: Any, source: str) -> Told:
     try:
-        return kind(**value)
+        told = kind(**value)
     except TypeError:
-        raise DecomposeError(f"{source}: its note is none that a search wrote") from None
+        told = None
+    hints = get_type_hints(kind)
+    if told is None or not all(_is_a(getattr(told, name), hints[name]) for name in hints):
+        raise DecomposeError(f"{source}: its note is none that a search wrote")
+    return told
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    # JSON may write a floating number as a whole one.
+    return isinstance(value, hint) or (isinstance(value, int) and isinstance(0.0, hint))
 
 
 def _read_form(value: Any, source: str) -> None:

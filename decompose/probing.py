@@ -18,14 +18,15 @@ from statistics import median
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, Expression, Whitening, widened
+from decompose.calls import Example
 from decompose.candidates import Option
 from decompose.inputs import Images, Inputs
 from decompose.layers import (
     calls_until,
     evaluating,
     find_originals,
-    floating_tensors,
     replacing,
+    respond,
     trace_shapes,
 )
 from decompose.modules import Original, to_conv, to_module
@@ -82,7 +83,7 @@ def probe(
     calls = {name: len(seen) for name, seen in trace_shapes(model, every[0]).items()}
     gains = {}
     with evaluating(model):
-        expected = [floating_tensors(model(x)) for x in held]
+        expected = [respond(model, x) for x in held]
         for name, found in track(options.items(), "probing", total=len(options)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
             whitening = (whitenings or {}).get(name)
@@ -148,7 +149,7 @@ def _output_error(
     model: nn.Module,
     layer: Original,
     expression: Expression,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Example],
     expected: Sequence[Sequence[Tensor]],
 ) -> float:
     """Relative squared error of the network's output with one layer rewritten."""
@@ -156,6 +157,6 @@ def _output_error(
     module = to_module(expression).to(layer.weight)
     with replacing(layer, module):
         for x, references in zip(inputs, expected, strict=True):
-            for output, reference in zip(floating_tensors(model(x)), references, strict=True):
+            for output, reference in zip(respond(model, x), references, strict=True):
                 deviation += Deviation.between(output, reference)
     return deviation.relative

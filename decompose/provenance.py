@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from platform import python_version
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from decompose.architectures import Transform
-from decompose.pictures import Pictures
 from decompose.timing import machine
 
 
@@ -26,7 +25,7 @@ class Provenance:
     Attributes:
         weights: SHA-256 of each network's weights.
         preprocessing: of each network, in words.
-        data: SHA-256 of the pictures' names and labels.
+        data: SHA-256 of the pictures' names and labels, or of their objects.
         precision: of the networks' products; ``own`` for that of their weights.
     """
 
@@ -40,7 +39,7 @@ class Provenance:
         cls,
         networks: Mapping[str, nn.Module],
         transforms: Mapping[str, Transform],
-        pictures: Pictures,
+        samples: Iterable[Sequence[Any]],
         precision: torch.dtype | None,
     ) -> Provenance:
         """Gather it.
@@ -48,10 +47,10 @@ class Provenance:
         Args:
             networks: by name.
             transforms: their preprocessing.
-            pictures: what they are evaluated on.
+            samples: the pictures that they are evaluated on: names, and what is known of them.
             precision: of mixed precision, if any.
         """
-        listing = json.dumps([list(sample) for sample in pictures.samples])
+        listing = json.dumps([list(sample) for sample in samples])
         return cls(
             {name: weights_digest(network) for name, network in networks.items()},
             {name: in_words(transform) for name, transform in transforms.items()},

@@ -8,11 +8,34 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decompose.errors import DecomposeError
 from decompose.files import write_text
 from decompose.tables import Table
 
 Tables = Callable[[Mapping[str, Any]], Sequence[Table]]
 """From a record to its tables; the first is the one that a README quotes."""
+
+
+def take_up(path: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run wrote, to go on from; where there is none, a record of the setting, written.
+
+    Args:
+        path: of the record, in a folder that is made where it is not there.
+        setting: what is to be measured on, ready for JSON.
+
+    Raises:
+        DecomposeError: the earlier run was of something else.
+    """
+    # As it reads once it is written: tuples are lists there.
+    setting = json.loads(json.dumps(setting))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        # At once, so that what is kept beside it is known by its setting.
+        write_text(path, json.dumps({"setting": setting}, indent=1) + "\n")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["setting"] != setting:
+        raise DecomposeError(f"{path}: holds figures of another setting; give another --output")
+    return record
 
 
 def render(tables: Sequence[Table]) -> str:

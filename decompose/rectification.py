@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from decompose.calls import Example, call
 from decompose.layers import evaluating, find_originals, observing
 from decompose.modules import to_conv
 
@@ -68,12 +69,12 @@ class Rectifier:
         return Rectifier(self.slope.view(groups, 1, -1), self.offset.view(groups, 1, -1))
 
 
-def find_rectifiers(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Rectifier]:
+def find_rectifiers(model: nn.Module, x: Example, names: Iterable[str]) -> dict[str, Rectifier]:
     """The rectifiers that follow layers.
 
     Args:
         model: left as it was.
-        x: an input of it, ``(1, ...)``.
+        x: an input of it (``calls``).
         names: of the layers, in full.
 
     Returns:
@@ -84,7 +85,7 @@ def find_rectifiers(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[s
     layers = {name: originals[name] for name in names}
     watch = _Watch({name: to_conv(layer).out_channels for name, layer in layers.items()})
     with evaluating(model), watch, observing(layers, watch.follow):
-        outputs = model(x)
+        outputs = call(model, x)
     watch.spoil(outputs)
     return watch.rectifiers()
 

@@ -19,14 +19,16 @@ Memory does not grow with the number of inputs. Each layer takes a pass of both 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, widened
+from decompose.calls import Example
 from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
@@ -125,18 +127,18 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
     return repairs
 
 
-def _aids(example: Tensor, model: nn.Module) -> Sequence[Tensor]:
+def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
     """Inputs to help where the given ones are few."""
-    if not example.is_floating_point():
+    if isinstance(example, Tensor) and not example.is_floating_point():
         return []
-    return synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED).split(1)
+    return Inputs(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
 
 
 def _look(
     small: tuple[nn.Module, nn.Module],
     model: tuple[nn.Module, nn.Module],
     num_calls: int,
-    x: Tensor,
+    x: Example,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What a layer sees in each call, and what it should make of it."""
     seen = calls_until(*small, num_calls, x)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
 from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, find_originals, observing
+from decompose.layers import calls_until, evaluating, find_originals, observing, respond
 from decompose.modules import to_conv
 
 
@@ -91,7 +91,7 @@ class Sampler:
 
         with evaluating(model), observing({name: originals[name] for name in names}, keep):
             for x in self._inputs.batches(batch_size):
-                model(x)
+                respond(model, x)
                 self._num_batches += 1
 
     @property

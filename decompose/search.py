@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import fx, nn
 
 from decompose import algebra
 from decompose.algebra import Conv
+from decompose.calls import Example, device_of
 from decompose.candidates import RECIPES
 from decompose.choices import Choice
 from decompose.engines import DEFAULT_ENGINE, get_engine
@@ -24,14 +25,15 @@ from decompose.modules import Original, to_conv
 from decompose.pacing import paced
 from decompose.patterns import last_match, matches, require_match
 from decompose.plans import Plan
+from decompose.readers import find_quantised
 from decompose.statistics import Statistics
-from decompose.weighing import Cost, macs_of_calls, reason_to_skip, weigh
+from decompose.weighing import Cost, macs_of_calls, reasons_to_stay, weigh
 from decompose.wishes import parse_recipe, rank_rule
 
 
 def plan(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     method: str | None = None,
     rank: int | Mapping[str, int] | None = None,
@@ -56,8 +58,8 @@ def plan(
 
     Args:
         model: any module; left as it was.
-        example: one input tensor with a batch axis; its sizes tell what a layer costs, its batch size
-            what a latency is of.
+        example: one batch: a tensor, a tuple of positional inputs, or inputs by name (``calls``). Its
+            sizes tell what a layer costs, its batch size what a latency is of.
         method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
             the other, outermost first (``spatial+pw_dw``).
         rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
@@ -91,21 +93,17 @@ def plan(
     if latency is None and (engine is not None or threads is not None):
         raise DecomposeError("an engine and its threads are what a latency is of; give latency")
     place = Place(
-        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), example.device
+        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
     )
     recipe = parse_recipe(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
     modules = find_originals(model)
     if not modules:
-        raise DecomposeError("the network has no layer to decompose")
+        raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
     for pattern in (*skip, *ranks):
         require_match(modules, pattern)
     shapes = trace_shapes(model, example)
-    dense = {
-        name: reason
-        for name, module in modules.items()
-        if (reason := reason_to_skip(name, module, skip, reached=name in shapes))
-    }
+    dense = reasons_to_stay(model, example, skip, shapes)
     convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
     macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
     if macs is None and params is None and latency is None:
@@ -123,6 +121,13 @@ def plan(
         return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
     assert latency is not None
     return paced(model, example, convs, shapes, weighed, dense, latency, place)
+
+
+def _hint(model: nn.Module) -> str:
+    if quantised := find_quantised(model):
+        return f"; {next(iter(quantised))} and others are quantised"
+    is_graph = isinstance(model, fx.GraphModule)
+    return "; it is a graph: give the module that it was exported from" if is_graph else ""
 
 
 def _allowed_macs(

@@ -21,9 +21,10 @@ covariance, about half a gigabyte for VGG16.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,10 +33,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches, places, step_for
+from decompose.calls import map_tensors
 from decompose.errors import DecomposeError
 from decompose.files import writing
 from decompose.inputs import Images, Inputs
-from decompose.layers import evaluating, find_originals, floating_tensors, observing
+from decompose.layers import evaluating, find_originals, observing, respond
 from decompose.modules import to_conv
 from decompose.progress import track
 
@@ -167,11 +169,10 @@ def gather(model: nn.Module, images: Images, names: Iterable[str] | None = None)
     with evaluating(model), torch.enable_grad():
         for x in track(inputs, "gathering statistics", inputs.count()):
             with _observing(sums, chosen):
-                # A clone, since a network may work in place, which a leaf does not allow.
-                leaf = x.detach().requires_grad_(x.is_floating_point())
-                outputs = floating_tensors(model(leaf.clone()))
+                leaves: list[Tensor] = []
+                outputs = respond(model, map_tensors(partial(_as_leaf, leaves), x))
                 energy += sum(float(y.detach().double().square().sum()) for y in outputs)
-                _backpropagate(outputs, leaf, generator)
+                _backpropagate(outputs, leaves or _trained(model), generator)
             count += 1
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
 
@@ -247,12 +248,28 @@ def _observing(
     return observing(layers, observe)
 
 
-def _backpropagate(outputs: Iterable[Tensor], leaf: Tensor, generator: torch.Generator) -> None:
+def _as_leaf(leaves: list[Tensor], x: Tensor) -> Tensor:
+    """An input that gradients go back to, added to the others."""
+    if not x.is_floating_point():
+        return x
+    leaves.append(x.detach().requires_grad_())
+    # A network may work in place, which a leaf does not allow.
+    return leaves[-1].clone()
+
+
+def _trained(model: nn.Module) -> list[Tensor]:
+    """Where gradients go back to in a network of tokens."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _backpropagate(
+    outputs: Iterable[Tensor], leaves: Sequence[Tensor], generator: torch.Generator
+) -> None:
     """Send random signs back from the outputs; the layers' hooks see the gradients."""
     wanted = [y for y in outputs if y.requires_grad]
     signs = [(2 * torch.randint(2, y.shape, generator=generator) - 1).to(y) for y in wanted]
-    if wanted:
-        torch.autograd.grad(wanted, [leaf], signs, allow_unused=True)
+    if wanted and leaves:
+        torch.autograd.grad(wanted, leaves, signs, allow_unused=True)
 
 
 def _patches(conv: Conv, x: Tensor, step: int) -> Tensor:

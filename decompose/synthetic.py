@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod, sqrt
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from decompose.architectures import preprocessing_of
+from decompose.calls import Example, map_tensors
+from decompose.detectors import is_detector
 from decompose.errors import DecomposeError
+from decompose.inputs import Images
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,27 +32,44 @@ _HUE = 0.15
 """Deviation of a ball's channels from its brightness."""
 
 
+@overload
 def synthetic_inputs(
     example: Tensor, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
-) -> Tensor:
+) -> Tensor: ...
+
+
+@overload
+def synthetic_inputs(
+    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+) -> Images: ...
+
+
+def synthetic_inputs(
+    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+) -> Images:
     """Make inputs for statistics and repair where there is no data.
 
     Their mean and deviation are, channel by channel, those of the example if it is more than a
-    constant; else what the network's preprocessing makes of pictures, where it was loaded by a name
+    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what the network's preprocessing makes of pictures, where it was loaded by a name
     that tells; else ImageNet's for three channels, and 0 and 1 for others.
 
     Args:
-        example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``.
+        example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``; or
+            several inputs (``calls``), of which those of floating numbers with a spatial axis are
+            made anew.
         model: the network they are for.
         num: how many.
         seed: the same seed makes the same inputs.
 
     Returns:
-        ``(num, *example.shape[1:])``, of the example's dtype and device.
+        ``(num, *example.shape[1:])``, of the example's dtype and device; of several inputs, as many
+        tuples of one batch each.
 
     Raises:
         DecomposeError: the example holds no floating numbers.
     """
+    if not isinstance(example, Tensor):
+        return [(_synthetic_batch(example, model, seed + number),) for number in range(num)]
     if not example.is_floating_point():
         raise DecomposeError("inputs can be made for networks of floating numbers only")
     generator = torch.Generator().manual_seed(seed)
@@ -57,6 +78,22 @@ def synthetic_inputs(
         return torch.randn(num, *shape, generator=generator).to(example)
     pictures = torch.stack([_dead_leaves(shape, generator) for _ in range(num)])
     return _normalized(pictures, example, model).to(example)
+
+
+def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> Any:
+    """One batch, its floating tensors that have a spatial axis made anew, others as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    detects = model is not None and is_detector(model)
+
+    def made(x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.ndim < 3:
+            return x
+        if detects:
+            # Its pictures have no batch axis, and it normalises them itself.
+            return _dead_leaves(tuple(x.shape), generator).to(x)
+        return synthetic_inputs(x, model, num=len(x), seed=seed)
+
+    return map_tensors(made, example)
 
 
 def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -121,6 +158,8 @@ def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> T
         return centred / pictures.std((0, *axes)).view(view) * deviation.view(view) + mean.view(
             view
         )
+    if model is not None and is_detector(model):
+        return pictures  # it normalises them itself
     preprocessing = None if model is None else preprocessing_of(model)
     transform = None if preprocessing is None else preprocessing.transform()
     known = getattr(transform, "mean", None), getattr(transform, "std", None)

@@ -65,14 +65,15 @@ def format_count(count: float) -> str:
     return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
 
 
-def format_spread(values: Sequence[float], sign: str = "-") -> str:
-    """Mean and standard deviation of two values or more, to one decimal: 91.2 ± 0.3.
+def format_spread(values: Sequence[float], sign: str = "-", decimals: int = 1) -> str:
+    """Mean and standard deviation of two values or more: 91.2 ± 0.3.
 
     Args:
         values: what was measured several times.
         sign: ``+`` shows it before positive means as well.
+        decimals: of both.
     """
-    return f"{mean(values):{sign}.1f} ± {stdev(values):.1f}"
+    return f"{mean(values):{sign}.{decimals}f} ± {stdev(values):.{decimals}f}"
 
 
 def _pad(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from decompose.pictures import Batch
+from decompose.scenes import SceneBatch
+
+Some = TypeVar("Some", Batch, SceneBatch)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Clock:
     _waited_s: float = 0.0
     _num_pictures: int = 0
 
-    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def waiting(self, batches: Iterable[Some]) -> Iterator[Some]:
         """The batches; the time until each one comes is waiting."""
         iterator = iter(batches)
         while True:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decompose.algebra import compose
+from decompose.calls import Example, batch_size, device_of
 from decompose.convert import take_forms_
 from decompose.engines import DEFAULT_ENGINE, get_engine
 from decompose.errors import DecomposeError
@@ -83,20 +84,20 @@ class Tuned:
 
 
 def tune(
-    small: nn.Module, example: Tensor, *, engine: str = DEFAULT_ENGINE, threads: int | None = None
+    small: nn.Module, example: Example, *, engine: str = DEFAULT_ENGINE, threads: int | None = None
 ) -> Tuned:
     """Let every rewritten layer run in its fastest form.
 
     Args:
         small: what ``apply`` made; left as it was.
-        example: one batch, as large as it is to be fast for.
+        example: one batch (``calls``), as large as it is to be fast for.
         engine: where it is to be fast: a name of ``decompose.engines.ENGINES``.
         threads: that the engine has on the CPU; torch's own number by default.
 
     Raises:
         DecomposeError: nothing in the network is rewritten, or the engine cannot run it.
     """
-    place = Place(get_engine(engine), threads or torch.get_num_threads(), example.device)
+    place = Place(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
     layers = {
         name: layer
         for name, layer in find_layers(small).items()
@@ -109,7 +110,7 @@ def tune(
     found = []
     for name in track([name for name in layers if name in shapes], "timing forms"):
         before = layers[name].form
-        taken_ms = time_forms(layers[name], shapes[name], len(example), latencies)
+        taken_ms = time_forms(layers[name], shapes[name], batch_size(example), latencies)
         found.append(LayerTuning(name, taken_ms, before, fastest(taken_ms, before)))
     network = copy.deepcopy(small)
     take_forms_(network, {layer.name: layer.after for layer in found})

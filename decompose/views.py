@@ -7,22 +7,26 @@ images, which shows the layers the same things at other places and scales.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from decompose.calls import Example
 
 _ZOOM = 0.7
 """Share of each side that the enlarged middle shows."""
 
 
-def views(x: Tensor) -> list[Tensor]:
+def views(x: Example) -> list[Any]:
     """An input and its other views, all of its shape and dtype.
 
     Args:
         x: ``(batch, C, *size)``; only pictures, with two axes, are seen at other scales. Without
-            axes, ``(batch, C)``, there are no other views.
+            axes, ``(batch, C)``, there are no other views, nor of inputs that are not one tensor.
     """
-    if x.ndim < 3:
+    if not isinstance(x, Tensor) or x.ndim < 3:
         return [x]
     if x.ndim != 4 or not x.is_floating_point():
         return [x, x.flip(-1)]

@@ -6,29 +6,34 @@ time does to the network (``probing``).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
+from decompose.calls import Example, first
 from decompose.candidates import RECIPES, Option, options
 from decompose.errors import DecomposeError
 from decompose.inputs import Images
-from decompose.layers import find_originals, obstacle, trace_shapes
+from decompose.layers import Shapes, find_originals, obstacle, trace_shapes
 from decompose.marginals import Marginals, is_whitenable
 from decompose.modules import Original, expression_macs, to_conv
 from decompose.patterns import matches
 from decompose.prediction import output_error
 from decompose.probing import probe
 from decompose.progress import track
+from decompose.readers import find_quantised, find_readers
 from decompose.statistics import Statistics, gather
 from decompose.synthetic import synthetic_inputs
 from decompose.wishes import Recipe, parse_recipe
 
 _NUM_SYNTHETIC = 6
+
+_UNREACHED = "not reached by the example"
 
 Cost = Callable[[Expression], int]
 """What an expression in a layer's place costs."""
@@ -36,7 +41,7 @@ Cost = Callable[[Expression], int]
 
 def measure(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     images: Images,
     *,
     methods: Sequence[str] | None = None,
@@ -46,7 +51,7 @@ def measure(
 
     Args:
         model: left as it was.
-        example: one input tensor with a batch axis.
+        example: one batch (``calls``).
         images: unlabelled inputs, a tensor or an iterable of batches.
         methods: what budgets will choose from.
         skip: layers to leave, as for ``plan``.
@@ -55,10 +60,9 @@ def measure(
         DecomposeError: there are no inputs, or the network does not take them.
     """
     shapes = trace_shapes(model, example)
+    stay = reasons_to_stay(model, example, skip, shapes)
     convs = {
-        name: to_conv(module)
-        for name, module in find_originals(model).items()
-        if not reason_to_skip(name, module, skip, reached=name in shapes)
+        name: to_conv(module) for name, module in find_originals(model).items() if name not in stay
     }
     recipes = [parse_recipe(name) for name in methods or RECIPES]
     costs = {name: partial(macs_of_calls, shapes[name]) for name in convs}
@@ -67,7 +71,7 @@ def measure(
 
 def weigh(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     recipes: Sequence[Recipe],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
@@ -77,7 +81,7 @@ def weigh(
 
     Args:
         model: left as it was.
-        example: one input tensor with a batch axis.
+        example: one batch (``calls``).
         recipes: methods and combinations to choose from.
         convs: the layers, by name.
         costs: what an expression in each layer's place costs.
@@ -94,7 +98,7 @@ def weigh(
         return _scaled(weighed, calibrate.gains)
     images = calibrate
     if images is None:
-        images = synthetic_inputs(example[:1], model, num=_NUM_SYNTHETIC)
+        images = synthetic_inputs(first(example), model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
     weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
     return _scaled(weighed, known.gains)
@@ -168,12 +172,39 @@ def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> 
     return sum(expression_macs(expression, shape) for shape in shapes)
 
 
-def reason_to_skip(
+def reasons_to_stay(
+    model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
+) -> dict[str, str]:
+    """Why layers stay as they are whatever the wish, by name.
+
+    Args:
+        model: left as it was.
+        example: one batch (``calls``).
+        skip: names and patterns.
+        shapes: what ``trace_shapes`` says of the example.
+    """
+    originals = find_originals(model)
+    reasons = {
+        name: reason
+        for name, module in originals.items()
+        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
+    }
+    # One that is never called may be read all the same.
+    watched = {
+        n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
+    }
+    read = find_readers(model, example, watched)
+    if read:
+        told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
+        warnings.warn(f"left dense: {told}", stacklevel=3)
+    return find_quantised(model) | reasons | read
+
+
+def _reason_to_skip(
     name: str, module: Original, skip: Sequence[str], *, reached: bool
 ) -> str | None:
-    """Why a layer stays as it is whatever the wish, or ``None``."""
     if any(matches(name, pattern) for pattern in skip):
         return "skipped by name"
     if not reached:
-        return "not reached by the example"
+        return _UNREACHED
     return obstacle(module)

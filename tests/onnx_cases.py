@@ -112,7 +112,9 @@ def run_onnx(model: ModelProto | Path, *inputs: np.ndarray | torch.Tensor) -> li
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
+    return list(
+        map(np.asarray, session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True))))
+    )
 
 
 def node_tests(*modules: str) -> Iterator[tuple[str, ModelProto, Sequence[np.ndarray]]]:

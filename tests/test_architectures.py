@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torchvision
 
+import decompose
 from decompose.architectures import OFFLINE_VGG16, Architecture, is_architecture_name
 from decompose.errors import DecomposeError
+from decompose.layers import respond
 
 
 @pytest.mark.parametrize(
@@ -13,6 +16,7 @@ from decompose.errors import DecomposeError
         "torchvision:resnet18",
         "torchvision:resnet18,weights=IMAGENET1K_V1",
         "torchvision:resnet18,weights=none,num_classes=10",
+        "timm:convnext_tiny.fb_in1k,in_chans=1",
         OFFLINE_VGG16,
     ],
 )
@@ -42,18 +46,69 @@ def test_the_preprocessing_is_the_weights_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("ssd300_vgg16", 300),
+        ("ssdlite320_mobilenet_v3_large", 320),
+        ("retinanet_resnet50_fpn", 800),
+        ("fasterrcnn_resnet50_fpn,min_size=320", 320),
+        ("fcn_resnet50", 520),
+    ],
+)
+def test_the_size_of_pictures_that_are_not_cropped(name: str, size: int) -> None:
+    for architecture in (f"torchvision:{name}", f"torchvision:{name},weights=none"):
+        assert Architecture.parse(architecture).input_shape() == (3, size, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("retinanet_resnet50_fpn", {"min_size": 64, "max_size": 64}),
+        ("ssdlite320_mobilenet_v3_large", {}),
+        ("deeplabv3_resnet50", {}),
+    ],
+)
+def test_pretrained_networks_are_built_as_torchvision_does(
+    name: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = torchvision.models.get_model_builder(name)
+    weights = torchvision.models.get_model_weights(name)
+    architecture = Architecture("torchvision", name, options=options)
+    state = architecture.build().state_dict()
+    counters = [key for key in state if "num_batches_tracked" in key]
+    for key in counters if "retinanet" in name else ():
+        del state[key]  # frozen there
+    monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: state)
+    theirs = builder(weights="DEFAULT", weights_backbone=None, **options).eval()
+    ours = decompose.load(str(architecture))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(respond(theirs, x), respond(ours, x), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("torchvision:vgg61", "did you mean .*vgg16"),
         ("torchvision:resnet18,weights=V9", "no weights 'V9'; there are: none, IMAGENET1K_V1"),
         ("torchvision:resnet18,pretrained", "KEY=VALUE, not 'pretrained'"),
-        ("timm:resnet18", "is no architecture"),
+        ("hub:resnet18", "is no architecture"),
+        ("timm:resnet81", "timm has no model 'resnet81'; did you mean"),
+        ("timm:resnet18.nope", "no weights 'nope'; there are: a1_in1k"),
+        ("timm:resnet18,weights=a1_in1k", "write timm:resnet18.a1_in1k"),
         ("pypi:resnet18", f"only {OFFLINE_VGG16}"),
     ],
 )
 def test_names_that_mean_nothing(name: str, message: str) -> None:
     with pytest.raises(DecomposeError, match=message):
         Architecture.parse(name)
+
+
+def test_random_weights_need_nothing_else() -> None:
+    for name in ("fcn_resnet50", "inception_v3"):
+        with torch.device("meta"):
+            assert not Architecture.parse(f"torchvision:{name},weights=none").build().training
 
 
 def test_an_option_that_does_not_exist() -> None:

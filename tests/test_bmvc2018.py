@@ -39,6 +39,7 @@ def study(experiment: ModuleType, tmp_path_factory: pytest.TempPathFactory):
         num_subset=40,
         num_confirmed=60,
         num_fitted=150,
+        num_tuned=40,
         num_steps=2,
         num_rounds=1,
     )
@@ -72,11 +73,13 @@ def test_tables_follow_from_what_was_measured(
         "masked_macs": counted,
         "a": {"ND": study.single("ND"), "SD": None},
         "d": dict(experiment.energies(study)),
+        "e": dict(experiment.finetuned(study)),
     }
     text = experiment.render(experiment.tables(json.loads(json.dumps(record))))
     assert "GMACs, scikit-learn's digits" in text
     assert "loses more at any strength" in text
     assert "top-1, ImageNet" not in text
+    assert "training-free and finetuned for 1 epoch(s) of 40 pictures" in text
 
 
 @pytest.mark.usefixtures("experiment")

@@ -1,5 +1,7 @@
 """Choices and their combinations."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -52,3 +54,12 @@ def test_bad_records() -> None:
     ):
         with pytest.raises(DecomposeError, match=message):
             Choice.from_record(record)
+
+
+def test_choices_without_end_are_refused() -> None:
+    record: Any = {"method": "tucker", "rank": 2}
+    for _ in range(15):
+        record = {"method": "tucker", "rank": 2, "then": [record]}
+    assert Choice.from_record(record).to_record() == record
+    with pytest.raises(DecomposeError, match="more than 16 methods lie one inside the other"):
+        Choice.from_record({"method": "tucker", "rank": 2, "then": [record]})

@@ -118,15 +118,15 @@ def test_the_record_is_read_back_and_the_table_follows_from_it() -> None:
 
 
 class Pair(nn.Module):
-    """Returns two tensors."""
+    """Returns two tensors and a word."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 3, 3)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, str]:
         """``(batch, 3, H, W)`` to two of the same."""
-        return self.conv(x), x
+        return self.conv(x), x, "word"
 
 
 def test_what_cannot_be_compared() -> None:
@@ -141,5 +141,5 @@ def test_what_cannot_be_compared() -> None:
         decompose.compare(Pair(), other, IMAGES)
     with pytest.raises(DecomposeError, match="must be tensors, not a str"):
         decompose.compare(network, small, ["picture.png"])
-    with pytest.raises(DecomposeError, match="returns a tuple"):
+    with pytest.raises(DecomposeError, match="returns a str"):
         decompose.compare(Pair(), Pair(), IMAGES)

@@ -10,10 +10,12 @@ from decompose.data import (
     FASHION_MNIST,
     digits,
     fashion_mnist,
+    fashion_mnist_pictures,
     labelled,
     labelled_folder,
     photographs,
     picture_folder,
+    pictures_in_memory,
 )
 from decompose.errors import DecomposeError
 from tests.picture_cases import to_tensor, write_class_folders
@@ -139,3 +141,20 @@ def test_fashion_mnist_is_unpacked_and_read(
     assert images.shape == (10_000, 1, 28, 28)
     assert (float(images.min()), float(images.max())) == (0, 1)
     assert labels.bincount().tolist() == [1000] * 10
+
+
+def test_fashion_mnist_is_pictures_as_well() -> None:
+    if not FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    _, labels = fashion_mnist(train=False)
+    (batch,) = fashion_mnist_pictures(to_tensor, train=False).batches(3, places=[0, 7, 42])
+    assert batch.labels.tolist() == labels[[0, 7, 42]].tolist()
+    assert batch.images.shape[1] == 3
+
+
+def test_pictures_in_memory_are_those_given() -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([2, 0, 1])
+    pictures = pictures_in_memory(images, labels, to_tensor, ["a", "b", "c"])
+    (batch,) = pictures.batches(4)
+    assert batch.labels.tolist() == [2, 0, 1]
+    torch.testing.assert_close(batch.images, 255 * images, atol=0.5 + 1e-4, rtol=0)

@@ -237,3 +237,21 @@ def test_saving_is_by_name_and_atomic(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="there is no folder"):
         decompose.save(Mixed(), tmp_path / "missing" / "small.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    decompose.save(small_resnet(), path)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DecomposeError, match="its weights are not those that were saved"):
+        decompose.load(path)
+
+
+def test_a_name_that_asks_for_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(num_classes=4).state_dict(), tmp_path / "a.pth")
+    # Half a petabyte, if it were built.
+    huge = "torchvision:resnet18,weights=none,num_classes=250000000000"
+    with pytest.raises(DecomposeError, match=r"wrong shapes: fc\.weight is \(4, 512\) instead of"):
+        decompose.load(tmp_path / "a.pth", huge)

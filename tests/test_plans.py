@@ -62,3 +62,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DecomposeError, match="is no text"):
         Plan.load(tmp_path / "binary.json")
+
+
+@pytest.mark.parametrize(
+    ("note", "fits"),
+    [
+        ({"cost": 1, "unit": "MACs", "error": 0}, True),
+        ({"cost": 1, "unit": "MACs", "error": 0.5, "runner_up_error": 1.5}, True),
+        ({"cost": "much", "unit": "MACs", "error": 0.5}, False),
+        ({"cost": 1, "unit": "MACs", "error": None}, False),
+        ([1, "MACs", 0.5], False),
+    ],
+)
+def test_notes_are_those_of_a_search(note: object, fits: bool) -> None:
+    record = {"format": "decompose-plan", "version": 1, "layers": {}, "notes": {"a": note}}
+    if fits:
+        assert Plan.from_record(record).notes["a"].cost == 1
+    else:
+        with pytest.raises(DecomposeError, match="a: its note is none that a search wrote"):
+            Plan.from_record(record)
+
+
+def test_json_without_end() -> None:
+    for text in ("[" * 100_000, "1" * 5_000):
+        with pytest.raises(DecomposeError, match=r"^here: is no (JSON|plan): [^\n]*$"):
+            Plan.from_json(text, "here")

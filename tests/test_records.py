@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from decompose.records import render_or_check
+from decompose.errors import DecomposeError
+from decompose.records import render_or_check, take_up
 from decompose.tables import Table
 
 
@@ -30,3 +31,12 @@ def test_a_written_table_passes_the_check_until_a_file_says_otherwise(
     assert render_or_check([], tmp_path, readme, tables) == 0
     assert render_or_check(["--check"], tmp_path, readme, tables) == 1
     assert str(readme) in capsys.readouterr().err
+
+
+def test_a_record_is_taken_up_for_the_same_setting_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "results.json"
+    assert take_up(path, {"sizes": (1, 2)}) == {"setting": {"sizes": [1, 2]}}
+    path.write_text(json.dumps({"setting": {"sizes": [1, 2]}, "a": 3}))
+    assert take_up(path, {"sizes": (1, 2)})["a"] == 3
+    with pytest.raises(DecomposeError, match="figures of another setting"):
+        take_up(path, {"sizes": (1, 3)})

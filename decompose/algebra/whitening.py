@@ -91,7 +91,10 @@ def _roots(covariance: Tensor, softness: float) -> tuple[Tensor, Tensor]:
     # A layer that saw nothing but zeros is left in its own coordinates.
     scale = torch.where(scale > 0, scale, 1.0)[..., None, None]
     eye = torch.eye(wide.shape[-1], dtype=wide.dtype)
-    root = torch.linalg.cholesky(wide / scale + softness * eye)
+    softened = wide / scale + softness * eye
+    # So is one that saw a constant: what is left of its covariance is rounding, of any sign.
+    sound = torch.linalg.cholesky_ex(softened).info == 0
+    root = torch.linalg.cholesky(torch.where(sound[..., None, None], softened, softness * eye))
     inverse = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
     return root, inverse
 

@@ -11,6 +11,7 @@ import typer
 from decompose import models
 from decompose.benchmark import time_side_by_side
 from decompose.cli.compression import compress_network
+from decompose.cli.evaluation import evaluate_models
 from decompose.cli.finetuning import finetune_network
 from decompose.cli.inputs import (
     FolderInputs,
@@ -21,25 +22,20 @@ from decompose.cli.inputs import (
     named_device,
     parse_counts,
     parse_forms,
-    resized,
 )
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
+from decompose.cli.publishing import push_network
 from decompose.comparison import compare, compare_weights
 from decompose.convert import take_forms_
-from decompose.data import labelled
 from decompose.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.errors import DecomposeError
-from decompose.evaluation import evaluate
 from decompose.export import to_onnx
 from decompose.files import require_writable
 from decompose.forms import FORMS
 from decompose.inspection import inspect_network
-from decompose.ledgers import forget
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.pictures import default_workers
-from decompose.processes import Processes
-from decompose.provenance import environment
 from decompose.report import plot_spectra, plot_speed_up, show_table
 from decompose.synthetic import synthetic_inputs
 from decompose.tuning import tune
@@ -52,6 +48,8 @@ app = typer.Typer(
 )
 app.command("compress")(compress_network)
 app.command("finetune")(finetune_network)
+app.command("evaluate")(evaluate_models)
+app.command("push")(push_network)
 
 
 @app.command("inspect")
@@ -120,72 +118,6 @@ def compare_networks(
     if comparison.agreement is not None:
         print(f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} pictures")
     tell_unreadable(unreadable)
-    tell_files(output, table)
-
-
-@app.command("evaluate")
-def evaluate_models(
-    model: Annotated[
-        list[str], typer.Argument(help=f"The others are compared with the first; each {SOURCES}.")
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Folder of class folders, or of ImageNet as torchvision lays it out; or WebDataset "
-            "shards: a .tar, a folder of such, a pattern or an address (s3://bucket/val-*.tar)."
-        ),
-    ],
-    arch: Arch = None,
-    subset: Annotated[
-        int | None, typer.Option(min=1, help="Take so many pictures, as many of each class.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 32,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
-    device: Device = "auto",
-    precision: Annotated[
-        Literal["own", "float16", "bfloat16"],
-        typer.Option(help="Of products, by automatic mixed precision."),
-    ] = "own",
-    input_size: InputSize = None,
-    output: Record = None,
-    table: Markdown = None,
-) -> None:
-    """Measure top-1 and top-5 accuracy of networks, in one pass over the pictures.
-
-    With --output an interrupted run goes on where it was. Under torchrun or accelerate launch the
-    processes share the pictures.
-    """
-    require_writable(output, table)
-    if len(set(model)) < len(model):
-        raise DecomposeError("the same network is named twice")
-    networks = load_all(model, arch)
-    transforms = {
-        name: resized(models.required_preprocessing(network).transform(), input_size)
-        for name, network in networks.items()
-    }
-    pictures = labelled(data, transforms[model[0]])
-    place = named_device(device)
-    found = evaluate(
-        networks,
-        pictures if subset is None else pictures.subset(subset, seed),
-        transforms=transforms,
-        batch_size=batch_size,
-        workers=default_workers() if workers is None else workers,
-        device=place,
-        precision=None if precision == "own" else getattr(torch, precision),
-        record=output,
-    )
-    if not Processes.joined(place).is_first():
-        return
-    asked = {"models": model, "data": data, "subset": subset, "seed": seed}
-    write_record(output, {**asked, **found.to_dict(), "environment": environment(place)})
-    if output is not None:
-        forget(output)
-    show_table(found.table(), table)
-    if found.throughput is not None:
-        print(found.throughput)
-    tell_unreadable(found.unreadable)
     tell_files(output, table)
 
 

@@ -26,6 +26,7 @@ from decompose.convert import apply
 from decompose.engines import ENGINES
 from decompose.errors import DecomposeError
 from decompose.files import require_writable
+from decompose.folding import fold_batchnorm
 from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.plans import Plan
 from decompose.repair import repair_, repair_table
@@ -121,6 +122,12 @@ def compress_network(
     save_plan: Annotated[
         Path | None, typer.Option(help="Also write the plan to this JSON file, to read and edit.")
     ] = None,
+    fold: Annotated[
+        bool,
+        typer.Option(
+            "--fold-batchnorm", help="First fold each BatchNorm into the layer that it follows."
+        ),
+    ] = False,
     input_size: InputSize = None,
     fix: Fix = None,
     scale: Scale = None,
@@ -166,6 +173,8 @@ def compress_network(
         "is_bgr": bgr or None,
     }
     tell_pictures(network, example, look, required=calibrate is not None)
+    if fold:
+        network = fold_batchnorm(network, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
     pictures = None if calibrate is None else calibration_pictures(calibrate, network, max_images)
     if choices is None:

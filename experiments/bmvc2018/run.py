@@ -1,4 +1,4 @@
-"""Guo et al., "Network Decoupling" (BMVC 2018): every table and figure of VGG16, without training.
+"""Guo et al., "Network Decoupling" (BMVC 2018): every table and figure of VGG16.
 
 (a) single methods, and (b) their combinations, at a drop of 1.0 points; (c) both orders of network
 decoupling with one to nine terms; (d) the energy that the first terms of each layer hold. The
@@ -8,7 +8,8 @@ give. Each figure stands beside the reported one.
 
     python experiments/bmvc2018/run.py --output runs/bmvc2018                       # Fashion-MNIST
     python experiments/bmvc2018/run.py --table c --output runs/bmvc2018             # one table alone
-    python experiments/bmvc2018/run.py --data imagenet/val --calibrate imagenet/train --device cuda
+    python experiments/bmvc2018/run.py --data imagenet/val --calibrate imagenet/train --train imagenet \
+        --device cuda
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
@@ -35,12 +36,11 @@ from table import tables
 
 from decompose.convert import rebuild
 from decompose.data import FASHION_MNIST
-from decompose.errors import DecomposeError
 from decompose.files import write_text
 from decompose.methods import get_method
 from decompose.progress import track
 from decompose.provenance import environment
-from decompose.records import render
+from decompose.records import render, take_up
 from decompose.report import show_table
 
 
@@ -48,10 +48,13 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path(
         "runs/bmvc2018"
     ),
-    table: Annotated[str, typer.Option(help="a, b, c, d or all.")] = "all",
+    table: Annotated[str, typer.Option(help="a, b, c, d, e or all.")] = "all",
     data: Annotated[Path | None, typer.Option(help="ImageNet's validation set.")] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="Folder of unlabelled pictures, with --data.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="ImageNet's training set, with --data, for table e.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where networks run, with --data.")] = "cpu",
     small: Annotated[bool, typer.Option(help="Few pictures, to see that it runs.")] = False,
@@ -64,12 +67,9 @@ def main(
         raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
     little = SMALL if FASHION_MNIST.is_dir() else DIGITS
     setting = IMAGENET if data is not None else little if small else FASHION
-    record = _resumed(output / "results.json", json.loads(json.dumps(asdict(setting))))
-    # First of all, so that what is kept beside it is known by its setting.
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+    record = take_up(output / "results.json", asdict(setting))
     if data is not None and calibrate is not None:
-        subject = imagenet(setting, data, calibrate, device)
+        subject = imagenet(setting, data, calibrate, train, device)
     else:
         subject = offline(setting)
     study = Study(subject, output / "points")
@@ -118,10 +118,16 @@ def energies(study: Study) -> Iterator[tuple[str, Any]]:
         yield method, {name: shares.tolist() for name, shares in held.items()}
 
 
+def finetuned(study: Study) -> Iterator[tuple[str, Any]]:
+    """(e) Network decoupling before and after finetuning."""
+    yield from study.finetuned().items()
+
+
 PARTS: Mapping[str, Callable[[Study], Iterator[tuple[str, Any]]]] = {
     "c": sweep,
     "d": energies,
     "a": single,
+    "e": finetuned,
     "b": combined,
 }
 """The quick ones first."""
@@ -136,20 +142,6 @@ def masked_macs(subject: Subject) -> dict[str, list[int]]:
         ]
         for method in ORDERS
     }
-
-
-def _resumed(path: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier run wrote.
-
-    Raises:
-        DecomposeError: it was measured on something else.
-    """
-    if not path.exists():
-        return {"setting": dict(setting)}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record["setting"] != setting:
-        raise DecomposeError(f"{path}: holds figures of another setting; give another --output")
-    return record
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from bisection import Point, bisect
-from config import DROP, MASK, MOST_PART
+from config import DROP, MASK, MOST_PART, TUNED_TERMS
 from recipes import energy_kept, treatments
 from subject import Subject, accuracy
 from torch import nn
@@ -18,7 +19,9 @@ from torch import nn
 import decompose
 from decompose.choices import Choice
 from decompose.files import write_text
+from decompose.finetuning import finetune
 from decompose.methods import get_method
+from decompose.pictures import default_workers
 from decompose.plans import Plan
 from decompose.sampling import Sampler
 from decompose.treatments import apply_treatments
@@ -137,11 +140,47 @@ class Study:
         """MACs and accuracy of network decoupling with so many terms, ``MASK`` left dense."""
 
         def measure() -> dict[str, Any]:
-            subject = self.subject
-            small = decompose.apply(masked_plan(subject, method, num_terms), subject.network)
-            return {"macs": subject.macs(small), "subset": accuracy(small, subject.subset)}
+            small = self._decoupled(method, num_terms)
+            return {
+                "macs": self.subject.macs(small),
+                "subset": accuracy(small, self.subject.subset),
+            }
 
         return self._kept(f"{method} {num_terms}", measure)
+
+    def finetuned(self) -> dict[str, Any]:
+        """Network decoupling as ``single`` found it, and with few terms, before and after finetuning."""
+        found = self.single("ND")
+        networks: dict[str, Callable[[], nn.Module]] = {}
+        if found is not None:
+            networks["ND at the drop"] = partial(
+                self._made, found["name"], found["strengths"], found["energy"]
+            )
+        for terms in TUNED_TERMS:
+            networks[f"PW+DW, T={terms}"] = partial(self._decoupled, "pw_dw", terms)
+        return {
+            name: self._kept(f"{name} tuned", partial(self._tune, make))
+            for name, make in networks.items()
+        }
+
+    def _tune(self, make: Callable[[], nn.Module]) -> dict[str, Any]:
+        subject, setting = self.subject, self.subject.setting
+        small, pictures = make(), subject.training
+        before = accuracy(small, subject.confirmation)
+        if pictures is None:
+            return {"macs": subject.macs(small), "before": before, "after": None}
+        if 0 < setting.num_tuned < len(pictures):
+            pictures = pictures.subset(setting.num_tuned)
+        recipe = replace(setting.recipe, workers=default_workers())
+        tuned = finetune(
+            small, pictures, teacher=subject.network, recipe=recipe, augment=subject.augment
+        )
+        after = accuracy(tuned.network, subject.confirmation)
+        return {"macs": subject.macs(small), "before": before, "after": after}
+
+    def _decoupled(self, method: str, num_terms: int) -> nn.Module:
+        subject = self.subject
+        return decompose.apply(masked_plan(subject, method, num_terms), subject.network)
 
     @cached_property
     def _sampler(self) -> Sampler:

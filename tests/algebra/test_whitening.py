@@ -87,3 +87,11 @@ def test_a_factor_that_reads_channels_alone_keeps_them(seed: int) -> None:
     coordinates = whitening(conv)
     assert not coordinates.reads_channels(get_method("dw_pw")(conv, 2))
     assert coordinates.reads_channels(get_method("pw_dw")(conv, 2))
+
+
+def test_an_input_of_nothing_but_rounding_leaves_them_too() -> None:
+    conv = to_conv(nn.Conv2d(2, 4, 3, dtype=torch.float64))
+    rounding = 1e-17 * torch.tensor([[[1.0, 9.0], [9.0, 1.0]]], dtype=torch.float64)
+    dead = Whitening.of(rounding, [torch.zeros(3, 3)] * 2, 2.0)
+    white = compose(Choice("spatial", 3).rewrite(conv, dead))
+    torch.testing.assert_close(white.weight, compose(Choice("spatial", 3).rewrite(conv)).weight)

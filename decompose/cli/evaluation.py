@@ -1,0 +1,118 @@
+"""``decompose evaluate``: how good networks are, in one pass over pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from torch import nn
+
+from decompose import models
+from decompose.architectures import Architecture, architecture_of
+from decompose.cli.inputs import load_all, named_device, resized
+from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
+from decompose.cli.outputs import tell_files, tell_unreadable, write_record
+from decompose.data import labelled
+from decompose.detection import categories_of, evaluate_detectors
+from decompose.errors import DecomposeError
+from decompose.evaluation import evaluate
+from decompose.files import require_writable
+from decompose.ledgers import forget
+from decompose.pictures import default_workers
+from decompose.processes import Processes
+from decompose.provenance import environment
+from decompose.report import show_table
+from decompose.scenes import voc_scenes
+
+_BATCH_SIZES = {"classification": 32, "detection": 4}
+_SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.items())
+
+
+def evaluate_models(
+    model: Annotated[
+        list[str], typer.Argument(help=f"The others are compared with the first; each {SOURCES}.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder of class folders, or of ImageNet as torchvision lays it out; or WebDataset "
+            "shards: a .tar, a folder of such, a pattern or an address (s3://bucket/val-*.tar). For "
+            "detection: a folder in VOC's layout, such as VOC2007."
+        ),
+    ],
+    task: Annotated[
+        Literal["classification", "detection"],
+        typer.Option(help="What the networks do: top-1 and top-5, or mean average precision."),
+    ] = "classification",
+    arch: Arch = None,
+    subset: Annotated[
+        int | None, typer.Option(min=1, help="Take so many pictures, as many of each class.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help=f"Pictures at a time. Default: {_SIZES_IN_WORDS}.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["own", "float16", "bfloat16"],
+        typer.Option(help="Of products, by automatic mixed precision."),
+    ] = "own",
+    input_size: InputSize = None,
+    output: Record = None,
+    table: Markdown = None,
+) -> None:
+    """Measure how good networks are, in one pass over the pictures.
+
+    With --output an interrupted run of classifiers goes on where it was. Under torchrun or accelerate
+    launch the processes share the pictures.
+    """
+    require_writable(output, table)
+    if len(set(model)) < len(model):
+        raise DecomposeError("the same network is named twice")
+    networks = load_all(model, arch)
+    transforms = {
+        name: resized(models.required_preprocessing(network).transform(), input_size)
+        for name, network in networks.items()
+    }
+    place = named_device(device)
+    options: dict[str, Any] = {
+        "transforms": transforms,
+        "batch_size": batch_size or _BATCH_SIZES[task],
+        "workers": default_workers() if workers is None else workers,
+        "device": place,
+        "precision": None if precision == "own" else getattr(torch, precision),
+    }
+    if task == "detection":
+        scenes = voc_scenes(data, transforms[model[0]])
+        categories = {
+            name: categories_of(_required_architecture(name, network))
+            for name, network in networks.items()
+        }
+        chosen = scenes if subset is None else scenes.subset(subset, seed)
+        found = evaluate_detectors(networks, chosen, categories, **options)
+    else:
+        pictures = labelled(data, transforms[model[0]])
+        chosen = pictures if subset is None else pictures.subset(subset, seed)
+        found = evaluate(networks, chosen, record=output, **options)
+    if not Processes.joined(place).is_first():
+        return
+    asked = {"models": model, "data": data, "task": task, "subset": subset, "seed": seed}
+    write_record(output, {**asked, **found.to_dict(), "environment": environment(place)})
+    if output is not None:
+        forget(output)
+    show_table(found.table(), table)
+    if found.throughput is not None:
+        print(found.throughput)
+    tell_unreadable(found.unreadable)
+    tell_files(output, table)
+
+
+def _required_architecture(name: str, network: nn.Module) -> Architecture:
+    architecture = architecture_of(network)
+    if architecture is None:
+        raise DecomposeError(
+            f"{name}: no name of an architecture tells what its classes are called"
+        )
+    return architecture

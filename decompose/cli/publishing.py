@@ -1,0 +1,56 @@
+"""``decompose push``: a network to the Hugging Face hub, or to a folder like its repository there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decompose import models
+from decompose.cli.inputs import blank_input
+from decompose.cli.options import Arch, InputSize
+from decompose.cli.outputs import tell_files
+from decompose.errors import DecomposeError
+from decompose.publishing import model_card, read_record, upload, write_folder
+
+
+def push_network(
+    source: Annotated[Path, typer.Argument(help="A .safetensors that compress wrote.")],
+    repo: Annotated[str, typer.Argument(help="The repository on the hub: USER/NAME.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Publish nothing, but write the same files here.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Let nobody else see a repository that is made.")
+    ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="What evaluate -o wrote; its figures go on the card.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Of the weights, as the hub names it: mit, apache-2.0.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="What it was made from, by its name on the hub.")
+    ] = None,
+    arch: Arch = None,
+    input_size: InputSize = None,
+) -> None:
+    """Publish a network on the Hugging Face hub, with a model card made from its plan and figures."""
+    if models.read_header(source) is None:
+        raise DecomposeError(f"{source}: is no network that compress wrote")
+    if folder is not None and private:
+        raise DecomposeError("--private is for the hub; a folder is as private as you keep it")
+    network = models.load(source, arch)
+    card = model_card(
+        network,
+        blank_input(network, input_size),
+        repo,
+        record=None if record is None else read_record(record),
+        license=license,
+        base_model=base_model,
+    )
+    if folder is not None:
+        tell_files(*write_folder(source, card, folder))
+    else:
+        print(f"Published {upload(source, card, repo, private=private)}")

@@ -1,0 +1,125 @@
+"""Detectors of torchvision, asked so that their answers can be compared.
+
+What a detector returns are the boxes that are left after suppression: another number for every network, in
+another order. So networks are compared by what their heads give for every anchor. In a network of two
+stages (Ren et al. 2015, Faster R-CNN) the second one would see as many boxes as the first
+proposes; it is shown a lattice of boxes instead, the same for every network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_HEADS = (
+    "head",
+    "rpn.head",
+    "roi_heads.box_predictor",
+    "roi_heads.mask_predictor",
+    "roi_heads.keypoint_predictor",
+)
+
+_LATTICE = (1, 2, 4, 8)
+"""Boxes along each side of the picture, from large ones to small ones."""
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether a network is one of torchvision's detectors, or derived from one."""
+    return any(
+        kind.__module__.startswith("torchvision.models.detection") for kind in type(model).__mro__
+    )
+
+
+def largest_side(detector: Any) -> int:
+    """Pixels of the longer side of a picture that a detector looks at, at most."""
+    return detector.transform.max_size
+
+
+@contextmanager
+def steadied(model: nn.Module) -> Iterator[list[Any]]:
+    """Let a detector be called so that its heads' outputs can be compared.
+
+    Yields:
+        A list that the heads' outputs are added to, in the order of the calls; it stays empty where
+        the network is no detector.
+    """
+    answers: list[Any] = []
+    modules = dict(model.named_modules()) if is_detector(model) else {}
+    with ExitStack() as stack:
+        for name in _HEADS:
+            if (head := modules.get(name)) is not None:
+                handle = head.register_forward_hook(lambda _, __, output: answers.append(output))
+                stack.callback(handle.remove)
+        stack.enter_context(_second_stage(modules, fully=False))
+        yield answers
+
+
+@contextmanager
+def fully_occupied(model: nn.Module) -> Iterator[None]:
+    """Let the second stage of a detector have as much to do as it ever has, so that MACs can be counted.
+
+    It is given as many boxes as the first stage may propose, and finds in them as much as it may: so
+    counts depend neither on the weights nor on what a picture shows. Other networks are left alone.
+    """
+    modules = dict(model.named_modules()) if is_detector(model) else {}
+    with _second_stage(modules, fully=True):
+        yield
+
+
+@contextmanager
+def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
+    """Show the second stage, if there is one, a lattice of boxes, and let it find something in each.
+
+    Args:
+        modules: of the network, by name.
+        fully: let there be as many as the network ever has.
+    """
+    with ExitStack() as stack:
+        if (rpn := modules.get("rpn")) is not None:
+            propose = partial(_propose_lattice, num=rpn.post_nms_top_n() if fully else None)
+            stack.callback(rpn.register_forward_hook(propose).remove)
+        if (second := modules.get("roi_heads")) is not None:
+            # What is found is looked at again for masks and keypoints.
+            keep = partial(_keep_proposals, most=second.detections_per_img if fully else None)
+            second.__dict__["postprocess_detections"] = keep
+            stack.callback(second.__dict__.pop, "postprocess_detections")
+        yield
+
+
+def _propose_lattice(_: nn.Module, inputs: tuple[Any, ...], output: Any, num: int | None) -> Any:
+    images = inputs[0]
+    lattices = [_lattice(size, images.tensors) for size in images.image_sizes]
+    if num is not None:
+        lattices = [boxes.repeat(-(-num // len(boxes)), 1)[:num] for boxes in lattices]
+    return lattices, {}
+
+
+def _lattice(size: tuple[int, int], like: Tensor) -> Tensor:
+    """Boxes over a picture of ``(height, width)`` pixels, ``(n, 4)``: left, top, right, bottom."""
+    height, width = size
+    boxes = [
+        (width * x / n, height * y / n, width * (x + 1) / n, height * (y + 1) / n)
+        for n in _LATTICE
+        for y in range(n)
+        for x in range(n)
+    ]
+    return torch.tensor(boxes).to(like)
+
+
+def _keep_proposals(
+    class_logits: Tensor,
+    box_regression: Tensor,
+    proposals: list[Tensor],
+    image_shapes: Any,
+    most: int | None,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The proposals, or the first of them, as what was found, each of class 1."""
+    proposals = [boxes[:most] for boxes in proposals]
+    scores = [boxes.new_ones(len(boxes)) for boxes in proposals]
+    labels = [torch.ones(len(boxes), dtype=torch.int64, device=boxes.device) for boxes in proposals]
+    return proposals, scores, labels

@@ -1,0 +1,67 @@
+"""VGG16's real convolutions with a quarter of their MACs, repaired on a dozen photographs alone.
+
+The classifier knows Fashion-MNIST; what the compressed network is fitted on are photographs that have
+nothing to do with it, without labels.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from config import Setting
+from torch import Tensor, nn
+
+import decompose
+from decompose.architectures import OFFLINE_VGG16, Architecture
+from decompose.blockwise import reconstruct_
+from decompose.data import fashion_mnist_pictures, photographs
+from decompose.evaluation import evaluate
+from decompose.layers import count_macs, trace_shapes
+
+sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
+
+from vgg16_classifier import BATCH, prepared, preprocessing, vgg16_classifier
+
+SHARE = 1 / 4
+SIZE = 32
+"""Of Fashion-MNIST's pictures with a margin, in pixels."""
+
+
+def measure(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """The classifier, and what photographs alone make of it with fewer MACs, by state; their figures."""
+    fitted = fashion_mnist_pictures(preprocessing(SIZE, 28), train=True).subset(setting.num_fitted)
+    labels = torch.tensor([label for _, label in fitted.samples])
+    original = vgg16_classifier(prepared(fitted), labels)
+    pictures = quarters()
+    some = pictures[:: len(pictures) // setting.num_weighed]
+    example = torch.zeros(1, 3, 224, 224)
+    plan = decompose.plan(original, example, macs=SHARE, calibrate=some)
+    networks = {"original": original, "truncated": decompose.apply(plan, original)}
+    networks["repaired"] = decompose.apply(plan, original, calibrate=pictures)
+    networks["blockwise"] = copy.deepcopy(networks["repaired"])
+    reconstruct_(networks["blockwise"], original, pictures, steps=setting.steps)
+    shapes = trace_shapes(original, example)
+    return networks, {
+        "num_pictures": len(pictures),
+        "size": pictures.shape[-1],
+        "macs": {
+            name: sum(count_macs(network, shapes).values()) for name, network in networks.items()
+        },
+        "accuracies": _accuracies(networks, setting),
+    }
+
+
+def quarters() -> Tensor:
+    """The quarters of the photographs that come with packages, ``(48, 3, 112, 112)``."""
+    _, images = photographs(Architecture.parse(OFFLINE_VGG16).transform())
+    return torch.cat([part for half in images.chunk(2, 2) for part in half.chunk(2, 3)])
+
+
+def _accuracies(networks: dict[str, nn.Module], setting: Setting) -> dict[str, float]:
+    pictures = fashion_mnist_pictures(preprocessing(SIZE, 28), train=False).subset(setting.num_test)
+    found = evaluate(networks, pictures, batch_size=BATCH).accuracies
+    return {name: accuracy.top1.value for name, accuracy in found.items()}

@@ -1,0 +1,122 @@
+"""The zoo: what half the MACs takes of every kind of network, how long the plan takes, and the speed-up.
+
+Each network (``networks``) is planned without data for half its MACs, rewritten, and timed beside its
+original, in eager torch and, where it can be exported, in ONNX Runtime. Weights are random, so nothing
+is said of accuracy: a plan for trained ones chooses otherwise where kernels have more to give.
+
+    python experiments/zoo/run.py --output runs/zoo
+    python experiments/zoo/run.py --output runs/zoo --only ResNet-50     # this one anew
+
+Twenty minutes on two idle cores. Each network leaves a record, and an interrupted run goes on behind the
+last. Expect 2.00 times fewer MACs of ResNet-18, SqueezeNet, the U-Net and M11; where half cannot be had, the
+least of five shares that can. ``table.py`` renders the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from networks import SUBJECTS, Subject
+from table import summarize
+from torch import nn
+
+import decompose
+from decompose import DecomposeError, Plan
+from decompose.calls import Example
+from decompose.comparison import compare_weights
+from decompose.engines import get_engine
+from decompose.files import write_text
+from decompose.latencies import Place, time_networks
+from decompose.records import render
+from decompose.report import show_table
+from decompose.timing import machine
+
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the MACs: the first that can be reached is taken."""
+
+ENGINES = ("eager", "onnxruntime")
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("runs/zoo"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    only: Annotated[str | None, typer.Option(help="Make this network's record anew.")] = None,
+) -> None:
+    """Make the records that are not there yet, and the table of all."""
+    torch.set_num_threads(threads)
+    (output / "records").mkdir(parents=True, exist_ok=True)
+    networks = {}
+    for title, subject in SUBJECTS.items():
+        path = output / "records" / f"{re.sub('[^a-z0-9]+', '_', title.lower())}.json"
+        if title == only or (only is None and not path.exists()):
+            write_text(path, json.dumps(measure(subject, threads), indent=1) + "\n")
+        if path.exists():
+            networks[title] = json.loads(path.read_text(encoding="utf-8"))
+    record = {
+        "machine": machine(torch.device("cpu")),
+        "torch": torch.__version__,
+        "threads": threads,
+        "networks": networks,
+    }
+    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+    write_text(output / "results.md", render(summarize(record)))
+    for table in summarize(record):
+        show_table(table)
+
+
+def measure(subject: Subject, threads: int) -> dict[str, Any]:
+    """Plan, rewrite and time one network."""
+    network, example = subject.build()
+    started = time.perf_counter()
+    plan, share = planned(network, example)
+    seconds = time.perf_counter() - started
+    small = decompose.apply(plan, network)
+    compared = compare_weights(network, small, example)
+    methods = Counter(layer.method for layer in compared.layers)
+    return {
+        "size": list(subject.size),
+        "share": share,
+        "macs": [compared.macs.before, compared.macs.after],
+        "params": [compared.params.before, compared.params.after],
+        "methods": dict(methods.most_common()),
+        "plan_seconds": seconds,
+        "milliseconds": {name: timed(network, small, example, name, threads) for name in ENGINES},
+    }
+
+
+def planned(network: nn.Module, example: Example) -> tuple[Plan, float]:
+    """The plan with the fewest MACs down to half, and the share that it keeps."""
+    with warnings.catch_warnings():
+        # The layers that are left are in the plan.
+        warnings.filterwarnings("ignore", message="left dense")
+        for share in SHARES:
+            try:
+                return decompose.plan(network, example, macs=share), share
+            except DecomposeError as error:
+                if "the least is" not in str(error):
+                    raise
+    raise DecomposeError(f"not even {SHARES[-1]:.0%} of the MACs are enough")
+
+
+def timed(
+    network: nn.Module, small: nn.Module, example: Example, engine: str, threads: int
+) -> list[float] | str:
+    """Milliseconds of both networks for one input, or why there are none."""
+    place = Place(get_engine(engine), threads, torch.device("cpu"))
+    try:
+        found = time_networks({"original": network, "small": small}, example, place)
+    except DecomposeError as error:
+        return str(error)
+    return [found["original"], found["small"]]
+
+
+if __name__ == "__main__":
+    typer.run(main)
