@@ -17,4 +17,4 @@ def test_a_thousand_damaged_files(tmp_path: Path) -> None:
     told = json.loads(run.stdout)
     assert set(told["outcomes"]) <= {"refused", "agrees", "overflows"}
     assert told["outcomes"]["agrees"] > 100
-    assert told["peak_bytes"] < _MOST_BYTES
+    assert told["peak_bytes"] is None or told["peak_bytes"] < _MOST_BYTES
