@@ -17,6 +17,7 @@ check: .venv/installed
 	$(BIN)/python experiments/budget/table.py --check
 	$(BIN)/python experiments/speed/table.py --check
 	$(BIN)/python experiments/bmvc2018/table.py --check
+	$(BIN)/python experiments/finetune/table.py --check
 	$(BIN)/python experiments/zoo/table.py --check
 	$(BIN)/python experiments/questions/why/table.py --check
 	$(BIN)/python experiments/questions/cost/table.py --check

@@ -149,9 +149,10 @@ class Study:
         return self._kept(f"{method} {num_terms}", measure)
 
     def finetuned(self) -> dict[str, Any]:
-        """Network decoupling as ``single`` found it, and with few terms, before and after finetuning."""
+        """The original, ND as ``single`` found it, and with few terms, before and after finetuning."""
         found = self.single("ND")
-        networks: dict[str, Callable[[], nn.Module]] = {}
+        # Finetuned as well, since its convolutions have never seen these pictures either.
+        networks: dict[str, Callable[[], nn.Module]] = {"original": lambda: self.subject.network}
         if found is not None:
             networks["ND at the drop"] = partial(
                 self._made, found["name"], found["strengths"], found["energy"]
