@@ -18,6 +18,9 @@ CURVES = {
     "random": "from random weights, on labels",
 }
 
+LEAST_SHOWN = 86
+"""In %; accuracies below are left out of the picture."""
+
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """A panel a share of the MACs; lines are means over the seeds, bands reach from least to most.
@@ -33,7 +36,11 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots(1, len(BARS), sharey=True)
     for ax, share in zip(axes, BARS, strict=True):
         for name, label in CURVES.items():
-            curves = 100 * np.array([seed[f"{share:g}"]["held_out"][name] for seed in seeds])
+            found = [seed[f"{share:g}"]["held_out"].get(name) for seed in seeds]
+            # From random weights there is one seed, and one share.
+            if not any(found):
+                continue
+            curves = 100 * np.array([curve for curve in found if curve])
             (line,) = ax.plot(epochs, curves.mean(0), marker="o", label=label)
             ax.fill_between(
                 epochs, curves.min(0), curves.max(0), color=line.get_color(), alpha=0.2, linewidth=0
@@ -43,6 +50,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         ax.set_xlabel("epochs")
         ax.set_xticks(epochs)
         ax.grid(alpha=0.3)
+    # What random weights begin with, a tenth, would leave no room for the rest.
+    axes[0].set_ylim(LEAST_SHOWN, 100 * original + 1)
     axes[0].set_ylabel("held-out accuracy in %")
     axes[0].legend(fontsize=8, loc="lower right")
     figure.suptitle(f"Fashion-MNIST, {len(seeds)} seeds", fontsize=11)
