@@ -15,7 +15,7 @@ from decompose.report import save_figure
 CURVES = {
     "distilled": "from the decomposition, distilled",
     "labels": "from the decomposition, on labels",
-    "random": "from random weights, on labels",
+    "random": "from random weights, on labels, one seed",
 }
 
 LEAST_SHOWN = 86
