@@ -96,7 +96,7 @@ def photographs(record: Mapping[str, Any]) -> Table:
     }
     return Table(
         "VGG16's real convolutions with a linear classifier on Fashion-MNIST, never shown a picture "
-        f"of it again: {found['num_pictures']} quarters of a dozen photographs",
+        f"of it again: {found['num_pictures']} photographs at {found['size']}×{found['size']}",
         ["", "GMACs at 224×224", "accuracy in %"],
         [
             (title, f"{found['macs'][name] / 1e9:.2f}", f"{100 * found['accuracies'][name]:.1f}")
