@@ -137,6 +137,8 @@ def observing(
     """Call ``observe(name, input, output)`` after each call of a layer."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, dict[str, Any], Tensor], None]:
+        """A forward hook that knows its layer's name."""
+
         def call(_: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor) -> None:
             observe(name, inputs[0] if inputs else keywords["input"], output)
 

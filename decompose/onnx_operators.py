@@ -252,17 +252,23 @@ def _softmax(options: _Options, _: _Constants, opset: int) -> Function:
     return flat
 
 
+def _axes(options: _Options, given: _Constants, opset: int) -> Sequence[int] | None:
+    """The axes of a node that names them in an attribute until opset 12, and in an input since."""
+    return options.get("axes") if opset < 13 else _second(given)
+
+
 def _squeeze(options: _Options, given: _Constants, opset: int) -> Function | None:
-    axes = options.get("axes") if opset < 13 else _second(given)
+    axes = _axes(options, given, opset)
     return None if not axes else lambda x, *_: x.squeeze(tuple(axes))
 
 
 def _unsqueeze(options: _Options, given: _Constants, opset: int) -> Function | None:
-    axes = options.get("axes") if opset < 13 else _second(given)
+    axes = _axes(options, given, opset)
     if not axes:
         return None
 
     def unsqueeze(x: Tensor, *_: Tensor) -> Tensor:
+        """The tensor with an axis of size 1 at each of these places of the result."""
         ndim = x.ndim + len(axes)
         for axis in sorted(axis % ndim for axis in axes):
             x = x.unsqueeze(axis)

@@ -131,6 +131,7 @@ class _Opaque(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, segment: Segment, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the segment gives; raises ``DecomposeError`` where ONNX Runtime cannot run it."""
         ctx.save_for_backward(*inputs)
         outputs = segment.compute(*inputs)
         ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
@@ -138,5 +139,6 @@ class _Opaque(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Zeros of the shapes of the floating inputs."""
         zeros = (torch.zeros_like(x) if x.is_floating_point() else None for x in ctx.saved_tensors)
         return None, *zeros

@@ -86,6 +86,7 @@ def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> An
     detects = model is not None and is_detector(model)
 
     def made(x: Tensor) -> Tensor:
+        """The tensor that stands in for one of the example's, of its shape and dtype."""
         if not x.is_floating_point() or x.ndim < 3:
             return x
         if detects:
