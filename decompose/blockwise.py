@@ -23,9 +23,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from decompose.algebra import balanced, leaves
 from decompose.errors import DecomposeError
-from decompose.factors import find_rewritten
+from decompose.factors import find_inexact
 from decompose.inputs import Images, chunks
-from decompose.layers import calls_until, evaluating, find_originals, trace_shapes
+from decompose.layers import calls_until, evaluating, trace_shapes
 from decompose.modules import DecomposedLayer, Original
 from decompose.progress import track
 from decompose.rectification import Rectifier, find_rectifiers
@@ -146,7 +146,7 @@ def reconstruct_(
         seed: of what each step is taken on.
 
     Returns:
-        What was done to each layer, in the order in which they run.
+        What was done to each layer that had lost something, in the order in which they run.
 
     Raises:
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
@@ -157,20 +157,17 @@ def reconstruct_(
         raise DecomposeError(
             "blockwise reconstruction needs two inputs: one to fit, one to judge on"
         )
-    rewritten, originals = find_rewritten(small), find_originals(model)
     calls = {name: len(seen) for name, seen in trace_shapes(model, inputs[0]).items()}
-    todo = [name for name in calls if name in rewritten]
-    if stray := [name for name in todo if name not in originals]:
-        raise DecomposeError(f"layer {stray[0]}: it is rewritten in the original as well")
+    todo = find_inexact(small, model, calls)
     rectifiers = find_rectifiers(model, inputs[0][:1], todo)
     found = []
-    for name in track(todo, "blockwise"):
-        pair = (small, rewritten[name]), (model, originals[name])
+    for name, (layer, original) in track(todo.items(), "blockwise", total=len(todo)):
+        pair = (small, layer), (model, original)
         with evaluating(small, model):
             kept = list(_calls(*pair, calls[name], inputs))
-        axis = 1 if next(leaves(rewritten[name].expression)).geometry.num_axes else -1
+        axis = 1 if next(leaves(layer.expression)).geometry.num_axes else -1
         aim = Aim(rectifiers.get(name), axis)
-        before, after = _reconstruct(rewritten[name], kept, aim, steps, learning_rate, seed)
+        before, after = _reconstruct(layer, kept, aim, steps, learning_rate, seed)
         found.append(Reconstruction(name, before, after))
     return found
 

@@ -43,11 +43,11 @@ class Batch:
         return self.views[0]
 
 
-_Sample = tuple[Sequence[Tensor] | str, int]
+Sample = tuple[Sequence[Tensor] | str, int]
 """A picture in every preprocessing, or why it cannot be read; and its place."""
 
 
-class Pictures(Dataset[_Sample]):
+class Pictures(Dataset[Sample]):
     """Pictures, each with a label.
 
     Args:
@@ -75,7 +75,7 @@ class Pictures(Dataset[_Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> _Sample:
+    def __getitem__(self, index: int) -> Sample:
         """The picture in every preprocessing, or why it cannot be read; and its place."""
         path, _ = self.samples[index]
         try:
@@ -127,33 +127,45 @@ class Pictures(Dataset[_Sample]):
         return self.chosen(sorted({*range(len(self))} - {*held})), self.chosen(held)
 
     def batches(
-        self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None
-    ) -> DataLoader[Batch]:
-        """The pictures in order, as ``Batch``.
+        self,
+        batch_size: int,
+        workers: int = 0,
+        places: Sequence[int] | None = None,
+        collate: Callable[[Sequence[Sample]], Any] | None = None,
+    ) -> DataLoader[Any]:
+        """The pictures in order.
 
         Args:
             batch_size: pictures at a time.
             workers: processes that decode.
             places: of the pictures wanted, among all; all by default.
+            collate: makes something else of them than a ``Batch``.
         """
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size,
             sampler=range(len(self)) if places is None else places,
             num_workers=workers,
-            collate_fn=self._collate,
+            collate_fn=collate or self._collate,
         )
         return loader
 
-    def _collate(self, given: Sequence[_Sample]) -> Batch:
+    def sorted_out(
+        self, given: Sequence[Sample]
+    ) -> tuple[tuple[tuple[Tensor, ...], ...], list[int], dict[str, str]]:
+        """What could be read in every preprocessing, its places, and why others could not be, by path."""
         read = [(views, place) for views, place in given if not isinstance(views, str)]
-        by_transform = zip(*(views for views, _ in read), strict=True)
-        places = [place for _, place in read]
+        by_transform = tuple(zip(*(views for views, _ in read), strict=True))
+        damaged = {self.samples[place][0]: why for why, place in given if isinstance(why, str)}
+        return by_transform or ((),) * len(self.transforms), [place for _, place in read], damaged
+
+    def _collate(self, given: Sequence[Sample]) -> Batch:
+        by_transform, places, damaged = self.sorted_out(given)
         return Batch(
-            tuple(map(torch.stack, by_transform)) or (torch.empty(0),) * len(self.transforms),
+            tuple(torch.stack(views) if views else torch.empty(0) for views in by_transform),
             torch.tensor([self.samples[place][1] for place in places], dtype=torch.int64),
             torch.tensor(places, dtype=torch.int64),
-            {self.samples[place][0]: why for why, place in given if isinstance(why, str)},
+            damaged,
         )
 
 

@@ -31,8 +31,9 @@ from decompose.algebra import Conv, widened
 from decompose.calls import Example
 from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
+from decompose.factors import find_inexact
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, find_layers, find_originals, trace_shapes
+from decompose.layers import calls_until, evaluating, trace_shapes
 from decompose.marginals import Marginals, gather_marginals, is_whitenable
 from decompose.modules import DecomposedLayer, to_conv
 from decompose.progress import track
@@ -87,29 +88,24 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
             with such; at least two.
 
     Returns:
-        What was done to each layer, in the order in which they run.
+        What was done to each layer that had lost something, in the order in which they run.
 
     Raises:
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
     inputs = Inputs(images, model)
-    layers, originals = find_layers(small), find_originals(model)
     first = next(iter(inputs))
     calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
-    todo = [name for name in calls if isinstance(layers.get(name), DecomposedLayer)]
-    if stray := [name for name in todo if name not in originals]:
-        raise DecomposeError(f"layer {stray[0]}: it is rewritten in the original as well")
-    convs = {name: to_conv(originals[name]) for name in todo}
+    todo = find_inexact(small, model, calls)
+    convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
     rectifiers = find_rectifiers(model, first, todo)
     aids = _aids(first, model)
     repairs = []
     with evaluating(model, small):
-        for name in track(todo, "repairing"):
-            layer = layers[name]
-            assert isinstance(layer, DecomposedLayer)
+        for name, (layer, original) in track(todo.items(), "repairing", total=len(todo)):
             drafts = _drafts(layer, convs[name], marginals.get(name), rectifiers.get(name))
-            look = partial(_look, (small, layer), (model, originals[name]), calls[name])
+            look = partial(_look, (small, layer), (model, original), calls[name])
             count = 0
             for count, x in enumerate(inputs, start=1):
                 for seen, wanted in chain.from_iterable(map(look, views(x))):

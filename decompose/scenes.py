@@ -22,7 +22,7 @@ from decompose.annotations import Objects, read_objects
 from decompose.architectures import Transform
 from decompose.errors import DecomposeError
 from decompose.extras import required
-from decompose.pictures import EXTENSIONS, Pictures
+from decompose.pictures import EXTENSIONS, Pictures, Sample
 
 _SPLITS = ("test", "val")
 """Lists of pictures to evaluate on, the better one first."""
@@ -103,22 +103,10 @@ class Scenes:
             workers: processes that decode.
             places: of the pictures wanted, among all; all by default.
         """
-        return DataLoader(
-            self._pictures,
-            batch_size,
-            sampler=range(len(self)) if places is None else places,
-            num_workers=workers,
-            collate_fn=self._collate,
-        )
+        return self._pictures.batches(batch_size, workers, places, self._collate)
 
-    def _collate(self, given: Sequence[tuple[Sequence[Tensor] | str, int]]) -> SceneBatch:
-        read = [(views, place) for views, place in given if not isinstance(views, str)]
-        samples = self._pictures.samples
-        return SceneBatch(
-            tuple(zip(*(views for views, _ in read), strict=True)) or ((),) * len(self.transforms),
-            [place for _, place in read],
-            {samples[place][0]: why for why, place in given if isinstance(why, str)},
-        )
+    def _collate(self, given: Sequence[Sample]) -> SceneBatch:
+        return SceneBatch(*self._pictures.sorted_out(given))
 
 
 def voc_scenes(folder: str | Path, transform: Transform) -> Scenes:

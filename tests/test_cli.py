@@ -13,25 +13,14 @@ import torchvision
 from torch import Tensor
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.cli import main
-from decompose.cli.inputs import calibration_pictures
+from decompose.architectures import OFFLINE_VGG16
 from decompose.folding import folded_of
 from decompose.methods import METHODS
+from tests.cli_cases import Captured, run
 from tests.picture_cases import photograph
-from tests.voc_cases import write_voc
 
 ARCH = "torchvision:resnet18,weights=none,num_classes=6"
-DETECTOR = "torchvision:ssdlite320_mobilenet_v3_large"
 ROOT = Path(__file__).parents[1]
-
-
-def run(*arguments: object) -> int:
-    """Exit code of the command with these arguments."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +43,6 @@ def small(folder: Path) -> Path:
     arguments = ["--arch", ARCH, "--rank", "3", "--skip", "conv1", "-o", path]
     assert run("compress", folder / "resnet18.pth", *arguments) == 0
     return path
-
-
-Captured = pytest.CaptureFixture[str]
 
 
 def test_compress_writes_the_network_its_plan_and_a_table(
@@ -158,47 +144,6 @@ def test_evaluate_compares_networks_on_the_same_pictures(
     assert set(record["provenance"]["weights"]) == {str(folder / "resnet18.pth"), str(small)}
     assert record["environment"]["torch"] == torch.__version__
     assert not [path for path in tmp_path.iterdir() if "outcomes" in path.name]
-
-
-def test_detectors_see_pictures_in_their_own_sizes(tmp_path: Path, capsys: Captured) -> None:
-    folder, small = write_voc(tmp_path / "VOC"), tmp_path / "small.safetensors"
-    arch = f"{DETECTOR},num_classes=21"
-    torch.save(Architecture.parse(arch).build().state_dict(), tmp_path / "a.pth")
-    command = [
-        "compress",
-        tmp_path / "a.pth",
-        "--arch",
-        arch,
-        "--method",
-        "channel",
-        "--ratio",
-        "2",
-    ]
-    assert run(*command, "-o", small) == 0
-    assert "head.classification_head.module_list.0.1" in capsys.readouterr().out
-    images = ["--images", folder / "JPEGImages", "--workers", "0", "--max-images", "3"]
-    assert run("compare", tmp_path / "a.pth", small, *images, "-o", tmp_path / "r.json") == 0
-    record = json.loads((tmp_path / "r.json").read_text())
-    assert (record["num_inputs"], record["agreement"]) == (3, None)
-    assert record["output_error"] > 0
-    inputs = calibration_pictures(folder / "JPEGImages", decompose.load(small), 2)
-    assert [tuple(image.shape) for (batch,) in inputs for image in batch] == [
-        (3, 320, 320),
-        (3, 320, 320),
-    ]
-
-
-def test_evaluate_judges_detectors(tmp_path: Path, capsys: Captured) -> None:
-    folder, detector = write_voc(tmp_path / "VOC"), f"{DETECTOR},weights=none"
-    (folder / "Annotations" / "brick.xml").write_text("no annotation")
-    arguments = ["--task", "detection", "--data", folder, "--workers", "0", "--subset", "2"]
-    assert run("evaluate", detector, *arguments, "-o", tmp_path / "r.json") == 0
-    captured = capsys.readouterr()
-    assert "Mean average precision on 2 pictures" in captured.out
-    assert "brick.xml: is no annotation" in captured.err
-    record = json.loads((tmp_path / "r.json").read_text())
-    assert record["task"] == "detection"
-    assert set(record["precisions"][detector]) == {"map_50", "map", "map_voc2007", "ap_50"}
 
 
 def test_evaluate_takes_a_subset(folder: Path, small: Path, capsys: Captured) -> None:

@@ -9,11 +9,10 @@ from safetensors.torch import load_file
 
 import decompose
 from decompose.convert import plan_of
+from tests.cli_cases import Captured, run
 from tests.finetuning_cases import make_pictures
-from tests.test_cli import run
 
 ARCH = "torchvision:squeezenet1_1,weights=none,num_classes=3"
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")

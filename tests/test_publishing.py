@@ -14,7 +14,7 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 import decompose
 from decompose import Choice, Plan
 from decompose.provenance import weights_digest
-from tests.test_cli import run
+from tests.cli_cases import run
 
 NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 

@@ -18,7 +18,7 @@ so that shapes and costs follow from an expression that has no weights.
 from decompose.algebra.balancing import balanced
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
-from decompose.algebra.deviation import Deviation, weight_deviation
+from decompose.algebra.deviation import Deviation, is_exact, weight_deviation
 from decompose.algebra.execution import run
 from decompose.algebra.expressions import (
     Chain,
@@ -63,6 +63,7 @@ __all__ = [
     "bias_of",
     "compose",
     "features",
+    "is_exact",
     "keep_inputs",
     "keep_outputs",
     "last_factors",

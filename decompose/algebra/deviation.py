@@ -10,6 +10,9 @@ from torch import Tensor
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.expressions import Conv, Expression
 
+_ROUNDING = 1e-10
+"""Relative squared error of a kernel in float32 that rounding makes, amply."""
+
 
 @dataclass(frozen=True)
 class Deviation:
@@ -61,6 +64,19 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
             f"its kernel has shape {tuple(composed.weight.shape)}, not {tuple(conv.weight.shape)}"
         )
     return Deviation.between(composed.weight, conv.weight)
+
+
+def is_exact(expression: Expression, conv: Conv) -> bool:
+    """Whether nothing but rounding tells an expression's composed kernel from a convolution's.
+
+    Args:
+        expression: of the same channels, kernel size and geometry as ``conv``.
+        conv: the reference.
+
+    Raises:
+        ValueError: they differ in shape or geometry.
+    """
+    return weight_deviation(expression, conv).relative <= _ROUNDING
 
 
 def _energy(tensor: Tensor) -> float:

@@ -114,6 +114,19 @@ IMAGENET = Setting(
     "ImageNet", 224, "top5", 5000, 10, 1000, 50_000, num_steps=7, ridge=1e-3, num_rounds=25
 )
 
+IMAGENET_SMALL = replace(
+    IMAGENET,
+    num_calibrated=16,
+    num_subset=20,
+    num_confirmed=40,
+    num_tuned=16,
+    recipe=Recipe(epochs=1, batch_size=4, learning_rate=1e-4),
+    num_steps=2,
+    ridge=0.1,
+    num_rounds=2,
+)
+"""To see that it runs, before it runs for long."""
+
 FASHION = Setting(
     "Fashion-MNIST",
     32,

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from config import DIGITS, FASHION, IMAGENET, NUM_TERMS, ORDERS, RECIPES, SMALL
+from config import DIGITS, FASHION, IMAGENET, IMAGENET_SMALL, NUM_TERMS, ORDERS, RECIPES, SMALL
 from pictures import draw
 from study import Study, masked_plan
 from subject import Subject, imagenet, offline
@@ -65,8 +65,11 @@ def main(
         raise typer.BadParameter(f"there is no table {table}; there are: {', '.join(PARTS)}, all")
     if data is not None and calibrate is None:
         raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
-    little = SMALL if FASHION_MNIST.is_dir() else DIGITS
-    setting = IMAGENET if data is not None else little if small else FASHION
+    if data is not None:
+        setting = IMAGENET_SMALL if small else IMAGENET
+    else:
+        little = SMALL if FASHION_MNIST.is_dir() else DIGITS
+        setting = little if small else FASHION
     record = take_up(output / "results.json", asdict(setting))
     if data is not None and calibrate is not None:
         subject = imagenet(setting, data, calibrate, train, device)

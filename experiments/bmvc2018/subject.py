@@ -141,7 +141,7 @@ def imagenet(
     """VGG16 as torchvision has it.
 
     Args:
-        setting: ``IMAGENET``.
+        setting: ``IMAGENET`` or ``IMAGENET_SMALL``.
         data: the validation set, as ``data.labelled`` takes it.
         calibrate: a folder of unlabelled pictures, of the training set.
         train: the training set, to finetune on, likewise.
@@ -149,11 +149,13 @@ def imagenet(
     """
     transform = Architecture.parse(IMAGENET_VGG16).transform()
     pictures = labelled(data, transform)
-    some = pictures.subset(min(setting.num_subset, len(pictures)))
+    most, few = setting.num_confirmed, setting.num_subset
+    confirmation = pictures.subset(most) if most < len(pictures) else pictures
+    some = confirmation.subset(min(few, len(confirmation)))
     unlabelled = picture_folder(calibrate, transform, setting.num_calibrated)
     training = None if train is None else labelled(train, transform, "train")
     network = decompose.load(IMAGENET_VGG16).to(device)
-    return Subject(setting, network, _Folder(unlabelled), training, None, some, pictures)
+    return Subject(setting, network, _Folder(unlabelled), training, None, some, confirmation)
 
 
 class _Folder:

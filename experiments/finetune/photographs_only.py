@@ -1,7 +1,7 @@
 """VGG16's real convolutions with a quarter of their MACs, repaired on a dozen photographs alone.
 
 The classifier knows Fashion-MNIST; what the compressed network is fitted on are photographs that have
-nothing to do with it, without labels.
+nothing to do with it, without labels, cut into tiles of the size that the network sees.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from config import Setting
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16, Architecture
@@ -32,7 +33,7 @@ STEPS = 100
 """Of blockwise reconstruction, for each layer."""
 
 SIZE = 32
-"""Of Fashion-MNIST's pictures with a margin, in pixels."""
+"""Of Fashion-MNIST's pictures with a margin, and of tiles, in pixels."""
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -40,17 +41,20 @@ def measure(setting: Setting) -> dict[str, Any]:
     fitted = fashion_mnist_pictures(preprocessing(SIZE, 28), train=True).subset(setting.num_fitted)
     labels = torch.tensor([label for _, label in fitted.samples])
     original = vgg16_classifier(prepared(fitted), labels)
-    pictures = halved()
-    example = torch.zeros(1, 3, 224, 224)
-    plan = decompose.plan(original, example, macs=SHARE, calibrate=pictures)
+    photographs = halved()
+    pictures = tiles(photographs, SIZE)
+    example = pictures[:1]
+    weighed = pictures[: setting.num_weighed]
+    plan = decompose.plan(original, example, macs=SHARE, calibrate=weighed)
     networks = {"original": original, "truncated": decompose.apply(plan, original)}
     networks["repaired"] = decompose.apply(plan, original, calibrate=pictures)
     networks["blockwise"] = copy.deepcopy(networks["repaired"])
     reconstruct_(networks["blockwise"], original, pictures, steps=STEPS)
     shapes = trace_shapes(original, example)
     return {
-        "num_pictures": len(pictures),
-        "size": pictures.shape[-1],
+        "num_photographs": len(photographs),
+        "num_tiles": len(pictures),
+        "size": SIZE,
         "macs": {
             name: sum(count_macs(network, shapes).values()) for name, network in networks.items()
         },
@@ -62,6 +66,20 @@ def halved() -> Tensor:
     """The photographs that come with packages, at half of VGG16's size: ``(12, 3, 112, 112)``."""
     _, images = photographs(Architecture.parse(OFFLINE_VGG16).transform())
     return F.avg_pool2d(images, 2)
+
+
+def tiles(images: Tensor, size: int) -> Tensor:
+    """Squares side by side from the middle of pictures, in random order, ``(N, C, size, size)``.
+
+    Args:
+        images: ``(batch, C, H, W)``.
+        size: height and width, in pixels, of each.
+    """
+    height, width = (side // size * size for side in images.shape[-2:])
+    strips = center_crop(images, [height, width]).unfold(2, size, size).unfold(3, size, size)
+    squares = strips.movedim(1, 3).flatten(0, 2)
+    order = torch.randperm(len(squares), generator=torch.Generator().manual_seed(0))
+    return squares[order].contiguous()
 
 
 def _accuracies(networks: dict[str, nn.Module], setting: Setting) -> dict[str, float]:

@@ -88,6 +88,7 @@ def starts(record: Mapping[str, Any]) -> Table:
 def photographs(record: Mapping[str, Any]) -> Table:
     """VGG16 with a quarter of its MACs, before and after what photographs alone can do."""
     found = record["photographs"]
+    size = f"{found['size']}×{found['size']}"
     names = {
         "original": "original",
         "truncated": "as truncated",
@@ -96,10 +97,10 @@ def photographs(record: Mapping[str, Any]) -> Table:
     }
     return Table(
         "VGG16's real convolutions with a linear classifier on Fashion-MNIST, never shown a picture "
-        f"of it again: {found['num_pictures']} photographs at {found['size']}×{found['size']}",
-        ["", "GMACs at 224×224", "accuracy in %"],
+        f"of it again: {found['num_photographs']} photographs, in {found['num_tiles']} tiles of {size}",
+        ["", f"MMACs at {size}", "accuracy in %"],
         [
-            (title, f"{found['macs'][name] / 1e9:.2f}", f"{100 * found['accuracies'][name]:.1f}")
+            (title, f"{found['macs'][name] / 1e6:.0f}", f"{100 * found['accuracies'][name]:.1f}")
             for name, title in names.items()
         ],
     )
