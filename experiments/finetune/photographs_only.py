@@ -44,8 +44,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     photographs = halved()
     pictures = tiles(photographs, SIZE)
     example = pictures[:1]
-    weighed = pictures[: setting.num_weighed]
-    plan = decompose.plan(original, example, macs=SHARE, calibrate=weighed)
+    plan = decompose.plan(original, example, macs=SHARE, calibrate=pictures)
     networks = {"original": original, "truncated": decompose.apply(plan, original)}
     networks["repaired"] = decompose.apply(plan, original, calibrate=pictures)
     networks["blockwise"] = copy.deepcopy(networks["repaired"])
