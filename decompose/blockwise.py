@@ -22,13 +22,14 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from decompose.algebra import balanced, leaves
+from decompose.calls import Example, batch_size, first
 from decompose.errors import DecomposeError
-from decompose.factors import find_inexact
-from decompose.inputs import Images, chunks
+from decompose.inputs import Images, Inputs
 from decompose.layers import calls_until, evaluating, trace_shapes
 from decompose.modules import DecomposedLayer, Original
 from decompose.progress import track
 from decompose.rectification import Rectifier, find_rectifiers
+from decompose.rewritten import find_inexact
 from decompose.tables import Table
 
 _EVERY = 4
@@ -140,7 +141,7 @@ def reconstruct_(
     Args:
         small: what ``apply`` made of the model.
         model: the original; left as it was.
-        images: unlabelled inputs ``(batch, ...)``, or an iterable of such; at least two.
+        images: unlabelled inputs, as ``inputs`` takes them; at least two.
         steps: of Adam, for each layer.
         learning_rate: that they begin with; it falls to 0 along a cosine.
         seed: of what each step is taken on.
@@ -151,23 +152,22 @@ def reconstruct_(
     Raises:
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
-    parameter = next(model.parameters())
-    inputs = [x.to(parameter) for x in chunks(images, _TOGETHER)]
-    if sum(map(len, inputs)) < 2:
+    inputs = list(Inputs(images, model).batches(_TOGETHER))
+    if sum(map(batch_size, inputs)) < 2:
         raise DecomposeError(
             "blockwise reconstruction needs two inputs: one to fit, one to judge on"
         )
     calls = {name: len(seen) for name, seen in trace_shapes(model, inputs[0]).items()}
     todo = find_inexact(small, model, calls)
-    rectifiers = find_rectifiers(model, inputs[0][:1], todo)
+    rectifiers = find_rectifiers(model, first(inputs[0]), todo)
     found = []
     for name, (layer, original) in track(todo.items(), "blockwise", total=len(todo)):
         pair = (small, layer), (model, original)
         with evaluating(small, model):
-            kept = list(_calls(*pair, calls[name], inputs))
+            kept = _calls(*pair, calls[name], inputs)
         axis = 1 if next(leaves(layer.expression)).geometry.num_axes else -1
         aim = Aim(rectifiers.get(name), axis)
-        before, after = _reconstruct(layer, kept, aim, steps, learning_rate, seed)
+        before, after = _reconstruct(layer, *kept, aim, steps, learning_rate, seed)
         found.append(Reconstruction(name, before, after))
     return found
 
@@ -176,30 +176,37 @@ def _calls(
     small: tuple[nn.Module, DecomposedLayer],
     model: tuple[nn.Module, Original],
     num_calls: int,
-    inputs: Sequence[Tensor],
-) -> Iterator[Call]:
-    """The calls of a layer, as many as memory holds."""
+    inputs: Sequence[Example],
+) -> tuple[list[Call], list[Call]]:
+    """The calls of a layer with inputs held out, and with others; as many as memory holds."""
     room = _MOST_BYTES
+    held: list[Call] = []
+    fitted: list[Call] = []
+    count = 0
     for x in inputs:
         seen, wanted = (calls_until(*network, num_calls, x) for network in (small, model))
         for (before, _), (_, after) in zip(seen, wanted, strict=True):
             room -= before.nbytes + after.nbytes
-            for one, other in zip(before.split(1), after.split(1), strict=True):
-                yield Call(one, other)
-        if room < 0:
-            return
+            for row, (one, other) in enumerate(zip(before.split(1), after.split(1), strict=True)):
+                # A layer may see several rows of one input, such as windows.
+                place = count + row * batch_size(x) // len(before)
+                (fitted if place % _EVERY else held).append(Call(one, other))
+        count += batch_size(x)
+        if room < 0 and fitted:
+            break
+    return held, fitted
 
 
 def _reconstruct(
     layer: DecomposedLayer,
-    calls: Sequence[Call],
+    held: Sequence[Call],
+    fitted: Sequence[Call],
     aim: Aim,
     steps: int,
     learning_rate: float,
     seed: int,
 ) -> tuple[float, float]:
     """Train one layer, and keep what is best on the calls held out; their error before and after."""
-    held, fitted = calls[::_EVERY], [c for i, c in enumerate(calls) if i % _EVERY]
     layer.assign(balanced(layer.expression))
     before = best = aim.error(layer.body, held)
     body = copy.deepcopy(layer.body).requires_grad_(True)

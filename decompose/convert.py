@@ -18,6 +18,7 @@ from decompose.layers import copied, find_layers, find_originals, obstacle
 from decompose.modules import DecomposedLayer, Original, to_conv
 from decompose.plans import Plan
 from decompose.repair import repair_
+from decompose.rewritten import find_rewritten
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -97,7 +98,7 @@ def recomposed(small: nn.Module) -> nn.Module:
         layer stays with it.
     """
     dense = copy.deepcopy(small)
-    layers = [layer for layer in find_layers(dense).values() if isinstance(layer, DecomposedLayer)]
+    layers = find_rewritten(dense).values()
     for layer in layers:
         layer.take_form("dense")
     return copied(dense, {id(layer): layer.body for layer in layers})
@@ -105,11 +106,7 @@ def recomposed(small: nn.Module) -> nn.Module:
 
 def plan_of(model: nn.Module) -> Plan:
     """The plan that a rewritten network carries in its layers."""
-    layers = {
-        name: layer
-        for name, layer in find_layers(model).items()
-        if isinstance(layer, DecomposedLayer)
-    }
+    layers = find_rewritten(model)
     return Plan(
         {name: layer.choice for name, layer in layers.items()},
         notes={name: layer.note for name, layer in layers.items() if layer.note is not None},

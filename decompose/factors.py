@@ -12,48 +12,16 @@ al. 2019, arXiv 1812.01187, section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import balanced, compose, is_exact
+from decompose.algebra import balanced, compose
 from decompose.errors import DecomposeError
-from decompose.layers import find_layers, find_originals
-from decompose.modules import ORIGINALS, DecomposedLayer, Original, to_conv, to_expression
-
-
-def find_rewritten(model: nn.Module) -> dict[str, DecomposedLayer]:
-    """The rewritten layers of a network, by their full names."""
-    layers = find_layers(model).items()
-    return {name: layer for name, layer in layers if isinstance(layer, DecomposedLayer)}
-
-
-def find_inexact(
-    small: nn.Module, model: nn.Module, names: Iterable[str]
-) -> dict[str, tuple[DecomposedLayer, Original]]:
-    """The rewritten layers that have lost something, each with the original's, by full name.
-
-    What is exact has nothing to win back. It could only be bent to make good what other layers lost, on
-    inputs like those at hand; on others a classifier bent so can be ruined.
-
-    Args:
-        small: what ``apply`` made of the model.
-        model: the original.
-        names: of layers, in the order wished for.
-
-    Raises:
-        DecomposeError: ``small`` was not made from ``model``.
-    """
-    rewritten, originals = find_rewritten(small), find_originals(model)
-    found = {}
-    for name in filter(rewritten.__contains__, names):
-        if name not in originals:
-            raise DecomposeError(f"layer {name}: it is rewritten in the original as well")
-        if not is_exact(rewritten[name].expression, to_conv(originals[name])):
-            found[name] = rewritten[name], originals[name]
-    return found
+from decompose.layers import find_layers
+from decompose.modules import ORIGINALS, to_expression
+from decompose.rewritten import find_rewritten
 
 
 def balance_(model: nn.Module) -> None:

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
-from decompose.factors import composed_energy, find_rewritten
+from decompose.factors import composed_energy
 from decompose.layers import evaluating, find_layers, observing
 from decompose.losses import feature_distance, output_distance
 from decompose.recipes import Recipe
+from decompose.rewritten import find_rewritten
 
 
 @dataclass(frozen=True)

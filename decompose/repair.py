@@ -31,7 +31,6 @@ from decompose.algebra import Conv, widened
 from decompose.calls import Example
 from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
-from decompose.factors import find_inexact
 from decompose.inputs import Images, Inputs
 from decompose.layers import calls_until, evaluating, trace_shapes
 from decompose.marginals import Marginals, gather_marginals, is_whitenable
@@ -39,6 +38,7 @@ from decompose.modules import DecomposedLayer, to_conv
 from decompose.progress import track
 from decompose.rectification import Rectifier, find_rectifiers
 from decompose.refitting import refitted
+from decompose.rewritten import find_inexact
 from decompose.synthetic import synthetic_inputs
 from decompose.tables import Table
 from decompose.views import views

@@ -10,6 +10,7 @@ from decompose.blockwise import reconstruct_, reconstruction_table
 from decompose.convert import take_forms_
 from tests.finetuning_cases import networks
 from tests.strategies import Mixed
+from tests.test_calls import Tokens
 
 IMAGES = torch.randn(24, 3, 8, 8)
 
@@ -74,3 +75,14 @@ def test_one_input_is_too_few() -> None:
     original, small = networks()
     with pytest.raises(DecomposeError, match="needs two inputs"):
         reconstruct_(small, original, IMAGES[:1])
+
+
+def test_inputs_by_name_are_taken() -> None:
+    network, tokens = Tokens().eval(), torch.randint(10, (12, 9))
+    plan = decompose.plan(network, {"ids": tokens}, method="channel", rank=2)
+    found = [
+        reconstruct_(decompose.apply(plan, network), network, images, steps=20, learning_rate=0.01)
+        for images in ({"ids": tokens}, [((tokens,),)])
+    ]
+    assert found[0] == found[1]
+    assert found[0][0].after < found[0][0].before

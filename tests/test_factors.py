@@ -7,7 +7,8 @@ import decompose
 from decompose import DecomposeError
 from decompose.algebra import compose
 from decompose.convert import take_forms_
-from decompose.factors import balance_, composed_energy, find_rewritten, parameter_groups
+from decompose.factors import balance_, composed_energy, parameter_groups
+from decompose.rewritten import find_rewritten
 from tests.strategies import Mixed
 
 EXAMPLE = torch.randn(2, 3, 32, 32, dtype=torch.float64)

@@ -49,16 +49,16 @@ LEVELS = [
     {"onnx_rewriting"},
     {
         "readers",
+        "rewritten",
         "folding",
         "statistics",
         "rectification",
         "export",
-        "factors",
         "norms",
         "sampling",
         "successions",
     },
-    {"marginals", "rectified", "prediction"},
+    {"marginals", "rectified", "prediction", "factors"},
     {
         "cross_validation",
         "engines",

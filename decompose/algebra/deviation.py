@@ -10,8 +10,8 @@ from torch import Tensor
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.expressions import Conv, Expression
 
-_ROUNDING = 1e-10
-"""Relative squared error of a kernel in float32 that rounding makes, amply."""
+_COMPUTING = 30.0
+"""Relative error of a kernel that computing its factors makes, amply, in units of the last place."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def is_exact(expression: Expression, conv: Conv) -> bool:
     Raises:
         ValueError: they differ in shape or geometry.
     """
-    return weight_deviation(expression, conv).relative <= _ROUNDING
+    # Kernels of half precision are computed in float32 and rounded once.
+    computed = torch.promote_types(conv.weight.dtype, torch.float32)
+    rounding = _COMPUTING * torch.finfo(computed).eps + torch.finfo(conv.weight.dtype).eps
+    return weight_deviation(expression, conv).relative <= rounding**2
 
 
 def _energy(tensor: Tensor) -> float:
