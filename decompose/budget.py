@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from decompose.choices import Choice
-from decompose.errors import DecomposeError
+from decompose.errors import BudgetError
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def allocate(
         unit: what costs are counted in, for errors.
 
     Raises:
-        DecomposeError: even the cheapest candidates cost more.
+        BudgetError: even the cheapest candidates cost more.
     """
     least = sum(min(c.cost for c in group) for group in candidates.values())
     if least > budget:
-        raise DecomposeError(
+        raise BudgetError(
             f"no plan meets the budget of {budget:,.0f} {unit}: the least is {least:,} {unit}"
         )
     flat = [(name, candidate) for name, group in candidates.items() for candidate in group]

@@ -9,6 +9,10 @@ class DecomposeError(ValueError):
     """
 
 
+class BudgetError(DecomposeError):
+    """No plan meets a budget; the message says what the least is."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of what another library says, or the kind of error where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
