@@ -1,11 +1,11 @@
 """Blockwise reconstruction: each layer's factors trained by themselves to give what the original's gave.
 
-Layer after layer, in the order in which they run, on the input that the small network has there now and the
-output that the original has: asymmetric, so that later layers make good what earlier ones lose (Zhang et
-al. 2016, arXiv 1505.06798, section 3.3). Where repair solves for the last factors, gradient steps move all of
-them, and need no labels and no pass through the rest of the network (block reconstruction as in BRECQ, Li
-et al. 2021, arXiv 2102.05426, with a layer for a block). Where a rectifier follows, what it cuts off is left
-free.
+Layer after layer, in the order in which they run, on the input that the small network has there now
+and the output that the original has: asymmetric, so that later layers make good what earlier ones
+lose (Zhang et al. 2016, arXiv 1505.06798, section 3.3). Where repair solves for the last factors,
+gradient steps move all of them, and need no labels and no pass through the rest of the network
+(block reconstruction as in BRECQ, Li et al. 2021, arXiv 2102.05426, with a layer for a block).
+Where a rectifier follows, what it cuts off is left free.
 
 A layer takes ``steps`` forward and backward passes of its own, and two passes of the networks up to it.
 """

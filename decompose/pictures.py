@@ -1,4 +1,4 @@
-"""Picture files, read in order, by processes, each with a label and in the preprocessing of each network."""
+"""Picture files, read in order by processes, each with a label and in each network's preprocessing."""
 
 from __future__ import annotations
 

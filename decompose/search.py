@@ -51,10 +51,10 @@ def plan(
     """Choose how to rewrite the layers of a network.
 
     Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
-    do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each layer gets the
-    method and rank that together change the network's output the least, from its weights and
-    from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones. A layer that
-    would not get cheaper stays as it is, unless ``rank`` names it in full.
+    do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each
+    layer gets the method and rank that together change the network's output the least, from its
+    weights and from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones.
+    A layer that would not get cheaper stays as it is, unless ``rank`` names it in full.
 
     Args:
         model: any module; left as it was.

@@ -50,8 +50,9 @@ def synthetic_inputs(
     """Make inputs for statistics and repair where there is no data.
 
     Their mean and deviation are, channel by channel, those of the example if it is more than a
-    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what the network's preprocessing makes of pictures, where it was loaded by a name
-    that tells; else ImageNet's for three channels, and 0 and 1 for others.
+    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what
+    the network's preprocessing makes of pictures, where it was loaded by a name that tells; else
+    ImageNet's for three channels, and 0 and 1 for others.
 
     Args:
         example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``; or

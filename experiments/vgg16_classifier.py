@@ -1,4 +1,4 @@
-"""A classifier that can be had without a hub: VGG16's real convolutions, and a linear classifier fitted here."""
+"""A classifier without a hub: VGG16's real convolutions, and a linear classifier fitted here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Win the accuracy of a rewritten network back; also under accelerate launch or torchrun; ``--help`` tells how."""
+"""Win a rewritten network's accuracy back, also under accelerate launch; ``--help`` tells how."""
 
 import sys
 

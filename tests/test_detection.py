@@ -30,7 +30,7 @@ MOTORCYCLE, BENCH, BICYCLE = [91, 14, 684, 449], [40, 87, 280, 308], [0, 106, 14
 
 
 class Says(nn.Module):
-    """A detector that says what it was told to, picture by picture: boxes, each a class, a score and corners."""
+    """A detector that says what it was told to: boxes of each picture, a class, a score and corners."""
 
     def __init__(self, told: Sequence[Sequence[tuple[str, float, list[int]]]]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment come to the very bits of one that is not, in one process and in two."""
+"""Runs killed at any moment come to the very bits of one that is not, in one process and in two."""
 
 import json
 import os

@@ -13,9 +13,10 @@ give. Each figure stands beside the reported one.
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
-about half an hour on two cores; with ``--small``, on few of its pictures, or on scikit-learn's digits
-where it is not installed, in a few minutes. Expect the MACs of (c) to be the paper's to the last digit, and the other figures to differ as
-the data do. What is measured is kept, a file a network, so that an interrupted run goes on where it was.
+about half an hour on two cores; with ``--small``, on few of its pictures, or on scikit-learn's
+digits where it is not installed, in a few minutes. Expect the MACs of (c) to be the paper's to the
+last digit, and the other figures to differ as the data do. What is measured is kept, a file a
+network, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations

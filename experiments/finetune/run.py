@@ -8,9 +8,10 @@ alone. (3) The same architecture trained as long from random weights. (4) What a
     python experiments/finetune/run.py --output runs/finetune            # all of it
     python experiments/finetune/run.py --small --output runs/small       # few pictures, to see that it runs
 
-About an hour on two idle cores, by estimate. Expect the network with a quarter of the MACs to come within 0.3 points of the
-original's accuracy, and the one with an eighth within one. Checkpoints and networks are kept below the
-output folder, so that an interrupted run goes on where it was. ``table.py`` renders the figures.
+About an hour on two idle cores, by estimate. Expect the network with a quarter of the MACs to come
+within 0.3 points of the original's accuracy, and the one with an eighth within one. Checkpoints and
+networks are kept below the output folder, so that an interrupted run goes on where it was.
+``table.py`` renders the figures.
 """
 
 from __future__ import annotations
