@@ -10,6 +10,7 @@ from typing import Any
 
 from decompose.errors import DecomposeError
 from decompose.files import write_text
+from decompose.report import show_table
 from decompose.tables import Table
 
 Tables = Callable[[Mapping[str, Any]], Sequence[Table]]
@@ -31,11 +32,30 @@ def take_up(path: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         # At once, so that what is kept beside it is known by its setting.
-        write_text(path, json.dumps({"setting": setting}, indent=1) + "\n")
+        keep({"setting": setting}, path)
     record = json.loads(path.read_text(encoding="utf-8"))
     if record["setting"] != setting:
         raise DecomposeError(f"{path}: holds figures of another setting; give another --output")
     return record
+
+
+def keep(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def publish(tables: Sequence[Table], folder: Path, *, num_shown: int | None = None) -> None:
+    """Write tables to the results.md of a run's folder, show the first, and tell what else lies there.
+
+    Args:
+        tables: to write.
+        folder: of the run.
+        num_shown: how many to show; all by default.
+    """
+    write_text(folder / "results.md", render(tables))
+    for table in tables[:num_shown]:
+        show_table(table)
+    print(f"\nFiles in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def render(tables: Sequence[Table]) -> str:

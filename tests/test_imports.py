@@ -31,7 +31,6 @@ LEVELS = [
         "methods",
         "architectures",
         "regression",
-        "records",
         "strips",
         "forms",
         "outcomes",
@@ -79,6 +78,7 @@ LEVELS = [
     {"training"},
     {"finetuning"},
     {"report"},
+    {"records"},
     {"cli"},
 ]
 """From the bottom up: a room may import from those below it and from its own."""

@@ -10,6 +10,7 @@ give. Each figure stands beside the reported one.
     python experiments/bmvc2018/run.py --table c --output runs/bmvc2018             # one table alone
     python experiments/bmvc2018/run.py --data imagenet/val --calibrate imagenet/train --train imagenet \
         --device cuda
+    python experiments/bmvc2018/run.py --small --output runs/small       # to see that it runs, --data or not
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
@@ -21,7 +22,6 @@ network, so that an interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -37,12 +37,10 @@ from table import tables
 
 from decompose.convert import rebuild
 from decompose.data import FASHION_MNIST
-from decompose.files import write_text
 from decompose.methods import get_method
 from decompose.progress import track
 from decompose.provenance import environment
-from decompose.records import render, take_up
-from decompose.report import show_table
+from decompose.records import keep, publish, take_up
 
 
 def main(
@@ -87,14 +85,11 @@ def main(
         record[name] = {}
         for row, found in PARTS[name](study):
             record[name][row] = found
-            write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+            keep(record, output / "results.json")
         record.setdefault("seconds", {})[name] = time.perf_counter() - start
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(tables(record)))
+    keep(record, output / "results.json")
     draw(record, output)
-    for made in tables(record):
-        show_table(made)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(tables(record), output)
 
 
 def single(study: Study) -> Iterator[tuple[str, Any]]:

@@ -18,11 +18,11 @@ from torch import nn
 
 import decompose
 from decompose.choices import Choice
-from decompose.files import write_text
 from decompose.finetuning import finetune
 from decompose.methods import get_method
 from decompose.pictures import default_workers
 from decompose.plans import Plan
+from decompose.records import keep
 from decompose.sampling import Sampler
 from decompose.treatments import apply_treatments
 
@@ -225,7 +225,7 @@ class Study:
         """What was measured before, or is now, and is kept."""
         path = self._folder / f"{name.replace(' ', '_')}.json"
         if not path.exists():
-            write_text(path, json.dumps(measure(), indent=1) + "\n")
+            keep(measure(), path)
         return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -15,7 +15,6 @@ decomposition loses. ``table.py`` renders the figures.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,12 +31,11 @@ import decompose
 from decompose.algebra import Deviation
 from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.data import photographs, picture_folder
-from decompose.files import write_text
 from decompose.layers import count_macs, outputs, trace_shapes
 from decompose.plans import Plan
 from decompose.progress import track
-from decompose.records import render
-from decompose.report import Point, plot_error_against_macs, show_table
+from decompose.records import keep, publish
+from decompose.report import Point, plot_error_against_macs
 
 FEWER = (2.14, 3.0, 3.7)
 """How many times fewer MACs."""
@@ -106,12 +104,9 @@ def main(
         "seconds": seconds,
         "objective": correlate(study.network, study.images, plans),
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
+    keep(record, output / "results.json")
     draw(record, output / "error_against_macs.png")
-    for table in summarize(record):
-        show_table(table)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(summarize(record), output)
 
 
 def mixtures_without_data(study: Study) -> dict[str, float]:

@@ -16,8 +16,6 @@ networks are kept below the output folder, so that an interrupted run goes on wh
 
 from __future__ import annotations
 
-import json
-import time
 from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
@@ -31,17 +29,15 @@ from config import FULL, SMALL, Setting
 from networks import NUM_CLASSES
 from plot import draw
 from study import Study
-from table import tables
+from table import VGG16, tables
 from torch import nn
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16
-from decompose.files import write_text
 from decompose.memory import keep_freed_memory
 from decompose.progress import track
 from decompose.provenance import environment
-from decompose.records import render, take_up
-from decompose.report import show_table
+from decompose.records import keep, publish, take_up
 
 
 def main(
@@ -55,24 +51,19 @@ def main(
     setting = SMALL if small else FULL
     record = take_up(output / "results.json", asdict(setting))
     study = Study(setting, output / "networks")
-    start = time.perf_counter()
     record |= {"environment": environment(), **study.before(), "seeds": {}}
     for seed in track(setting.seeds, "seeds"):
         record["seeds"][f"{seed}"] = study.finetuned(seed)
-        write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+        keep(record, output / "results.json")
     record["throughput"] = {
         "the VGG-style network": _steps(study, setting),
-        "VGG16": _vgg16_steps(setting),
+        VGG16: _vgg16_steps(setting),
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
+    keep(record, output / "results.json")
     record["photographs"] = photographs_only.measure(setting)
-    record["seconds"] = time.perf_counter() - start
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(tables(record)))
+    keep(record, output / "results.json")
     draw(record, output / "accuracy.png")
-    for table in tables(record):
-        show_table(table)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(tables(record), output)
 
 
 def _steps(study: Study, setting: Setting) -> dict[str, Any]:

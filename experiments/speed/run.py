@@ -29,10 +29,9 @@ from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.benchmark import SideBySide, time_side_by_side
 from decompose.data import photographs, picture_folder
 from decompose.engines import get_engine
-from decompose.files import write_text
 from decompose.layers import outputs
-from decompose.records import render
-from decompose.report import plot_speed_up, show_table
+from decompose.records import keep, publish
+from decompose.report import plot_speed_up
 from decompose.statistics import Statistics
 
 DENSE = ("conv1_1",)
@@ -83,10 +82,8 @@ def main(
             for share in SHARES[size]
         ]
         record["paced"] = sorted(made + kept, key=lambda paced: paced["batch_size"])
-    write_text(results, json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
-    for table in summarize(record):
-        show_table(table)
+    keep(record, results)
+    publish(summarize(record), output)
 
 
 def time_uniform(network: nn.Module, images: Tensor, engines: Sequence[str]) -> SideBySide:

@@ -15,7 +15,6 @@ renders the figures.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from statistics import median
@@ -24,7 +23,7 @@ from typing import Annotated
 import torch
 import typer
 from probe import classify_digits
-from table import summarize, tables
+from table import tables
 from torch import Tensor, nn
 
 import decompose
@@ -33,13 +32,12 @@ from decompose.architectures import OFFLINE_VGG16, Architecture
 from decompose.benchmark import time_side_by_side
 from decompose.data import photographs
 from decompose.engines import Eager
-from decompose.files import write_text
 from decompose.inspection import inspect_network
 from decompose.layers import count_macs, outputs, trace_shapes
 from decompose.progress import track
 from decompose.provenance import environment
-from decompose.records import render
-from decompose.report import Point, plot_error_against_macs, plot_spectra, show_table
+from decompose.records import keep, publish
+from decompose.report import Point, plot_error_against_macs, plot_spectra
 
 METHOD, RANK = "pw_dw", 4
 ORDERS = ("pw_dw", "dw_pw")
@@ -79,8 +77,7 @@ def main(
         "digits": classify_digits(networks),
         "latency": time_side_by_side(networks, images, {"eager": Eager()}).to_dict(),
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(tables(record)))
+    keep(record, output / "results.json")
     plot_spectra(inspect_network(network, images), output / "spectrum.png")
     plot_error_against_macs(
         curves,
@@ -88,9 +85,7 @@ def main(
         output / "error_against_macs.png",
         title=f"VGG16's pool5 features on {len(images)} photographs, {', '.join(DENSE)} dense",
     )
-    show_table(summarize(record))
-    show_table(comparison.table())
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(tables(record), output, num_shown=2)
 
 
 def mix(network: nn.Module, images: Tensor, share: float, output: Path) -> nn.Module:

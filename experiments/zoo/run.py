@@ -34,10 +34,8 @@ from decompose.calls import Example
 from decompose.comparison import compare_weights
 from decompose.engines import get_engine
 from decompose.errors import BudgetError
-from decompose.files import write_text
 from decompose.latencies import Place, time_networks
-from decompose.records import render
-from decompose.report import show_table
+from decompose.records import keep, publish
 from decompose.timing import machine
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -60,7 +58,7 @@ def main(
     for title, subject in SUBJECTS.items():
         path = output / "records" / f"{re.sub('[^a-z0-9]+', '_', title.lower())}.json"
         if title == only or (only is None and not path.exists()):
-            write_text(path, json.dumps(measure(subject, threads), indent=1) + "\n")
+            keep(measure(subject, threads), path)
         if path.exists():
             networks[title] = json.loads(path.read_text(encoding="utf-8"))
     record = {
@@ -69,10 +67,8 @@ def main(
         "threads": threads,
         "networks": networks,
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
-    for table in summarize(record):
-        show_table(table)
+    keep(record, output / "results.json")
+    publish(summarize(record), output)
 
 
 def measure(subject: Subject, threads: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ one none, at 1.7 and 2.5 times the regular network's time. ``table.py`` renders 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -32,10 +31,8 @@ import decompose
 from decompose.benchmark import time_side_by_side
 from decompose.data import fashion_mnist
 from decompose.engines import Eager
-from decompose.files import write_text
 from decompose.progress import track
-from decompose.records import render
-from decompose.report import show_table
+from decompose.records import keep, publish
 
 sys.path.append(str(Path(__file__).parents[1]))  # what the questions share
 
@@ -109,12 +106,9 @@ def main(
         "latency": latency.to_dict(),
         "seconds": time.perf_counter() - start,
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
+    keep(record, output / "results.json")
     draw(record, output / "accuracy.png")
-    for table in summarize(record):
-        show_table(table)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(summarize(record), output)
 
 
 def read(*, train: bool, most: int | None = None) -> tuple[Tensor, Tensor]:

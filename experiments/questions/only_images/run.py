@@ -12,7 +12,6 @@ at about three times fewer MACs, and four terms half a point. ``table.py`` rende
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +29,8 @@ from table import summarize
 from torch import Tensor, nn
 
 import decompose
-from decompose.files import write_text
 from decompose.progress import track
-from decompose.records import render
-from decompose.report import show_table
+from decompose.records import keep, publish
 
 sys.path.append(str(Path(__file__).parents[1]))  # what the questions share
 
@@ -95,15 +92,12 @@ def main(
         "tasks": [study(task, seeds, num_train) for task in TASKS],
         "seconds": time.perf_counter() - start,
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
+    keep(record, output / "results.json")
     draw_accuracy(record, output / "accuracy.png")
     draw_inputs(
         {task.title: (one_of_each(task), task.classes) for task in TASKS}, output / "inputs.png"
     )
-    for table in summarize(record):
-        show_table(table)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(summarize(record), output)
 
 
 def study(task: Task, seeds: int, num_train: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ figures.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -25,10 +24,8 @@ from spectra import draw_spectra, spectra
 from table import summarize
 from weights import SOURCES, VGG16, VGG16_TRAINED_ON, read_convs, vgg16_convs
 
-from decompose.files import write_text
 from decompose.progress import track
-from decompose.records import render
-from decompose.report import show_table
+from decompose.records import keep, publish
 
 DRAWN = "conv1_2", "conv3_1"
 """Layers of VGG16 whose filters are drawn."""
@@ -53,8 +50,7 @@ def main(
         },
         "one_term": {title: best_term(kernel).error for title, kernel in kernels.items()},
     }
-    write_text(output / "results.json", json.dumps(record, indent=1) + "\n")
-    write_text(output / "results.md", render(summarize(record)))
+    keep(record, output / "results.json")
     draw_spectra(layers, output / "spectra.png")
     draw_terms(kernels, output / "one_term.png")
     drawn = {f"VGG16, {name}": vgg16[name].weight.detach() for name in DRAWN}
@@ -62,9 +58,7 @@ def main(
     shape = vgg16[DRAWN[-1]].weight.shape
     drawn["random weights, same shape"] = torch.randn(shape, generator=generator)
     draw_filters(drawn, output / "filters.png")
-    for table in summarize(record)[:2]:
-        show_table(table)
-    print(f"\nFiles in {output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    publish(summarize(record), output, num_shown=2)
 
 
 if __name__ == "__main__":
