@@ -10,7 +10,7 @@ give. Each figure stands beside the reported one.
     python experiments/bmvc2018/run.py --table c --output runs/bmvc2018             # one table alone
     python experiments/bmvc2018/run.py --data imagenet/val --calibrate imagenet/train --train imagenet \
         --device cuda
-    python experiments/bmvc2018/run.py --small --output runs/small       # to see that it runs, --data or not
+    python experiments/bmvc2018/run.py --small --output runs/small       # to see that it runs
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
