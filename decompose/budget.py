@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from decompose.choices import Choice
 from decompose.errors import BudgetError
+from decompose.silence import silenced
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,15 @@ def allocate(
     )
     # Costs in units of the budget: the solver's tolerances are absolute.
     costs = np.array([[candidate.cost / max(budget, 1) for _, candidate in flat]])
-    solution = milp(
-        np.array([candidate.loss for _, candidate in flat]),
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(costs, -np.inf, 1)],
-        options={"mip_rel_gap": 0},
-    )
+    # HiGHS has a line that it prints however quiet it is told to be (jump-dev/HiGHS.jl, issue 312).
+    with silenced():
+        solution = milp(
+            np.array([candidate.loss for _, candidate in flat]),
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(costs, -np.inf, 1)],
+            options={"mip_rel_gap": 0},
+        )
     assert solution.x is not None, solution.message
     picked = {name: c for (name, c), x in zip(flat, solution.x, strict=True) if x > 0.5}
     # The solver holds the budget to a tolerance; a last step back keeps it to the letter.

@@ -16,6 +16,7 @@ LEVELS = [
         "timm_models",
         "memory",
         "progress",
+        "silence",
         "tables",
         "patterns",
         "algebra",
