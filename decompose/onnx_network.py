@@ -157,9 +157,12 @@ class OnnxNetwork(nn.Module):
                 if node.op_type in CONVOLUTIONS:
                     self.left_alone[title] = str(reason)
                 continue
-            key = (node.op_type, layer.weights, layer.conv.geometry, layer.conv.groups)
+            conv = layer.conv
+            # Of one matrix two nodes may read one as it lies, the other its transpose.
+            laid_out = (conv.weight.shape, conv.weight.stride())
+            key = (node.op_type, layer.weights, laid_out, conv.geometry, conv.groups)
             if key not in modules:
-                modules[key] = self._add_layer(title, layer.conv)
+                modules[key] = self._add_layer(title, conv)
             found.append(LayerNode(place, modules[key], layer))
         return found
 

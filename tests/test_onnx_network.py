@@ -53,6 +53,21 @@ def test_layers_have_their_nodes_names_and_share_weights(network: OnnxNetwork) -
     assert block.weight.data_ptr() == memory
 
 
+def test_a_matrix_and_its_transpose_are_two_layers(tmp_path: Path) -> None:
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["x", "w"], ["a"], "encoder", transB=1),
+        node("Relu", ["a"], ["b"]),
+        node("Gemm", ["b", "w"], ["y"], "decoder"),
+    ]
+    weight = np.random.default_rng(0).standard_normal((4, 4), np.float32)
+    model = make_model(nodes, {"w": weight}, ["n", 4], ["n", 4])
+    network = read(model, tmp_path)
+    assert list(find_layers(network)) == ["encoder", "decoder"]
+    x = torch.randn(3, 4)
+    np.testing.assert_allclose(network(x).detach(), run_onnx(model, x)[0], rtol=1e-5, atol=1e-5)
+
+
 def test_copies_share_all_but_their_layers(network: OnnxNetwork) -> None:
     other = copy.deepcopy(network)
     assert other.model is network.model
