@@ -108,8 +108,8 @@ class OnnxNetwork(nn.Module):
         return found[0] if len(found) == 1 else tuple(found)
 
     def _take(self, step: Step, values: dict[str, Any]) -> None:
-        given = [values[name] if name else None for name in step.inputs]
         try:
+            given = [values[name] if name else None for name in step.inputs]
             written = self._act(step, given)
         except DecomposeError:
             raise
