@@ -187,7 +187,17 @@ def test_a_graph_of_one_input_at_a_time_takes_several(tmp_path: Path) -> None:
     model = make_model([helper.make_node("Reshape", ["x", "shape"], ["y"])], {}, [1, 3, 4], [1, 12])
     model.graph.initializer.append(shape)
     x = torch.randn(5, 3, 4)
-    torch.testing.assert_close(read(model, tmp_path)(x), x.flatten(1))
+    network = read(model, tmp_path)
+    torch.testing.assert_close(network(x), x.flatten(1))
+    assert to_onnx_bytes(network, x[:1])
+    with pytest.raises(DecomposeError, match="takes one input at a time, not 5"):
+        to_onnx_bytes(network, x)
+
+
+def test_a_graph_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    model = make_model([helper.make_node("Relu", ["x"], ["y"])], {}, [4, 12], [4, 12])
+    with pytest.raises(DecomposeError, match="x is a batch of 4 and no other; export the model"):
+        read(model, tmp_path)
 
 
 def test_absurd_sizes_are_refused_before_anything_runs(tmp_path: Path) -> None:
