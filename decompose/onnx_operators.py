@@ -108,9 +108,9 @@ def _clip(options: _Options, given: _Constants, opset: int) -> Function | None:
         least, most = options.get("min"), options.get("max")
     else:
         # A bound that is there but not constant may be anything.
-        if len(given) > 3 or any(bound is None for bound in given[1:]):
+        if len(given) > 3 or any(bound is None or bound.size != 1 for bound in given[1:]):
             return None
-        least, most = [*(float(b) for b in given[1:] if b is not None), None, None][:2]
+        least, most = [*(b.item() for b in given[1:] if b is not None), None, None][:2]
     if least is not None and most is not None and least > most:
         return None
     if least == 0 and most is None:
@@ -154,9 +154,15 @@ def _leaky_relu(options: _Options, _: _Constants, opset: int) -> Function:
     return lambda x: F.leaky_relu(x, options.get("alpha", 0.01))
 
 
-def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function | None:
+def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function:
     axis, epsilon = options.get("axis", -1), options.get("epsilon", 1e-5)
-    return lambda x, scale, bias=None: F.layer_norm(x, x.shape[axis:], scale, bias, epsilon)
+
+    def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        """With scale and bias of any shape that broadcasts, which torch's own may not have."""
+        y = F.layer_norm(x, x.shape[axis:], eps=epsilon)
+        return y * scale if bias is None else torch.addcmul(bias, y, scale)
+
+    return layer_norm
 
 
 def _pool(options: _Options) -> tuple[list[int], list[int], list[int]] | None:
@@ -209,7 +215,9 @@ def _pad(options: _Options, given: _Constants, opset: int) -> Function | None:
         if any(constant is None for constant in given[1:]):
             return None
         widths, *filling = (constant for constant in given[1:] if constant is not None)
-        pads, value = widths.tolist(), float(filling[0]) if filling else 0.0
+        if any(number.size != 1 for number in filling):
+            return None
+        pads, value = widths.tolist(), filling[0].item() if filling else 0.0
     return lambda x, *_: F.pad(x, _sides(pads), value=value)
 
 
