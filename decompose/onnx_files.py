@@ -92,7 +92,7 @@ def read_model(path: str | Path) -> OnnxModel:
     except (DecodeError, OSError, ValueError) as error:
         raise DecomposeError(f"{path}: is damaged or no ONNX file: {first_line(error)}") from None
     try:
-        model = _detached(proto, path.parent)
+        model = _detached(proto, path)
         check_model(model)
     except DecomposeError as error:
         raise DecomposeError(f"{path}: {error}") from None
@@ -133,8 +133,8 @@ def _mapped(file: Any) -> Iterator[memoryview]:
             view.release()
 
 
-def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
-    """Part a model and its large weights."""
+def _detached(proto: ModelProto, path: Path) -> OnnxModel:
+    """Part the model of a file and its large weights."""
     from onnx import TensorProto
 
     floating: dict[int, str] = {
@@ -153,12 +153,12 @@ def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
         if tensor.name in arrays:
             raise DecomposeError(f"the initialiser {tensor.name} is there twice")
         kind = np.dtype(floating[tensor.data_type])
-        array = external_array(tensor, kind, folder) if external else _array(tensor, kind)
+        array = external_array(tensor, kind, path) if external else _array(tensor, kind)
         arrays[tensor.name] = array
     # What is still external lies in attributes or is not floating, and is seldom large.
     for tensor in _tensors(proto.graph):
         if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in arrays:
-            tensor.raw_data = external_bytes(tensor, folder)
+            tensor.raw_data = external_bytes(tensor, path)
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     # Memory that a message once held is freed with the whole message, not before.

@@ -57,11 +57,12 @@ def test_what_is_written_is_what_was_read(plain: Path, external: Path, tmp_path:
     assert first == second
 
 
-@pytest.mark.parametrize("location", ["../weights", "/etc/passwd", "gone", ""])
+@pytest.mark.parametrize("location", ["../weights", "../model/w", "/etc/passwd", "gone", ""])
 def test_external_data_must_lie_beside_the_model(tmp_path: Path, location: str) -> None:
     (tmp_path / "weights").write_bytes(bytes(1 << 16))
     inner = tmp_path / "model"
     inner.mkdir()
+    (inner / "w").write_bytes(bytes(1 << 16))
     model = small_cnn()
     tensor = model.graph.initializer[2]
     tensor.ClearField("raw_data")
@@ -70,6 +71,25 @@ def test_external_data_must_lie_beside_the_model(tmp_path: Path, location: str) 
     (inner / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(DecomposeError, match=r"external data of block\.weight"):
         read_model(inner / "model.onnx")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_model_and_its_data_may_be_links_into_one_folder(
+    leaves: bool, external: Path, tmp_path: Path
+) -> None:
+    # As the cache of the Hugging Face hub lays files out.
+    blobs, shown = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    elsewhere = tmp_path / "elsewhere" if leaves else blobs
+    for folder in (blobs, shown, elsewhere):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, folder in ((external.name, blobs), ("weights", elsewhere)):
+        (tmp_path / name).rename(folder / f"digest of {name}")
+        (shown / name).symlink_to(folder / f"digest of {name}")
+    if leaves:
+        with pytest.raises(DecomposeError, match="is to lie in the model's own folder"):
+            read_model(shown / external.name)
+    else:
+        assert same_weights(read_model(shown / external.name), small_cnn())
 
 
 def test_external_data_must_be_long_enough(external: Path) -> None:
