@@ -1,5 +1,6 @@
 """ONNX files are read without a second copy, written whole, and refused where they are damaged."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,33 @@ def test_what_is_written_is_what_was_read(plain: Path, external: Path, tmp_path:
     for model in (first, second):
         model.graph.initializer.sort(key=lambda tensor: tensor.name)
     assert first == second
+
+
+def test_a_model_stays_whole_until_another_takes_its_place(
+    external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "written"
+    folder.mkdir()
+    target = folder / "model.onnx"
+    write_model(read_model(external), target)
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "model.onnx.data"}
+    other = tmp_path / "other.onnx"
+    onnx.save(small_cnn("float16"), other, save_as_external_data=True, location="others")
+    replace = os.replace
+
+    def killed(old: Path, new: Path) -> None:
+        if new == target:
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        write_model(read_model(other), target)
+    assert same_weights(read_model(target), small_cnn())
+    for _ in range(2):
+        write_model(read_model(other), target)
+        assert same_weights(read_model(target), small_cnn("float16"))
+        assert len([*folder.iterdir()]) == 2
 
 
 @pytest.mark.parametrize("location", ["../weights", "../model/w", "/etc/passwd", "gone", ""])
