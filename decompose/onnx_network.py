@@ -78,7 +78,7 @@ class OnnxNetwork(nn.Module):
                 in_torch |= {} if function is None else {place: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
         self.constants = _Constants(
-            self._constants_outside(constants), self._read_in_torch(constants)
+            self._constants_outside(constants), self._read_in_torch(constants) | self.fixed
         )
         self.eval()
 
@@ -101,16 +101,16 @@ class OnnxNetwork(nn.Module):
         x = self.signature.arranged(x)
         self._admit(x)
         assert isinstance(self.constants, _Constants)
-        values = {**self.constants.by_name, **self.fixed, self.signature.name: x}
+        values = {**self.constants.on(x.device), self.signature.name: x}
         for step in self._steps:
-            self._take(step, values)
+            self._take(step, values, x.device)
         found = [values[name] for name in self._outputs]
         return found[0] if len(found) == 1 else tuple(found)
 
-    def _take(self, step: Step, values: dict[str, Any]) -> None:
+    def _take(self, step: Step, values: dict[str, Any], device: torch.device) -> None:
         try:
             given = [values[name] if name else None for name in step.inputs]
-            written = self._act(step, given)
+            written = [_on(device, y) for y in self._act(step, given)]
         except DecomposeError:
             raise
         except _TROUBLE as error:
@@ -219,13 +219,22 @@ class _Constants(nn.Module):
 
     Args:
         weights: to be counted with the network's.
-        by_name: what torch functions read.
+        by_name: what steps read.
     """
 
     def __init__(self, weights: Sequence[Tensor], by_name: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.weights = nn.ParameterList([nn.Parameter(w, requires_grad=False) for w in weights])
-        self.by_name = dict(by_name)
+        self._on: dict[torch.device, Mapping[str, Tensor]] = {torch.device("cpu"): by_name}
+
+    def on(self, device: torch.device) -> Mapping[str, Tensor]:
+        """What steps read, by name, for inputs on a device; copies of a network may be on several."""
+        if device not in self._on:
+            known = self._on[torch.device("cpu")]
+            # What is made in inference mode could not be used outside of it.
+            with torch.inference_mode(False):
+                self._on[device] = {name: _on(device, tensor) for name, tensor in known.items()}
+        return self._on[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
         return self
@@ -247,6 +256,11 @@ def _is_for_torch(
 def _tensor(array: np.ndarray) -> Tensor:
     """A tensor on an array's own memory, where that may be written to."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _on(device: torch.device, x: Tensor) -> Tensor:
+    """A value on a device, unless it is of whole numbers, which are sizes and axes: the host reads them."""
+    return x.to(device) if x.is_floating_point() else x
 
 
 def _together(outputs: Sequence[Any]) -> Any:

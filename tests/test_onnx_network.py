@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import ModelProto, helper, numpy_helper
@@ -167,6 +168,43 @@ def test_float16_stays_float16(tmp_path: Path) -> None:
     assert y.dtype == torch.float16
     expected = torch.from_numpy(run_onnx(small_cnn("float16"), x)[0])
     torch.testing.assert_close(y, expected, rtol=0.02, atol=0.02)
+
+
+def test_constants_follow_the_input_to_its_device(tmp_path: Path) -> None:
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], "conv"),
+        node("Mul", ["a", "gain"], ["b"]),
+        node("Add", ["b", "shift"], ["c"]),
+        node("Reshape", ["c", "sizes"], ["y"]),
+    ]
+    weights = {
+        "w": np.ones((2, 3, 3, 3), np.float32),
+        "shift": np.ones((2, 1, 1), np.float32),
+        "sizes": np.array([0, -1]),
+    }
+    model = make_model(nodes, weights, ["n", 3, 8, 8], ["n", 72])
+    model.graph.input.append(helper.make_tensor_value_info("gain", 1, [1]))
+    path, x = tmp_path / "model.onnx", torch.randn(2, 3, 8, 8)
+    onnx.save(model, path)
+    network = OnnxNetwork(read_model(path), {"gain": 2})
+    on_meta = copy.deepcopy(network).to("meta")
+    with torch.inference_mode():
+        on_meta(x.to("meta"))
+    moved = on_meta(x.to("meta"))
+    moved.sum().backward()
+    assert (moved.device.type, moved.shape) == ("meta", (2, 72))
+    assert network(x).isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_it_runs_on_a_gpu(network: OnnxNetwork) -> None:
+    x = torch.randn(2, 3, 16, 16)
+    expected = network(x).detach()
+    given = copy.deepcopy(network).to("cuda")(x.to("cuda"))
+    assert given.device.type == "cuda"
+    given.sum().backward()
+    torch.testing.assert_close(given.detach().cpu(), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_other_inputs_must_be_fixed(tmp_path: Path) -> None:
