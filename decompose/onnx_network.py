@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import to_module
-from decompose.onnx_files import LARGE, OnnxModel, subgraphs
+from decompose.onnx_files import FLOATING, LARGE, OnnxModel, subgraphs
 from decompose.onnx_graph import constants_of
-from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer
+from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
 from decompose.onnx_operators import torch_function
 from decompose.onnx_schedule import LayerNode, Step, schedule
 from decompose.onnx_segments import Segment
-from decompose.onnx_shapes import Value, fixed_inputs, infer_types, is_floating, signature_of
+from decompose.onnx_shapes import Value, fixed_inputs, infer_types, signature_of
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -188,7 +188,7 @@ class OnnxNetwork(nn.Module):
             if not isinstance(step.action, Segment):
                 names |= dict.fromkeys(step.inputs)
         return {
-            name: _tensor(constants[name])
+            name: to_tensor(constants[name])
             for name in names
             if name in constants and constants[name].dtype.kind in _KINDS
         }
@@ -198,12 +198,12 @@ class OnnxNetwork(nn.Module):
         nodes = self.model.proto.graph.node
         inside = {name for layer in self.layer_nodes for name in nodes[layer.place].input[1:]}
         return [
-            _tensor(constants[tensor.name])
+            to_tensor(constants[tensor.name])
             for tensor in self.model.proto.graph.initializer
             if tensor.name in constants
             and tensor.name not in inside
             and tensor.dims
-            and is_floating(tensor.data_type)
+            and tensor.data_type in FLOATING
         ]
 
 
@@ -248,14 +248,9 @@ def _is_for_torch(
     known = [constants[name] for name in node.input if name in constants]
     return (
         len(ends) == 2
-        and all(end is not None and is_floating(end.kind) for end in ends)
+        and all(end is not None and end.kind in FLOATING for end in ends)
         and all(array.dtype.kind in _KINDS for array in known)
     )
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """A tensor on an array's own memory, where that may be written to."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _on(device: torch.device, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decompose.onnx_files import DOMAINS, FLOATING
 from decompose.onnx_graph import attributes
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ Function = Callable[..., Tensor]
 _Options = Mapping[str, Any]
 _Constants = Sequence[np.ndarray | None]
 """A node's inputs where they are constant, ``None`` elsewhere."""
-
-_FLOAT_TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 
 
 def torch_function(
@@ -41,7 +40,7 @@ def torch_function(
         constants: by name.
     """
     outputs = [name for name in node.output if name]
-    if node.domain not in ("", "ai.onnx") or len(outputs) != 1 or outputs[0] != node.output[0]:
+    if node.domain not in DOMAINS or len(outputs) != 1 or outputs[0] != node.output[0]:
         return None
     if node.op_type in _PLAIN:
         return _PLAIN[node.op_type]
@@ -49,10 +48,6 @@ def torch_function(
         given = [constants.get(name) for name in node.input]
         return _MADE[node.op_type](attributes(node), given, opset)
     return None
-
-
-def _divide(a: Tensor, b: Tensor) -> Tensor:
-    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
 def _global_mean(x: Tensor) -> Tensor:
@@ -69,7 +64,7 @@ def _same(x: Tensor, *_: Tensor | None) -> Tensor:
 
 _PLAIN: Mapping[str, Function] = {
     "Add": torch.add,
-    "Div": _divide,
+    "Div": torch.div,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "GlobalAveragePool": _global_mean,
@@ -99,8 +94,8 @@ def _batch_norm(options: _Options, _: _Constants, opset: int) -> Function | None
 
 
 def _cast(options: _Options, _: _Constants, opset: int) -> Function | None:
-    kind = _FLOAT_TYPES.get(options.get("to", 0))
-    return None if kind is None else lambda x: x.to(kind)
+    kind = FLOATING.get(options.get("to", 0))
+    return None if kind is None else lambda x: x.to(getattr(torch, kind.name))
 
 
 def _clip(options: _Options, given: _Constants, opset: int) -> Function | None:

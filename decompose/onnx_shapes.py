@@ -174,13 +174,6 @@ def _dtype(value: ValueInfoProto) -> torch.dtype:
     return dtype
 
 
-def is_floating(kind: int) -> bool:
-    """Whether a type of elements is one of the floating ones that torch and numpy share."""
-    from onnx import TensorProto
-
-    return kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-
-
 def dims_of(value: ValueInfoProto) -> Dims:
     """The sizes that a graph tells of a value; those with a name or none are open."""
     return tuple(
