@@ -47,7 +47,7 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
             content = _referring(model, data.name, file)
         temporary.write_bytes(content.SerializeToString())
     for old in stale:
-        old.unlink()
+        old.unlink(missing_ok=True)
 
 
 def model_bytes(model: OnnxModel) -> bytes:
