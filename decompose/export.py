@@ -62,9 +62,11 @@ def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
     as an ONNX model is that one, made to take what the network takes.
 
     Raises:
-        DecomposeError: as ``to_onnx``.
+        DecomposeError: as ``to_onnx``; or the model that it came as takes one input at a time.
     """
     if isinstance(model, OnnxNetwork):
+        if model.signature.batch not in (None, len(example)):
+            raise DecomposeError(f"the ONNX model takes one input at a time, not {len(example)}")
         return model_bytes(self_contained(model))
     with _extra_required():
         try:

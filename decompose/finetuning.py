@@ -37,6 +37,7 @@ from decompose.errors import DecomposeError, first_line
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
+from decompose.onnx_network import OnnxNetwork
 from decompose.order import Order
 from decompose.pictures import Pictures
 from decompose.processes import Processes
@@ -125,10 +126,11 @@ def finetune(
         tell: is called with a line an epoch, in the first process.
 
     Raises:
-        DecomposeError: pictures, teacher or recipe do not fit; Accelerate cannot have the device or
+        DecomposeError: network, pictures, teacher or recipe do not fit; Accelerate cannot have the device or
             precision; the folder holds a run and ``resume`` is not asked for, or it holds another
             one; the loss is not finite; a checkpoint cannot be written.
     """
+    require_trainable(small)
     recipe = recipe or Recipe()
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -168,6 +170,18 @@ def finetune(
     for part in processes.gather(standing.unreadable):
         unreadable |= part
     return Finetuned(tuned, standing.history, standing.best, judge.measure, unreadable, found)
+
+
+def require_trainable(small: nn.Module) -> None:
+    """Check that a network is one that can be trained.
+
+    Raises:
+        DecomposeError: it came as an ONNX model, much of which lets no gradient through.
+    """
+    if isinstance(small, OnnxNetwork):
+        raise DecomposeError(
+            "an ONNX model cannot be finetuned; finetune the network that it was exported from"
+        )
 
 
 def _material(

@@ -176,6 +176,11 @@ def required_preprocessing(model: nn.Module) -> Preprocessing:
         DecomposeError: nothing tells.
     """
     preprocessing = preprocessing_of(model)
+    if preprocessing is None and isinstance(model, OnnxNetwork):
+        raise DecomposeError(
+            "an ONNX model does not tell how it takes its pictures, and only compress --calibrate is "
+            "told; compare it without --images"
+        )
     if preprocessing is None:
         raise DecomposeError(
             "the network's architecture has no name, which would tell its input size and "

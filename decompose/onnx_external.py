@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from onnx import TensorProto
 
 
-def external_array(tensor: TensorProto, kind: np.dtype, folder: Path) -> np.ndarray:
+def external_array(tensor: TensorProto, kind: np.dtype, model: Path) -> np.ndarray:
     """The data of a tensor in a file, mapped; what is written to it never gets there.
 
     Args:
         tensor: it says where its data lies.
         kind: of its elements.
-        folder: the model's.
+        model: the file that it is of.
 
     Raises:
-        DecomposeError: the data lies outside the folder, or is not as long as it should be.
+        DecomposeError: the data lies outside the model's folder, or is not as long as it should be.
     """
-    path, offset, length = _place(tensor, folder)
+    path, offset, length = _place(tensor, model)
     require_size(tensor, length, kind)
     if length == 0:
         return np.zeros(tuple(tensor.dims), kind)
@@ -34,20 +34,23 @@ def external_array(tensor: TensorProto, kind: np.dtype, folder: Path) -> np.ndar
     return np.asarray(mapped) if offset % kind.itemsize == 0 else np.array(mapped)
 
 
-def external_bytes(tensor: TensorProto, folder: Path) -> bytes:
+def external_bytes(tensor: TensorProto, model: Path) -> bytes:
     """The data of a tensor in a file, as it lies there.
 
     Raises:
         DecomposeError: as ``external_array``.
     """
-    path, offset, length = _place(tensor, folder)
+    path, offset, length = _place(tensor, model)
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(length)
 
 
-def _place(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+def _place(tensor: TensorProto, model: Path) -> tuple[Path, int, int]:
     """File, offset and length of external data.
+
+    Where model and data are links, as in the cache of the Hugging Face hub, it may also lie beside what
+    the model's link leads to.
 
     Raises:
         DecomposeError: it lies outside the model's folder, or the file does not hold it.
@@ -55,9 +58,11 @@ def _place(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     what = f"the external data of {tensor.name}"
     try:
-        root = folder.resolve(strict=True)
-        path = (root / entries.get("location", "")).resolve(strict=True)
-        if not path.is_relative_to(root) or not path.is_file():
+        location = Path(entries.get("location", ""))
+        path = (model.parent / location).resolve(strict=True)
+        homes = model.parent.resolve(), model.resolve().parent
+        leaves = location.is_absolute() or ".." in location.parts
+        if leaves or not any(map(path.is_relative_to, homes)) or not path.is_file():
             raise DecomposeError(f"{what} is to lie in the model's own folder")
         size = path.stat().st_size
         offset = int(entries.get("offset", 0))

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 LARGE = 1024
-"""Bytes from which an initialiser lies beside the graph."""
+"""An initialiser of more bytes than this lies beside the graph."""
+
+DOMAINS = ("", "ai.onnx")
+"""Of ONNX's own operators."""
+
+FLOATING: Mapping[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+"""The floating types that torch has as well, as they are stored, by ``TensorProto.DataType``."""
 
 _LEAST_OPSET = 7
 
@@ -49,7 +55,7 @@ class OnnxModel:
     @property
     def opset(self) -> int:
         """The version of ONNX's own operators."""
-        return next(o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx"))
+        return next(o.version for o in self.proto.opset_import if o.domain in DOMAINS)
 
     def without_weights(self) -> ModelProto:
         """A model whose large weights are inputs: small, valid, and of the same shapes."""
@@ -92,7 +98,7 @@ def read_model(path: str | Path) -> OnnxModel:
     except (DecodeError, OSError, ValueError) as error:
         raise DecomposeError(f"{path}: is damaged or no ONNX file: {first_line(error)}") from None
     try:
-        model = _detached(proto, path.parent)
+        model = _detached(proto, path)
         check_model(model)
     except DecomposeError as error:
         raise DecomposeError(f"{path}: {error}") from None
@@ -107,7 +113,7 @@ def check_model(model: OnnxModel) -> None:
     """
     from onnx import checker
 
-    versions = [o.version for o in model.proto.opset_import if o.domain in ("", "ai.onnx")]
+    versions = [o.version for o in model.proto.opset_import if o.domain in DOMAINS]
     if not versions:
         raise DecomposeError("names no version of ONNX's operators")
     if min(versions) < _LEAST_OPSET:
@@ -133,32 +139,27 @@ def _mapped(file: Any) -> Iterator[memoryview]:
             view.release()
 
 
-def _detached(proto: ModelProto, folder: Path) -> OnnxModel:
-    """Part a model and its large weights."""
+def _detached(proto: ModelProto, path: Path) -> OnnxModel:
+    """Part the model of a file and its large weights."""
     from onnx import TensorProto
 
-    floating: dict[int, str] = {
-        TensorProto.FLOAT: "<f4",
-        TensorProto.FLOAT16: "<f2",
-        TensorProto.DOUBLE: "<f8",
-    }
     arrays: dict[str, np.ndarray] = {}
     is_external = False
     for tensor in proto.graph.initializer:
         external = tensor.data_location == TensorProto.EXTERNAL
         is_external |= external
         size = len(tensor.raw_data) or 4 * (len(tensor.float_data) + len(tensor.int32_data))
-        if tensor.data_type not in floating or not (external or size > LARGE):
+        if tensor.data_type not in FLOATING or not (external or size > LARGE):
             continue
         if tensor.name in arrays:
             raise DecomposeError(f"the initialiser {tensor.name} is there twice")
-        kind = np.dtype(floating[tensor.data_type])
-        array = external_array(tensor, kind, folder) if external else _array(tensor, kind)
+        kind = FLOATING[tensor.data_type]
+        array = external_array(tensor, kind, path) if external else _array(tensor, kind)
         arrays[tensor.name] = array
     # What is still external lies in attributes or is not floating, and is seldom large.
     for tensor in _tensors(proto.graph):
         if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in arrays:
-            tensor.raw_data = external_bytes(tensor, folder)
+            tensor.raw_data = external_bytes(tensor, path)
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     # Memory that a message once held is freed with the whole message, not before.

@@ -24,20 +24,19 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
     """Values that no input changes: initialisers, constants, and what merely passes them on.
 
+    An initialiser that is listed as an input too, as many exporters do with all of them, is its default.
+
     Raises:
         DecomposeError: one is damaged.
     """
     from onnx import numpy_helper
 
     graph = model.proto.graph
-    # Where an initialiser is an input as well, callers may give another; before IR 4 all are.
-    open_names = {v.name for v in graph.input} if model.proto.ir_version >= 4 else set()
     values: dict[str, np.ndarray] = {}
     try:
         for tensor in graph.initializer:
-            if tensor.name not in open_names:
-                large = model.arrays.get(tensor.name)
-                values[tensor.name] = numpy_helper.to_array(tensor) if large is None else large
+            large = model.arrays.get(tensor.name)
+            values[tensor.name] = numpy_helper.to_array(tensor) if large is None else large
         for node in graph.node:
             if node.op_type == "Constant" and (value := _constant(node)) is not None:
                 values[node.output[0]] = value

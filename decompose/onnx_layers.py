@@ -21,6 +21,7 @@ from torch import Tensor
 from decompose.algebra import Conv, Geometry
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.errors import DecomposeError
+from decompose.onnx_files import DOMAINS, FLOATING
 from decompose.onnx_graph import attributes
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ _MOST_PIXELS = 1 << 20
 """What a stride, a dilation, a padding or a number of channels may be."""
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
-_FLOATING = (np.float16, np.float32, np.float64)
 
 
 class Unsuitable(Exception):
@@ -109,6 +109,14 @@ def most_elements(num_given: int) -> int:
     return max(_MOST_ELEMENTS, _MOST_GROWTH * num_given)
 
 
+def to_tensor(array: np.ndarray) -> Tensor:
+    """A constant as a tensor, on the same memory where that may be written to.
+
+    Arrays out of the graph itself may not; they are small.
+    """
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
 def read_layer(
     node: NodeProto,
     constants: Mapping[str, np.ndarray],
@@ -124,7 +132,7 @@ def read_layer(
     Raises:
         Unsuitable: it is none.
     """
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in DOMAINS:
         raise Unsuitable(f"it is an operator of {node.domain}")
     try:
         if node.op_type in CONVOLUTIONS:
@@ -144,10 +152,9 @@ def _weight(node: NodeProto, place: int, constants: Mapping[str, np.ndarray]) ->
     if name not in constants:
         raise Unsuitable(f"its {what} is computed, or given by the caller")
     array = constants[name]
-    if array.dtype not in _FLOATING:
+    if array.dtype not in FLOATING.values():
         raise Unsuitable(f"its {what} is {array.dtype}")
-    # Arrays out of the graph itself are small, and read-only.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    return to_tensor(array)
 
 
 def _convolution(

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import to_module
-from decompose.onnx_files import LARGE, OnnxModel, subgraphs
+from decompose.onnx_files import FLOATING, LARGE, OnnxModel, subgraphs
 from decompose.onnx_graph import constants_of
-from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer
+from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
 from decompose.onnx_operators import torch_function
 from decompose.onnx_schedule import LayerNode, Step, schedule
 from decompose.onnx_segments import Segment
-from decompose.onnx_shapes import Value, fixed_inputs, infer_types, is_floating, signature_of
+from decompose.onnx_shapes import Value, fixed_inputs, infer_types, signature_of
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -78,7 +78,7 @@ class OnnxNetwork(nn.Module):
                 in_torch |= {} if function is None else {place: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
         self.constants = _Constants(
-            self._constants_outside(constants), self._read_in_torch(constants)
+            self._constants_outside(constants), self._read_in_torch(constants) | self.fixed
         )
         self.eval()
 
@@ -101,16 +101,16 @@ class OnnxNetwork(nn.Module):
         x = self.signature.arranged(x)
         self._admit(x)
         assert isinstance(self.constants, _Constants)
-        values = {**self.constants.by_name, **self.fixed, self.signature.name: x}
+        values = {**self.constants.on(x.device), self.signature.name: x}
         for step in self._steps:
-            self._take(step, values)
+            self._take(step, values, x.device)
         found = [values[name] for name in self._outputs]
         return found[0] if len(found) == 1 else tuple(found)
 
-    def _take(self, step: Step, values: dict[str, Any]) -> None:
-        given = [values[name] if name else None for name in step.inputs]
+    def _take(self, step: Step, values: dict[str, Any], device: torch.device) -> None:
         try:
-            written = self._act(step, given)
+            given = [values[name] if name else None for name in step.inputs]
+            written = [_on(device, y) for y in self._act(step, given)]
         except DecomposeError:
             raise
         except _TROUBLE as error:
@@ -157,9 +157,12 @@ class OnnxNetwork(nn.Module):
                 if node.op_type in CONVOLUTIONS:
                     self.left_alone[title] = str(reason)
                 continue
-            key = (node.op_type, layer.weights, layer.conv.geometry, layer.conv.groups)
+            conv = layer.conv
+            # Of one matrix two nodes may read one as it lies, the other its transpose.
+            laid_out = (conv.weight.shape, conv.weight.stride())
+            key = (node.op_type, layer.weights, laid_out, conv.geometry, conv.groups)
             if key not in modules:
-                modules[key] = self._add_layer(title, layer.conv)
+                modules[key] = self._add_layer(title, conv)
             found.append(LayerNode(place, modules[key], layer))
         return found
 
@@ -185,7 +188,7 @@ class OnnxNetwork(nn.Module):
             if not isinstance(step.action, Segment):
                 names |= dict.fromkeys(step.inputs)
         return {
-            name: _tensor(constants[name])
+            name: to_tensor(constants[name])
             for name in names
             if name in constants and constants[name].dtype.kind in _KINDS
         }
@@ -195,12 +198,12 @@ class OnnxNetwork(nn.Module):
         nodes = self.model.proto.graph.node
         inside = {name for layer in self.layer_nodes for name in nodes[layer.place].input[1:]}
         return [
-            _tensor(constants[tensor.name])
+            to_tensor(constants[tensor.name])
             for tensor in self.model.proto.graph.initializer
             if tensor.name in constants
             and tensor.name not in inside
             and tensor.dims
-            and is_floating(tensor.data_type)
+            and tensor.data_type in FLOATING
         ]
 
 
@@ -216,13 +219,22 @@ class _Constants(nn.Module):
 
     Args:
         weights: to be counted with the network's.
-        by_name: what torch functions read.
+        by_name: what steps read.
     """
 
     def __init__(self, weights: Sequence[Tensor], by_name: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.weights = nn.ParameterList([nn.Parameter(w, requires_grad=False) for w in weights])
-        self.by_name = dict(by_name)
+        self._on: dict[torch.device, Mapping[str, Tensor]] = {torch.device("cpu"): by_name}
+
+    def on(self, device: torch.device) -> Mapping[str, Tensor]:
+        """What steps read, by name, for inputs on a device; copies of a network may be on several."""
+        if device not in self._on:
+            known = self._on[torch.device("cpu")]
+            # What is made in inference mode could not be used outside of it.
+            with torch.inference_mode(False):
+                self._on[device] = {name: _on(device, tensor) for name, tensor in known.items()}
+        return self._on[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
         return self
@@ -236,14 +248,14 @@ def _is_for_torch(
     known = [constants[name] for name in node.input if name in constants]
     return (
         len(ends) == 2
-        and all(end is not None and is_floating(end.kind) for end in ends)
+        and all(end is not None and end.kind in FLOATING for end in ends)
         and all(array.dtype.kind in _KINDS for array in known)
     )
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    """A tensor on an array's own memory, where that may be written to."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def _on(device: torch.device, x: Tensor) -> Tensor:
+    """A value on a device, unless it is of whole numbers, which are sizes and axes: the host reads them."""
+    return x.to(device) if x.is_floating_point() else x
 
 
 def _together(outputs: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decompose.onnx_files import DOMAINS, FLOATING
 from decompose.onnx_graph import attributes
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ Function = Callable[..., Tensor]
 _Options = Mapping[str, Any]
 _Constants = Sequence[np.ndarray | None]
 """A node's inputs where they are constant, ``None`` elsewhere."""
-
-_FLOAT_TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 
 
 def torch_function(
@@ -41,7 +40,7 @@ def torch_function(
         constants: by name.
     """
     outputs = [name for name in node.output if name]
-    if node.domain not in ("", "ai.onnx") or len(outputs) != 1 or outputs[0] != node.output[0]:
+    if node.domain not in DOMAINS or len(outputs) != 1 or outputs[0] != node.output[0]:
         return None
     if node.op_type in _PLAIN:
         return _PLAIN[node.op_type]
@@ -49,10 +48,6 @@ def torch_function(
         given = [constants.get(name) for name in node.input]
         return _MADE[node.op_type](attributes(node), given, opset)
     return None
-
-
-def _divide(a: Tensor, b: Tensor) -> Tensor:
-    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
 def _global_mean(x: Tensor) -> Tensor:
@@ -69,7 +64,7 @@ def _same(x: Tensor, *_: Tensor | None) -> Tensor:
 
 _PLAIN: Mapping[str, Function] = {
     "Add": torch.add,
-    "Div": _divide,
+    "Div": torch.div,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "GlobalAveragePool": _global_mean,
@@ -99,8 +94,8 @@ def _batch_norm(options: _Options, _: _Constants, opset: int) -> Function | None
 
 
 def _cast(options: _Options, _: _Constants, opset: int) -> Function | None:
-    kind = _FLOAT_TYPES.get(options.get("to", 0))
-    return None if kind is None else lambda x: x.to(kind)
+    kind = FLOATING.get(options.get("to", 0))
+    return None if kind is None else lambda x: x.to(getattr(torch, kind.name))
 
 
 def _clip(options: _Options, given: _Constants, opset: int) -> Function | None:
@@ -108,9 +103,9 @@ def _clip(options: _Options, given: _Constants, opset: int) -> Function | None:
         least, most = options.get("min"), options.get("max")
     else:
         # A bound that is there but not constant may be anything.
-        if len(given) > 3 or any(bound is None for bound in given[1:]):
+        if len(given) > 3 or any(bound is None or bound.size != 1 for bound in given[1:]):
             return None
-        least, most = [*(float(b) for b in given[1:] if b is not None), None, None][:2]
+        least, most = [*(b.item() for b in given[1:] if b is not None), None, None][:2]
     if least is not None and most is not None and least > most:
         return None
     if least == 0 and most is None:
@@ -154,9 +149,15 @@ def _leaky_relu(options: _Options, _: _Constants, opset: int) -> Function:
     return lambda x: F.leaky_relu(x, options.get("alpha", 0.01))
 
 
-def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function | None:
+def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function:
     axis, epsilon = options.get("axis", -1), options.get("epsilon", 1e-5)
-    return lambda x, scale, bias=None: F.layer_norm(x, x.shape[axis:], scale, bias, epsilon)
+
+    def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        """With scale and bias of any shape that broadcasts, which torch's own may not have."""
+        y = F.layer_norm(x, x.shape[axis:], eps=epsilon)
+        return y * scale if bias is None else torch.addcmul(bias, y, scale)
+
+    return layer_norm
 
 
 def _pool(options: _Options) -> tuple[list[int], list[int], list[int]] | None:
@@ -209,7 +210,9 @@ def _pad(options: _Options, given: _Constants, opset: int) -> Function | None:
         if any(constant is None for constant in given[1:]):
             return None
         widths, *filling = (constant for constant in given[1:] if constant is not None)
-        pads, value = widths.tolist(), float(filling[0]) if filling else 0.0
+        if any(number.size != 1 for number in filling):
+            return None
+        pads, value = widths.tolist(), filling[0].item() if filling else 0.0
     return lambda x, *_: F.pad(x, _sides(pads), value=value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import count
 from pathlib import Path
@@ -156,15 +157,17 @@ def _crop(made: Nodes, y: str, cropping: Pairs, opset: int) -> None:
 
 def _drop_unread(graph: GraphProto, names: Collection[str]) -> None:
     """Take out those of these constants that nothing reads any more."""
+    num_readers = Counter(name for node in graph.node for name in read_names(node))
+    num_readers.update(value.name for value in graph.output)
     waiting = [*dict.fromkeys(names)]
     while waiting:
         name = waiting.pop()
-        read = {name for node in graph.node for name in read_names(node)}
-        if not name or name in read or name in {value.name for value in graph.output}:
+        if not name or num_readers[name]:
             continue
         for node in list(graph.node):
             if name in node.output:
                 graph.node.remove(node)
+                num_readers.subtract(read_names(node))
                 waiting += node.input
         listings: tuple[Any, ...] = (graph.initializer, graph.input, graph.value_info)
         for values in listings:

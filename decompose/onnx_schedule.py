@@ -66,7 +66,7 @@ def schedule(
     constants: Mapping[str, np.ndarray],
     outputs: Collection[str],
 ) -> list[Step]:
-    """The steps of a graph.
+    """The steps of a graph, without nodes that no output depends on.
 
     A node's stage is that of the latest node it reads from, or the next one where one of the two runs
     in torch and the other in ONNX Runtime. The nodes of a stage that run there do so together.
@@ -80,15 +80,14 @@ def schedule(
     nodes = model.proto.graph.node
     stage_of: dict[str, tuple[int, bool]] = {}
     stages: dict[int, list[int]] = defaultdict(list)
-    for place, node in enumerate(nodes):
-        if all(name in constants for name in node.output):
-            continue
-        torchly = place in in_torch
+    needed = _needed(nodes, constants, outputs)
+    for place in needed:
+        node, torchly = nodes[place], place in in_torch
         before = [stage_of[name] for name in read_names(node) if name in stage_of]
         stage = max((s + (kind != torchly) for s, kind in before), default=0)
         stage_of.update(dict.fromkeys(node.output, (stage, torchly)))
         stages[stage].append(place)
-    readers = _readers(nodes)
+    readers = _readers(nodes, needed)
     steps: list[Step] = []
     for stage in sorted(stages):
         together = [place for place in stages[stage] if place not in in_torch]
@@ -117,11 +116,24 @@ def _segment(
     return Step(segment, segment.inputs, segment.outputs, segment.title)
 
 
-def _readers(nodes: Sequence[NodeProto]) -> dict[str, set[int]]:
-    """The places of the nodes that read each value."""
+def _needed(
+    nodes: Sequence[NodeProto], constants: Collection[str], wanted: Collection[str]
+) -> list[int]:
+    """The places of the nodes that what is wanted depends on."""
+    read = {*wanted}
+    needed: list[int] = []
+    for place in reversed(range(len(nodes))):
+        if any(name in read and name not in constants for name in nodes[place].output):
+            needed.append(place)
+            read.update(read_names(nodes[place]))
+    return needed[::-1]
+
+
+def _readers(nodes: Sequence[NodeProto], places: Sequence[int]) -> dict[str, set[int]]:
+    """Which of the nodes at these places read each value."""
     readers: dict[str, set[int]] = defaultdict(set)
-    for place, node in enumerate(nodes):
-        for name in read_names(node):
+    for place in places:
+        for name in read_names(nodes[place]):
             readers[name].add(place)
     return readers
 

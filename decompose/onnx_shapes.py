@@ -56,7 +56,7 @@ class Signature:
 
     @property
     def batch(self) -> int | None:
-        """Inputs at a time; ``None`` for any number."""
+        """Inputs at a time: 1, or ``None`` for any number."""
         return self.dims[0]
 
     @property
@@ -106,7 +106,8 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
         fixed: inputs that are always given the same.
 
     Raises:
-        DecomposeError: it has none, several, or one that is no tensor of floating numbers or bytes.
+        DecomposeError: it has none, several, one that is no tensor of numbers or no batch, or one that
+            holds a fixed number of inputs other than 1.
     """
     graph = model.proto.graph
     inner = {tensor.name for tensor in graph.initializer}
@@ -129,6 +130,12 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
         # Old exporters write -1 for what is open.
         if dim.HasField("dim_value") and dim.dim_value == 0:
             raise DecomposeError(f"the input {value.name} has an axis of no places")
+    if dims[0] not in (None, 1):
+        # Constants in the graph may be of that batch, and rows get mixed where it is another.
+        raise DecomposeError(
+            f"the input {value.name} is a batch of {dims[0]} and no other; export the model with a "
+            "batch of 1, or of any size"
+        )
     last = len(dims) == 4 and dims[-1] in _COLOURS and (dims[1] or _LEAST_SIDE) >= _LEAST_SIDE
     return Signature(value.name, _dtype(value), dims, last)
 
@@ -165,13 +172,6 @@ def _dtype(value: ValueInfoProto) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise DecomposeError(f"the input {value.name} is no tensor of numbers")
     return dtype
-
-
-def is_floating(kind: int) -> bool:
-    """Whether a type of elements is one of the floating ones that torch and numpy share."""
-    from onnx import TensorProto
-
-    return kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 def dims_of(value: ValueInfoProto) -> Dims:

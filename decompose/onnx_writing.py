@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from glob import escape
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,9 @@ _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW = (number << 3 | 2 for number in (
 def write_model(model: OnnxModel, path: str | Path) -> None:
     """Write a model; weights go to ``PATH.data`` if they were external, or are too many for one file.
 
+    Where such a file is there already, they go to one of another name, since a graph that still stands
+    may refer to it; it is removed once the new graph stands in the old one's place.
+
     Raises:
         DecomposeError: the file cannot be written.
     """
@@ -36,11 +41,13 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
         with writing(path) as temporary, temporary.open("wb") as file:
             file.writelines(_pieces(model))
         return
-    data = path.with_name(path.name + ".data")
+    data, stale = _data_paths(path)
     with writing(path) as temporary, writing(data) as beside:
         with beside.open("wb") as file:
             content = _referring(model, data.name, file)
         temporary.write_bytes(content.SerializeToString())
+    for old in stale:
+        old.unlink(missing_ok=True)
 
 
 def model_bytes(model: OnnxModel) -> bytes:
@@ -63,6 +70,15 @@ def to_initializer(name: str, array: np.ndarray) -> tuple[TensorProto, bool]:
         return numpy_helper.from_array(array, name), False
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     return TensorProto(name=name, data_type=kind, dims=array.shape), True
+
+
+def _data_paths(path: Path) -> tuple[Path, list[Path]]:
+    """Where the weights of a model go, and where those of the one that it replaces are."""
+    plain = path.with_name(f"{path.name}.data")
+    there = [plain] if plain.exists() else []
+    there += path.parent.glob(f"{escape(path.name)}.[0-9]*.data")
+    names = chain([plain], (path.with_name(f"{path.name}.{n}.data") for n in count(2)))
+    return next(name for name in names if name not in there), there if path.exists() else []
 
 
 def _pieces(model: OnnxModel) -> Iterator[bytes | memoryview]:

@@ -131,10 +131,11 @@ def node_tests(*modules: str) -> Iterator[tuple[str, ModelProto, Sequence[np.nda
 
 
 def with_constant_weights(model: ModelProto, inputs: Sequence[np.ndarray]) -> ModelProto:
-    """A model with all of its inputs but the first made constants."""
+    """A model with all of its inputs but the first made constants, and that one a batch of any size."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value, array in zip(model.graph.input[1:], inputs[1:], strict=True):
         fixed.graph.initializer.append(numpy_helper.from_array(array, value.name))
     del fixed.graph.input[1:]
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
     return fixed

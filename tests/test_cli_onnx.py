@@ -95,6 +95,34 @@ def test_mistakes_end_in_one_line(
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
+        (["evaluate", "--data", "."], "does not tell how it takes its pictures"),
+        (["compare", "model.onnx", "--images", "."], "compare it without --images"),
+    ],
+)
+def test_what_onnx_models_are_not_for_is_told(
+    model: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(model.parent)
+    command, *others = arguments
+    assert run(command, "model.onnx", *others) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert reason in errors[0]
+
+
+def test_networks_are_compared_without_pictures(model: Path, capsys: Captured) -> None:
+    assert run("compare", model, model) == 0
+    assert "MACs" in capsys.readouterr().out
+
+
 def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:
     source = "torchvision:squeezenet1_1,weights=none"
     assert run("compress", source, "--bgr", "-o", tmp_path / "small.safetensors") == 2

@@ -20,6 +20,7 @@ from decompose.order import Order
 from decompose.processes import Processes
 from decompose.provenance import weights_digest
 from tests.finetuning_cases import RECIPE, make_pictures, networks, pictures, tuned
+from tests.onnx_cases import read, small_cnn
 
 NORMED = {"norm": True, "dropout": 0.3}
 """A network whose steps draw at random, and with statistics to be estimated."""
@@ -213,6 +214,13 @@ def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:
     scores = found.network(torch.rand(1, 3, 8, 8))
     assert scores.dtype == torch.float32
     assert "forward" not in vars(found.network)
+
+
+def test_what_came_as_an_onnx_model_is_refused_before_anything(data: Path, tmp_path: Path) -> None:
+    network = read(small_cnn(), tmp_path)
+    with pytest.raises(DecomposeError, match="finetune the network that it was exported from"):
+        decompose.finetune(network, pictures(data), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_done_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """ONNX files are read without a second copy, written whole, and refused where they are damaged."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,40 @@ def test_what_is_written_is_what_was_read(plain: Path, external: Path, tmp_path:
     assert first == second
 
 
-@pytest.mark.parametrize("location", ["../weights", "/etc/passwd", "gone", ""])
+def test_a_model_stays_whole_until_another_takes_its_place(
+    external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "written"
+    folder.mkdir()
+    target = folder / "model.onnx"
+    write_model(read_model(external), target)
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "model.onnx.data"}
+    other = tmp_path / "other.onnx"
+    onnx.save(small_cnn("float16"), other, save_as_external_data=True, location="others")
+    replace = os.replace
+
+    def killed(old: Path, new: Path) -> None:
+        if new == target:
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_model(read_model(other), target)
+    assert same_weights(read_model(target), small_cnn())
+    for _ in range(2):
+        write_model(read_model(other), target)
+        assert same_weights(read_model(target), small_cnn("float16"))
+        assert len([*folder.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("location", ["../weights", "../model/w", "/etc/passwd", "gone", ""])
 def test_external_data_must_lie_beside_the_model(tmp_path: Path, location: str) -> None:
     (tmp_path / "weights").write_bytes(bytes(1 << 16))
     inner = tmp_path / "model"
     inner.mkdir()
+    (inner / "w").write_bytes(bytes(1 << 16))
     model = small_cnn()
     tensor = model.graph.initializer[2]
     tensor.ClearField("raw_data")
@@ -70,6 +100,25 @@ def test_external_data_must_lie_beside_the_model(tmp_path: Path, location: str) 
     (inner / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(DecomposeError, match=r"external data of block\.weight"):
         read_model(inner / "model.onnx")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_model_and_its_data_may_be_links_into_one_folder(
+    leaves: bool, external: Path, tmp_path: Path
+) -> None:
+    # As the cache of the Hugging Face hub lays files out.
+    blobs, shown = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    elsewhere = tmp_path / "elsewhere" if leaves else blobs
+    for folder in (blobs, shown, elsewhere):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, folder in ((external.name, blobs), ("weights", elsewhere)):
+        (tmp_path / name).rename(folder / f"digest of {name}")
+        (shown / name).symlink_to(folder / f"digest of {name}")
+    if leaves:
+        with pytest.raises(DecomposeError, match="is to lie in the model's own folder"):
+            read_model(shown / external.name)
+    else:
+        assert same_weights(read_model(shown / external.name), small_cnn())
 
 
 def test_external_data_must_be_long_enough(external: Path) -> None:

@@ -1,11 +1,16 @@
 """What is constant in a graph, and what its nodes read."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
+import torch
 from onnx import helper, numpy_helper
 
+from decompose.layers import find_layers
 from decompose.onnx_files import OnnxModel
 from decompose.onnx_graph import constants_of, read_names
-from tests.onnx_cases import make_model, small_cnn
+from tests.onnx_cases import make_model, read, run_onnx, small_cnn
 
 WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
 
@@ -23,12 +28,21 @@ def test_constants_come_from_initialisers_nodes_and_what_passes_them_on() -> Non
     assert constants["e"].tolist() == [1, 2]
 
 
-def test_an_initialiser_that_callers_may_replace_is_no_constant() -> None:
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_initialisers_that_are_listed_as_inputs_are_their_defaults(
+    ir_version: int, tmp_path: Path
+) -> None:
     model = small_cnn()
-    model.graph.input.append(helper.make_tensor_value_info("stem.bias", 1, [16]))
-    assert "stem.bias" not in constants_of(OnnxModel(model))
-    model.ir_version = 3
+    model.ir_version = ir_version
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
     assert "stem.bias" in constants_of(OnnxModel(model))
+    network, x = read(model, tmp_path), torch.randn(2, 3, 16, 16)
+    assert len(find_layers(network)) == 4
+    np.testing.assert_allclose(
+        network(x).detach(), run_onnx(small_cnn(), x)[0], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_bodies_read_what_is_outside_of_them() -> None:

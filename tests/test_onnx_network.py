@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import ModelProto, helper, numpy_helper
@@ -51,6 +52,21 @@ def test_layers_have_their_nodes_names_and_share_weights(network: OnnxNetwork) -
     block = network.get_submodule("block/1")
     assert isinstance(block, nn.Conv2d)
     assert block.weight.data_ptr() == memory
+
+
+def test_a_matrix_and_its_transpose_are_two_layers(tmp_path: Path) -> None:
+    node = helper.make_node
+    nodes = [
+        node("Gemm", ["x", "w"], ["a"], "encoder", transB=1),
+        node("Relu", ["a"], ["b"]),
+        node("Gemm", ["b", "w"], ["y"], "decoder"),
+    ]
+    weight = np.random.default_rng(0).standard_normal((4, 4), np.float32)
+    model = make_model(nodes, {"w": weight}, ["n", 4], ["n", 4])
+    network = read(model, tmp_path)
+    assert list(find_layers(network)) == ["encoder", "decoder"]
+    x = torch.randn(3, 4)
+    np.testing.assert_allclose(network(x).detach(), run_onnx(model, x)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_copies_share_all_but_their_layers(network: OnnxNetwork) -> None:
@@ -154,6 +170,43 @@ def test_float16_stays_float16(tmp_path: Path) -> None:
     torch.testing.assert_close(y, expected, rtol=0.02, atol=0.02)
 
 
+def test_constants_follow_the_input_to_its_device(tmp_path: Path) -> None:
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], "conv"),
+        node("Mul", ["a", "gain"], ["b"]),
+        node("Add", ["b", "shift"], ["c"]),
+        node("Reshape", ["c", "sizes"], ["y"]),
+    ]
+    weights = {
+        "w": np.ones((2, 3, 3, 3), np.float32),
+        "shift": np.ones((2, 1, 1), np.float32),
+        "sizes": np.array([0, -1]),
+    }
+    model = make_model(nodes, weights, ["n", 3, 8, 8], ["n", 72])
+    model.graph.input.append(helper.make_tensor_value_info("gain", 1, [1]))
+    path, x = tmp_path / "model.onnx", torch.randn(2, 3, 8, 8)
+    onnx.save(model, path)
+    network = OnnxNetwork(read_model(path), {"gain": 2})
+    on_meta = copy.deepcopy(network).to("meta")
+    with torch.inference_mode():
+        on_meta(x.to("meta"))
+    moved = on_meta(x.to("meta"))
+    moved.sum().backward()
+    assert (moved.device.type, moved.shape) == ("meta", (2, 72))
+    assert network(x).isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_it_runs_on_a_gpu(network: OnnxNetwork) -> None:
+    x = torch.randn(2, 3, 16, 16)
+    expected = network(x).detach()
+    given = copy.deepcopy(network).to("cuda")(x.to("cuda"))
+    assert given.device.type == "cuda"
+    given.sum().backward()
+    torch.testing.assert_close(given.detach().cpu(), expected, rtol=1e-2, atol=1e-2)
+
+
 def test_other_inputs_must_be_fixed(tmp_path: Path) -> None:
     node, value = helper.make_node, helper.make_tensor_value_info
     model = make_model([node("Mul", ["x", "gain"], ["y"])], {}, ["n", 4], ["n", 4])
@@ -172,7 +225,17 @@ def test_a_graph_of_one_input_at_a_time_takes_several(tmp_path: Path) -> None:
     model = make_model([helper.make_node("Reshape", ["x", "shape"], ["y"])], {}, [1, 3, 4], [1, 12])
     model.graph.initializer.append(shape)
     x = torch.randn(5, 3, 4)
-    torch.testing.assert_close(read(model, tmp_path)(x), x.flatten(1))
+    network = read(model, tmp_path)
+    torch.testing.assert_close(network(x), x.flatten(1))
+    assert to_onnx_bytes(network, x[:1])
+    with pytest.raises(DecomposeError, match="takes one input at a time, not 5"):
+        to_onnx_bytes(network, x)
+
+
+def test_a_graph_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    model = make_model([helper.make_node("Relu", ["x"], ["y"])], {}, [4, 12], [4, 12])
+    with pytest.raises(DecomposeError, match="x is a batch of 4 and no other; export the model"):
+        read(model, tmp_path)
 
 
 def test_absurd_sizes_are_refused_before_anything_runs(tmp_path: Path) -> None:

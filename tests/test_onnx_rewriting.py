@@ -175,6 +175,21 @@ def test_weights_in_nodes_go_with_them(tmp_path: Path) -> None:
     assert {node.op_type for node in written.graph.node} == {"Conv"}
 
 
+def test_weights_that_are_listed_as_inputs_go_from_both_lists(tmp_path: Path) -> None:
+    model = small_cnn()
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
+    x = torch.randn(1, 3, 16, 16)
+    small = rewritten_by(read(model, tmp_path), x, "pw_dw")
+    assert small is not None
+    write_network(small, tmp_path / "small.onnx")
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    kept = ["scale", "shift", "head.weight", "head.bias"]
+    assert [value.name for value in graph.input] == ["x", *kept]
+    assert "up.weight" not in {tensor.name for tensor in graph.initializer}
+
+
 def test_external_data_stays_external(tmp_path: Path) -> None:
     path = tmp_path / "external.onnx"
     onnx.save(small_cnn(), path, save_as_external_data=True, location="w", size_threshold=64)

@@ -20,7 +20,7 @@ from decompose.convert import recomposed
 from decompose.data import labelled, picture_folder
 from decompose.errors import DecomposeError
 from decompose.files import require_writable
-from decompose.finetuning import finetune
+from decompose.finetuning import finetune, require_trainable
 from decompose.pictures import Pictures, default_workers
 from decompose.processes import Processes
 from decompose.recipes import OPTIMISERS, PRECISIONS, Recipe
@@ -150,6 +150,7 @@ def finetune_network(
         workers=default_workers() if workers is None else workers,
     )
     original, network = _networks(teacher, small, arch)
+    require_trainable(network)
     transform = resized(models.required_preprocessing(network).transform(), input_size)
     pictures, judged = _pictures(data, unlabelled, validate, transform)
     tuned = finetune(
