@@ -49,7 +49,6 @@ LEVELS = [
     {"onnx_rewriting"},
     {
         "readers",
-        "folding",
         "statistics",
         "rectification",
         "export",
@@ -58,7 +57,7 @@ LEVELS = [
         "sampling",
         "successions",
     },
-    {"marginals", "rectified", "prediction"},
+    {"marginals", "rectified", "prediction", "folding"},
     {
         "cross_validation",
         "engines",
