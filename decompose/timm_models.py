@@ -61,6 +61,14 @@ def pretrained_state(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]
     return _created(name, options, pretrained=True).state_dict()
 
 
+def hub_name(name: str) -> str | None:
+    """The repository on the hub that holds a model's pretrained weights, if one does."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(name, allow_unregistered=True)
+    return known.hf_hub_id if known else None
+
+
 def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """How the weights' pictures were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on."""
     timm = _timm()
