@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ from decompose.blockwise import Reconstruction, reconstruct_
 from decompose.checkpoints import Checkpoints
 from decompose.convert import plan_of
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
@@ -209,8 +209,8 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
         raise DecomposeError(
             f"device {device!r}: say cpu or auto; choose GPUs by CUDA_VISIBLE_DEVICES"
         )
-    if tensorboard is not None and not find_spec("tensorboard"):
-        raise DecomposeError("tensorboard is not installed: pip install 'decompose[tensorboard]'")
+    if tensorboard is not None:
+        required("tensorboard", "TensorBoard", "tensorboard")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

@@ -6,7 +6,6 @@ default is meant. timm is an extra: it is imported where it is asked for.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 
 
 def require_model(name: str) -> None:
@@ -129,9 +129,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except ImportError:
-        raise DecomposeError(
-            "networks of timm need timm, which is not installed: pip install 'decompose[timm]'"
-        ) from None
+    return required("timm", "timm", "timm")

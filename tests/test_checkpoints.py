@@ -97,7 +97,9 @@ def test_one_that_cannot_be_read_just_now_stays(
         checkpoints.keep(step, {"step": step})
     with monkeypatch.context() as patch:
         patch.setattr("decompose.checkpoints.safe_open", failing)
-        with pytest.raises(DecomposeError, match=r"00000002\.safetensors: cannot be read: Input/out"):
+        with pytest.raises(
+            DecomposeError, match=r"00000002\.safetensors: cannot be read: Input/out"
+        ):
             checkpoints.newest()
     assert checkpoints.newest() == {"step": 2}
 

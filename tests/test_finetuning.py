@@ -1,6 +1,7 @@
 """Finetuning wins something back, repeats bit for bit, and loses nothing on the way."""
 
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import decompose
-from decompose import DecomposeError, finetuning
+from decompose import DecomposeError
 from decompose.checkpoints import Checkpoints
 from decompose.convert import plan_of
 from decompose.finetuning import Finetuned
@@ -220,6 +221,6 @@ def test_what_cannot_be_done_is_told(data: Path, monkeypatch: pytest.MonkeyPatch
         tuned(data, device="cuda:1")
     with pytest.raises(DecomposeError, match="blockwise reconstruction learns from the original"):
         tuned(data, taught=False, recipe=replace(RECIPE, blockwise=5))
-    monkeypatch.setattr(finetuning, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(DecomposeError, match=r"pip install 'decompose\[tensorboard\]'"):
         tuned(data, tensorboard=data)

@@ -13,7 +13,6 @@ LEVELS = [
     {"errors", "intervals", "processes", "standings", "calls", "detectors"},
     {
         "files",
-        "timm_models",
         "memory",
         "progress",
         "tables",
@@ -21,10 +20,9 @@ LEVELS = [
         "algebra",
         "inputs",
         "views",
-        "vgg16",
         "extras",
     },
-    {"onnx_external", "picture_formats"},
+    {"onnx_external", "picture_formats", "timm_models", "vgg16"},
     {"onnx_files"},
     {"onnx_graph", "onnx_writing"},
     {

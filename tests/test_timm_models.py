@@ -1,7 +1,7 @@
 """timm's networks by name."""
 
-import importlib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,10 +81,7 @@ def test_where_timm_is_not_installed() -> None:
 
 @pytest.fixture
 def _without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str, *_: object) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "timm", None)
 
 
 @pytest.mark.network
