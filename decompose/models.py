@@ -203,7 +203,7 @@ def is_unnamed_checkpoint(source: str | Path) -> bool:
     Raises:
         DecomposeError: there is no such file, or it is damaged.
     """
-    if is_architecture_name(str(source)):
+    if is_architecture_name(str(source)) or is_onnx(source):
         return False
     header = read_header(source)
     return header is None or header.architecture is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from torch import Tensor
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16
+from decompose.cli.inputs import load_all
+from decompose.errors import DecomposeError
 from decompose.folding import folded_of
 from decompose.methods import METHODS
 from tests.cli_cases import Captured, run
@@ -119,6 +122,20 @@ def test_compare_takes_the_architecture_from_the_small_file(
     assert record["num_inputs"] == 3
     assert record["macs"]["before"] > record["macs"]["after"]
     assert list(record["unreadable"]) == [str(tmp_path / "pictures" / "broken.jpg")]
+
+
+def test_every_checkpoint_without_a_name_takes_the_architecture(
+    folder: Path, small: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}.pth" for name in "abc"]
+    for path in paths:
+        shutil.copy(folder / "resnet18.pth", path)
+    sources = [str(path) for path in (*paths, small)]
+    assert list(load_all(sources, ARCH)) == sources
+    assert len(load_all([ARCH, sources[0]], ARCH)) == 2
+    for sources in ([ARCH], [ARCH, str(small)]):
+        with pytest.raises(DecomposeError, match="already; give no"):
+            load_all(sources, ARCH)
 
 
 def test_compare_without_pictures_looks_at_weights(
