@@ -127,8 +127,11 @@ def finetune(
     Raises:
         DecomposeError: pictures, teacher or recipe do not fit; Accelerate cannot have the device or
             precision; the folder holds a run and ``resume`` is not asked for, or it holds another
-            one; the loss is not finite; a checkpoint cannot be written.
+            one; there is no folder to resume from; the loss is not finite; a checkpoint cannot be
+            written.
     """
+    if resume and folder is None:
+        raise DecomposeError("to resume a run there must be the folder of its checkpoints")
     recipe = recipe or Recipe()
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -139,6 +142,9 @@ def finetune(
     material = _material(pictures, validation, augment, lesson, processes)
     key = key_of(small, lesson, material)
     with ExitStack() as stack:
+        # Also of a run that fails, which would lose the end of its log.
+        for tracker in accelerator.trackers:
+            stack.callback(tracker.finish)
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoints, found = Checkpoints(folder), []
@@ -158,8 +164,6 @@ def finetune(
         with torch.random.fork_rng(devices):
             training.run()
         training.take_best()
-    for tracker in accelerator.trackers:
-        tracker.finish()
     # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
     tuned = copy.deepcopy(small).float().to(processes.device).eval()
     tuned.load_state_dict(network.state_dict())
