@@ -396,6 +396,13 @@ def test_a_budget_is_planned_and_repaired_on_pictures(
     [
         (["--rank", "2", "--statistics", "s"], "planned by: --macs"),
         (["--macs", "0.5", "--save-statistics", "s"], "--calibrate"),
+        (
+            ["--macs", "0.5", "--calibrate", "val", "--statistics", "s", "--save-statistics", "t"],
+            "give no --statistics",
+        ),
+        (["--rank", "2", "--calibrate", "val", "--no-repair"], "--calibrate is to plan a budget"),
+        (["--plan", "p", "--calibrate", "val", "--no-repair"], "--calibrate is to plan a budget"),
+        (["--macs", "0.5", "--max-images", "9"], "take of --calibrate"),
         (["--macs", "0.5", "--statistics", "none"], "none: cannot be read as statistics"),
         (["--macs", "0.5", "--calibrate", "none"], "none: no such folder"),
         (["--macs", "0.5", "--calibrate", "val/n00"], "two pictures at least"),

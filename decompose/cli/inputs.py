@@ -96,6 +96,19 @@ def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None
     return network
 
 
+def picture_look(
+    scale: float | None, mean: str | None, std: str | None, *, is_bgr: bool
+) -> dict[str, Any]:
+    """What options say of an ONNX model's pictures, as ``PictureFormat.of`` takes it."""
+    look = {
+        "scale": scale,
+        "means": parse_numbers(mean, "mean"),
+        "deviations": parse_numbers(std, "std"),
+        "is_bgr": is_bgr or None,
+    }
+    return {name: value for name, value in look.items() if value is not None}
+
+
 def tell_pictures(
     network: nn.Module, example: Tensor, look: Mapping[str, Any], *, required: bool
 ) -> None:
@@ -104,17 +117,16 @@ def tell_pictures(
     Args:
         network: of any kind; others know it by their names.
         example: one of its inputs.
-        look: what options say, as ``PictureFormat.of`` takes it; ``None`` where they say nothing.
+        look: what ``picture_look`` made of options.
         required: whether there are pictures.
 
     Raises:
         DecomposeError: it takes none, or is told of another network.
     """
-    told = {name: value for name, value in look.items() if value is not None}
     if isinstance(network, OnnxNetwork):
-        if told or required:
-            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **told))
-    elif told:
+        if look or required:
+            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **look))
+    elif look:
         raise DecomposeError("--scale, --mean, --std and --bgr tell of an ONNX model's pictures")
 
 
