@@ -117,12 +117,12 @@ def _object(element: Element) -> tuple[str, list[float], bool]:
     if box is None:
         raise ValueError(f"a {name} has no bndbox")
     left, top, right, bottom = (float(_text(box, corner)) for corner in _CORNERS)
-    # As a whole, so that NaN fails as well.
-    if not (0 < left <= right < 1e6 and 0 < top <= bottom < 1e6):
+    # As a whole, so that NaN fails as well; what many tools write begins at 0.
+    if not (0 <= left <= right < 1e6 and 0 <= top <= bottom < 1e6 and right * bottom > 0):
         raise ValueError(f"a {name} has the box {left:g}, {top:g}, {right:g}, {bottom:g}")
     return (
         name,
-        [left - 1, top - 1, right, bottom],
+        [max(left - 1, 0), max(top - 1, 0), right, bottom],
         element.findtext("difficult", "0").strip() == "1",
     )
 

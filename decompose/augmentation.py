@@ -67,6 +67,7 @@ def augmented(preprocessing: Transform) -> Transform:
         [
             v2.RandomResizedCrop((size[0], size[-1]), antialias=True),
             v2.RandomHorizontalFlip(),
+            *([v2.Grayscale()] if len(mean) == 1 else []),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(mean, std),

@@ -1,8 +1,8 @@
 """Checkpoints: nested states as safetensors files, without pickle, whole or not there at all.
 
-Tensors are stored as such, and all else as JSON in the header, beside a SHA-256 digest of both. A file is
-written beside its place and then renamed; the newest whole one is what a run goes on from. (Accelerate's own
-``save_state`` would pickle.) ::
+Tensors are stored as such, and all else as JSON in the header, beside a SHA-256 digest of both. A
+file is written beside its place and then renamed; the newest whole one is what a run goes on from.
+(Accelerate's own ``save_state`` would pickle.) ::
 
     step-00000300.safetensors    the one before, in case the last is damaged
     step-00000400.safetensors    the last
@@ -31,6 +31,10 @@ from decompose.files import writing
 _NUM_KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _CONTENT, _DIGEST = "content", "sha256"
+
+
+class DamagedError(DecomposeError):
+    """A file is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,21 @@ class Checkpoints:
     def newest(self) -> dict[str, Any] | None:
         """The last state that is whole; warns of those that are not. ``None`` where there is none.
 
-        What a killed process left half written is removed.
+        What is damaged, or a killed process left half written, is removed.
+
+        Raises:
+            DecomposeError: one cannot be read, which may pass.
         """
         for partial in self.folder.glob(".*.partial"):
             partial.unlink()
-        for path in reversed(self.paths()):
+        paths = self.paths()
+        while paths:
+            path = paths.pop()
             try:
                 return read_state(path)
-            except DecomposeError as error:
-                warnings.warn(f"{error}; falling back to the one before", stacklevel=2)
+            except DamagedError as error:
+                rest = "falling back to the one before" if paths else "there is none before it"
+                warnings.warn(f"{error}; {rest}", stacklevel=2)
                 # Written anew on the way, it must not stand in for a later state.
                 path.unlink()
         return None
@@ -109,17 +119,20 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read what ``write_state`` wrote.
 
     Raises:
-        DecomposeError: it is not there, or damaged.
+        DamagedError: it is not what was written.
+        DecomposeError: it cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, digest = metadata[_CONTENT], metadata[_DIGEST]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DecomposeError(f"{path}: is damaged or no checkpoint: {first_line(error)}") from None
+    except OSError as error:
+        raise DecomposeError(f"{path}: cannot be read: {first_line(error)}") from None
+    except (SafetensorError, KeyError) as error:
+        raise DamagedError(f"{path}: is damaged or no checkpoint: {first_line(error)}") from None
     if _digest(text, tensors) != digest:
-        raise DecomposeError(f"{path}: is damaged: its digest is another")
+        raise DamagedError(f"{path}: is damaged: its digest is another")
     return _unpack(json.loads(text), tensors)
 
 

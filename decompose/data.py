@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from decompose.architectures import Transform
 from decompose.errors import DecomposeError
+from decompose.extras import required
 from decompose.files import writing
 from decompose.pictures import EXTENSIONS, Pictures, read_picture
 from decompose.shards import is_shards, labelled_shards
@@ -153,7 +153,7 @@ def photographs(transform: Transform) -> tuple[list[str], Tensor]:
         ("skimage.data", "scikit-image", _SCIKIT_IMAGE),
         ("sklearn.datasets.images", "scikit-learn", _SCIKIT_LEARN),
     ):
-        folder = _package_files(package, distribution)
+        folder = resources.files(required(package, distribution, "demo"))
         for file in files:
             with resources.as_file(folder / file) as path:
                 images.append(transform(read_picture(path)))
@@ -173,11 +173,8 @@ def digits(size: int) -> tuple[Tensor, Tensor]:
     Raises:
         DecomposeError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise _not_installed("scikit-learn") from None
-    pictures, labels = load_digits(return_X_y=True)
+    datasets = required("sklearn.datasets", "scikit-learn", "demo")
+    pictures, labels = datasets.load_digits(return_X_y=True)
     images = torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     return images.expand(-1, 3, -1, -1), torch.from_numpy(labels)
@@ -270,14 +267,3 @@ def _existing_folder(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise DecomposeError(f"{folder}: no such folder")
     return folder
-
-
-def _package_files(package: str, distribution: str) -> Traversable:
-    try:
-        return resources.files(package)
-    except ModuleNotFoundError:
-        raise _not_installed(distribution) from None
-
-
-def _not_installed(package: str) -> DecomposeError:
-    return DecomposeError(f"{package} is not installed: pip install 'decompose[demo]'")

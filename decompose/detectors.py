@@ -35,9 +35,18 @@ def is_detector(model: nn.Module) -> bool:
     )
 
 
-def largest_side(detector: Any) -> int:
-    """Pixels of the longer side of a picture that a detector looks at, at most."""
-    return detector.transform.max_size
+def useful_scale(resizing: Any, width: int, height: int) -> float:
+    """How far a picture can be shrunk without a detector seeing less of it; 1 where it cannot.
+
+    Args:
+        resizing: the detector's ``transform``.
+        width: of the picture, in pixels.
+        height: of it.
+    """
+    if resizing.fixed_size is None:
+        return min(1.0, resizing.max_size / max(width, height))
+    across, down = resizing.fixed_size
+    return min(1.0, max(across / width, down / height))
 
 
 @contextmanager

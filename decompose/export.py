@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 from decompose.files import writing
 from decompose.layers import evaluating, floating_tensors
 from decompose.modules import to_expression
@@ -68,17 +69,17 @@ def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
         if model.signature.batch not in (None, len(example)):
             raise DecomposeError(f"the ONNX model takes one input at a time, not {len(example)}")
         return model_bytes(self_contained(model))
-    with _extra_required():
-        try:
-            expression = to_expression(model)
-        except TypeError:
-            return _exported(model, example)
-        return to_onnx_model(expression, example.shape).SerializeToString()
+    required("onnx", "ONNX", "onnx")
+    try:
+        expression = to_expression(model)
+    except TypeError:
+        return _exported(model, example)
+    return to_onnx_model(expression, example.shape).SerializeToString()
 
 
 def _exported(model: nn.Module, example: Tensor) -> bytes:
-    import onnxscript  # noqa: F401  the exporter's, which would say less when it is missing
-
+    # The exporter's, which would say less when it is missing.
+    required("onnxscript", "ONNX Script", "onnx")
     # A batch of one would be taken for a constant.
     batch = example if len(example) > 1 else example.expand(2, *example.shape[1:])
     batch = batch.to(next(model.parameters(), batch).device)
@@ -100,8 +101,7 @@ def _exported(model: nn.Module, example: Tensor) -> bytes:
 
 
 def _deviation(model: nn.Module, example: Tensor, content: bytes) -> float:
-    with _extra_required():
-        import onnxruntime as ort
+    ort = required("onnxruntime", "ONNX Runtime", "onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -112,14 +112,6 @@ def _deviation(model: nn.Module, example: Tensor, content: bytes) -> float:
         float(np.abs(ours - theirs.cpu().numpy()).max() / max(theirs.abs().max().item(), 1e-30))
         for ours, theirs in zip(given, wanted, strict=True)
     )
-
-
-@contextlib.contextmanager
-def _extra_required() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise DecomposeError(f"export needs {error.name}: pip install 'decompose[onnx]'") from None
 
 
 @contextlib.contextmanager

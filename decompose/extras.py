@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 
 
 def required(module: str, title: str, extra: str) -> Any:
@@ -17,11 +17,13 @@ def required(module: str, title: str, extra: str) -> Any:
         extra: the extra's name in pyproject.toml.
 
     Raises:
-        DecomposeError: it is not installed.
+        DecomposeError: it is not installed, or cannot be imported for another reason.
     """
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise DecomposeError(
-            f"{title} is not installed: pip install 'decompose[{extra}]'"
-        ) from None
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            reason = f"is not installed: pip install 'decompose[{extra}]'"
+        else:
+            reason = f"cannot be imported: {first_line(error)}"
+        raise DecomposeError(f"{title} {reason}") from None

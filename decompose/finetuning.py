@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ from decompose.blockwise import Reconstruction, reconstruct_
 from decompose.checkpoints import Checkpoints
 from decompose.convert import plan_of
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
@@ -126,11 +126,14 @@ def finetune(
         tell: is called with a line an epoch, in the first process.
 
     Raises:
-        DecomposeError: network, pictures, teacher or recipe do not fit; Accelerate cannot have the device or
-            precision; the folder holds a run and ``resume`` is not asked for, or it holds another
-            one; the loss is not finite; a checkpoint cannot be written.
+        DecomposeError: network, pictures, teacher or recipe do not fit; Accelerate cannot have the
+            device or precision; the folder holds a run and ``resume`` is not asked for, or it holds
+            another one; there is no folder to resume from; the loss is not finite; a checkpoint
+            cannot be written.
     """
     require_trainable(small)
+    if resume and folder is None:
+        raise DecomposeError("to resume a run there must be the folder of its checkpoints")
     recipe = recipe or Recipe()
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
@@ -141,6 +144,9 @@ def finetune(
     material = _material(pictures, validation, augment, lesson, processes)
     key = key_of(small, lesson, material)
     with ExitStack() as stack:
+        # Also of a run that fails, which would lose the end of its log.
+        for tracker in accelerator.trackers:
+            stack.callback(tracker.finish)
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoints, found = Checkpoints(folder), []
@@ -160,8 +166,6 @@ def finetune(
         with torch.random.fork_rng(devices):
             training.run()
         training.take_best()
-    for tracker in accelerator.trackers:
-        tracker.finish()
     # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
     tuned = copy.deepcopy(small).float().to(processes.device).eval()
     tuned.load_state_dict(network.state_dict())
@@ -223,8 +227,8 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
         raise DecomposeError(
             f"device {device!r}: say cpu or auto; choose GPUs by CUDA_VISIBLE_DEVICES"
         )
-    if tensorboard is not None and not find_spec("tensorboard"):
-        raise DecomposeError("tensorboard is not installed: pip install 'decompose[tensorboard]'")
+    if tensorboard is not None:
+        required("tensorboard", "TensorBoard", "tensorboard")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 

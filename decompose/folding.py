@@ -6,7 +6,8 @@ With running mean m and variance v, weight g and offset b, a normalisation makes
 
 which is the same layer with kernel ``W g / sqrt(v + e)`` and another bias: exact in evaluation mode, up
 to rounding, and one operator less. A normalisation is folded where it reads nothing but one layer's
-outputs, and nothing else reads these. That is watched, not guessed from names.
+outputs, channel by channel, and nothing else reads these, or the weights of either. That is watched, not
+guessed from names.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from torch.utils._pytree import tree_leaves
 
 from decompose.calls import Example, call, first
 from decompose.errors import DecomposeError
-from decompose.layers import copied, evaluating, find_originals, observing, obstacle
+from decompose.layers import attachment, copied, evaluating, find_originals, observing, obstacle
 from decompose.modules import Original, to_conv, to_module
+from decompose.readers import find_readers
 
 _ATTRIBUTE = "decompose_folded"
 
@@ -121,18 +123,30 @@ def _rest(norm: nn.Module) -> nn.Module | None:
 
 def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
     layers = {n: layer for n, layer in find_originals(model).items() if obstacle(layer) is None}
-    norms = {n: m for n, m in model.named_modules() if _rest(m) is not None}
-    watch = _Watch()
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if _rest(module) is not None and attachment(module) is None
+    }
+    for name in find_readers(model, example, {**layers, **norms}):
+        layers.pop(name, None)
+        norms.pop(name, None)
+    watch = _Watch({name: to_conv(layer).geometry.num_axes for name, layer in layers.items()})
     with evaluating(model), watch, observing(layers, watch.follow), watch.inside(norms):
         watch.read(call(model, first(example)))
     return watch.pairs()
 
 
 class _Watch(TorchDispatchMode):
-    """Notes who reads what layers write, and what normalisations read."""
+    """Notes who reads what layers write, and what normalisations read.
 
-    def __init__(self) -> None:
+    Args:
+        num_axes: of each layer, besides batch and channels.
+    """
+
+    def __init__(self, num_axes: Mapping[str, int]) -> None:
         super().__init__()
+        self._num_axes = num_axes
         # The tensors are kept, so that no other takes the identity of one.
         self._written: dict[int, tuple[str, Tensor]] = {}
         self._readers: dict[str, set[str]] = defaultdict(set)
@@ -169,8 +183,10 @@ class _Watch(TorchDispatchMode):
 
     def _enter(self, name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._within = name
-        written = self._written.get(id(inputs[0]))
-        self._inputs[name].add("" if written is None else written[0])
+        layer, output = self._written.get(id(inputs[0]), ("", inputs[0]))
+        # A normalisation's channels are axis 1, a layer's only in a batch without further axes.
+        is_channelwise = layer and output.ndim == self._num_axes[layer] + 2
+        self._inputs[name].add(layer if is_channelwise else "")
 
     def _leave(self) -> None:
         self._within = ""

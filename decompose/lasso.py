@@ -22,6 +22,7 @@ from torch import Tensor
 
 from decompose.algebra import Conv, keep_inputs, with_last_weights
 from decompose.errors import DecomposeError
+from decompose.extras import required
 from decompose.regression import Rows, ridge_fit
 from decompose.sampling import Samples
 
@@ -49,15 +50,10 @@ def select_inputs(conv: Conv, rows: Rows, num_kept: int) -> Tensor:
     """
     if not 1 <= num_kept <= conv.in_channels:
         raise DecomposeError(f"of {conv.in_channels} channels {num_kept} cannot be kept")
-    try:
-        from sklearn.linear_model import lars_path_gram
-    except ImportError:
-        raise DecomposeError(
-            "channel pruning needs scikit-learn: pip install 'decompose[demo]'"
-        ) from None
+    linear_model = required("sklearn.linear_model", "scikit-learn", "demo")
     gram, products = channel_products(conv, rows)
     scale = gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
-    _, _, path = lars_path_gram(
+    _, _, path = linear_model.lars_path_gram(
         (products / scale).numpy(),
         (gram / scale).numpy(),
         n_samples=rows.count,

@@ -77,10 +77,15 @@ def obstacle(module: Original) -> str | None:
         getattr(type(module), name, None) is not getattr(plain, name, None) for name in computed
     ):
         return f"{type(module).__name__} computes its own forward"
-    if "forward" in vars(module):
-        return "its forward was replaced"
     if plain is nn.Linear and type(module) is not plain:
         return f"others may look into a {type(module).__name__}"
+    return attachment(module)
+
+
+def attachment(module: nn.Module) -> str | None:
+    """What was put on a module, and would go with it: hooks, or another forward; ``None`` if nothing."""
+    if "forward" in vars(module):
+        return "its forward was replaced"
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,

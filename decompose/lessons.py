@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -102,30 +102,41 @@ class Lesson:
             outputs = getattr(outputs, "logits", None)
             if outputs is None:
                 raise DecomposeError("the network gives no tensor to learn by")
-        terms = []
+        taught = () if self.teacher is None else self._taught(self.teacher, images, outputs, ours)
+        return [*self._told(outputs, labels), *taught], outputs
+
+    def _told(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """What the labels add to the loss."""
         if self._labels:
             require_fit(outputs, labels)
             smoothed = F.cross_entropy(
                 outputs.float(), labels, label_smoothing=self.recipe.smoothing
             )
-            terms.append(self._labels * smoothed)
-        if self.teacher is not None:
-            known = find_layers(self.teacher)
-            with tapping({name: known[name] for name in rewritten}) as theirs, torch.no_grad():
-                wanted = self.teacher(images)
-            if isinstance(wanted, Tensor) and wanted.shape != outputs.shape:
-                raise DecomposeError(
-                    f"the teacher gives {tuple(wanted.shape[1:])} for a picture, the network "
-                    f"{tuple(outputs.shape[1:])}; give the original network"
-                )
-            if self.recipe.outputs:
-                distance = output_distance(outputs, wanted, self.recipe.temperature)
-                terms.append(self.recipe.outputs * distance)
-            if rewritten:
-                pairs = [[seen[name] for name in rewritten] for seen in (ours, theirs)]
-                flat = ([tensor for calls in seen for tensor in calls] for seen in pairs)
-                terms.append(self._features * feature_distance(*flat))
-        return terms, outputs
+            yield self._labels * smoothed
+
+    def _taught(
+        self,
+        teacher: nn.Module,
+        images: Tensor,
+        outputs: Tensor,
+        ours: Mapping[str, Sequence[Tensor]],
+    ) -> Iterator[Tensor]:
+        """What the teacher adds to the loss, by its outputs and those of the layers tapped."""
+        known = find_layers(teacher)
+        with tapping({name: known[name] for name in ours}) as theirs, torch.no_grad():
+            wanted = teacher(images)
+        if isinstance(wanted, Tensor) and wanted.shape != outputs.shape:
+            raise DecomposeError(
+                f"the teacher gives {tuple(wanted.shape[1:])} for a picture, the network "
+                f"{tuple(outputs.shape[1:])}; give the original network"
+            )
+        if self.recipe.outputs:
+            distance = output_distance(outputs, wanted, self.recipe.temperature)
+            yield self.recipe.outputs * distance
+        if ours:
+            pairs = [[seen[name] for name in ours] for seen in (ours, theirs)]
+            flat = ([tensor for calls in seen for tensor in calls] for seen in pairs)
+            yield self._features * feature_distance(*flat)
 
     def penalty(self) -> Tensor:
         """The decay of the kernels that factors compose to, a scalar."""

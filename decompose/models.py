@@ -1,7 +1,8 @@
 """Networks from names and files, and back to files, without pickle.
 
 A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
-architecture's name where it has one, and which normalisations were folded where any were. ::
+architecture's name where it has one, which normalisations were folded where any were, and whether the
+weights come from pretrained ones. ::
 
     {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...,
                                     "weights": "(SHA-256)"}'}
@@ -30,8 +31,10 @@ from decompose.architectures import (
     Preprocessing,
     architecture_of,
     is_architecture_name,
+    is_pretrained,
     preprocessing_of,
     remember_architecture,
+    remember_pretrained,
 )
 from decompose.convert import plan_of, rebuild
 from decompose.errors import DecomposeError, first_line
@@ -61,6 +64,8 @@ class Header:
     folded: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     """Of the weights; files of earlier days have none."""
+    pretrained: bool = False
+    """Whether the weights come from the architecture's own."""
 
 
 def load(
@@ -96,13 +101,18 @@ def load(
             raise DecomposeError(f"{source}: is an architecture already; give no other")
         architecture = Architecture.parse(str(source))
         network, state = _build(architecture), architecture.pretrained_state()
-        return network if state is None else _fill(network, state, str(source))
+        if state is None:
+            return network
+        remember_pretrained(network)
+        return _fill(network, state, str(source))
     path = Path(source)
     header, state = read_header(path), _read_state(path)
     network = _fill(_network(model, header, state, path), state, str(path))
     told = None if header is None else header.digest
     if told is not None and told != weights_digest(network):
         raise DecomposeError(f"{path}: is damaged: its weights are not those that were saved")
+    if header is not None and header.pretrained:
+        remember_pretrained(network)
     return network
 
 
@@ -131,6 +141,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     }
     if folded := folded_of(model):
         record["folded"] = folded
+    if is_pretrained(model):
+        record["pretrained"] = True
     with writing(path) as temporary:
         save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
 
@@ -159,6 +171,7 @@ def read_header(path: str | Path) -> Header | None:
         version, name, plan = record["version"], record["architecture"], record["plan"]
         digest = record.get("weights")
         folded = {str(layer): str(norm) for layer, norm in record.get("folded", {}).items()}
+        pretrained = record.get("pretrained") is True
     except (TypeError, KeyError, AttributeError):
         raise DecomposeError(f"{path}: its header is damaged") from None
     if version != _VERSION:
@@ -166,7 +179,7 @@ def read_header(path: str | Path) -> Header | None:
     if not isinstance(name, str | None):
         raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
     architecture = None if name is None else Architecture.parse(name)
-    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest)
+    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest, pretrained)
 
 
 def required_preprocessing(model: nn.Module) -> Preprocessing:
@@ -195,7 +208,7 @@ def is_unnamed_checkpoint(source: str | Path) -> bool:
     Raises:
         DecomposeError: there is no such file, or it is damaged.
     """
-    if is_architecture_name(str(source)):
+    if is_architecture_name(str(source)) or is_onnx(source):
         return False
     header = read_header(source)
     return header is None or header.architecture is None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from decompose.architectures import architecture_of
+from decompose.architectures import architecture_of, is_pretrained
 from decompose.calls import Example
 from decompose.comparison import Change
 from decompose.convert import plan_of, recomposed
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "model.safetensors"
 """What the network's file is called on the hub."""
+
+_SPLITS = ("train", "val", "validation", "test")
 
 _CARD = """\
 # {title}
@@ -69,7 +71,8 @@ def model_card(
         repo: where it is to lie, ``USER/NAME``.
         record: what ``decompose evaluate`` wrote of it.
         license: of the weights, as the hub names it.
-        base_model: what it was made from, as the hub names it; what is timm's tells by itself.
+        base_model: what it was made from, as the hub names it; what comes from timm's
+            pretrained weights tells by itself.
 
     Raises:
         DecomposeError: the repository's name is none, or the record is not of this network.
@@ -83,8 +86,8 @@ def model_card(
         raise DecomposeError(f"{repo}: is no name of a repository: {first_line(error)}") from None
     results = [] if record is None else _results(network, record)
     architecture = architecture_of(network)
-    if base_model is None and architecture is not None and architecture.source == "timm":
-        base_model = f"timm/{architecture.model}"
+    if base_model is None and architecture is not None and is_pretrained(network):
+        base_model = architecture.hub_name()
     tasks = {result.task_type for result in results}
     data = ModelCardData(
         license=license,
@@ -207,13 +210,22 @@ def _results(network: nn.Module, record: Mapping[str, Any]) -> list[EvalResult]:
                 "map_voc2007": "mAP of VOC 2007",
             }
             figures = [("mean_average_precision", title, own[key]) for key, title in titles.items()]
-        data = Path(record["data"]).name
+        data, split = _dataset(Path(record["data"]))
         return [
-            EvalResult(task, data, data, metric, float(value), metric_name=title)
+            EvalResult(
+                task, data, data, metric, float(value), dataset_split=split, metric_name=title
+            )
             for metric, title, value in figures
         ]
     except (KeyError, TypeError, AttributeError):
         raise DecomposeError("the record is none that decompose evaluate wrote") from None
+
+
+def _dataset(place: Path) -> tuple[str, str | None]:
+    """What data are called, and which split of them they are where their folder is called by that."""
+    if place.name in _SPLITS and place.parent.name:
+        return place.parent.name, place.name
+    return place.name or "unnamed", None
 
 
 def _measured(record: Mapping[str, Any] | None, results: list[EvalResult]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from decompose.benchmark import Ratio, SideBySide
 from decompose.errors import DecomposeError
+from decompose.extras import required
 from decompose.files import write_text, writing
 from decompose.inspection import Inspection
 from decompose.methods import METHODS
@@ -249,8 +250,5 @@ def _draw_curves(ax: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
 
 def _figure(width: float, height: float) -> Figure:
     """Open a figure of its own, in inches, without the global state of pyplot."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DecomposeError("plots need matplotlib: pip install 'decompose[demo]'") from None
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = required("matplotlib.figure", "Matplotlib", "demo")
+    return figure.Figure(figsize=(width, height), layout="constrained")

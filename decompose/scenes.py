@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,14 @@ def _names(folder: Path) -> Iterable[str]:
         lines = named.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DecomposeError(f"{named}: cannot be read: {error}") from None
-    return dict.fromkeys(line.split()[0] for line in lines if line.strip())
+    listed = (line.strip() for line in lines if line.strip())
+    return dict.fromkeys(_unflagged(line, folder / "Annotations") for line in listed)
+
+
+def _unflagged(line: str, annotations: Path) -> str:
+    """What a line names, without what lists of one class say behind it: whether that is shown."""
+    known = (annotations / f"{line}.xml").is_file()
+    return line if known else re.sub(r"\s+(-1|0|1)$", "", line)
 
 
 def _picture(folder: Path, name: str) -> Path:

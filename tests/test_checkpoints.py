@@ -81,8 +81,27 @@ def test_when_all_are_damaged_there_is_none(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.keep(1, {"step": 1})
     checkpoints.paths()[0].write_bytes(b"")
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="damaged.*; there is none before it"):
         assert checkpoints.newest() is None
+    assert not checkpoints.paths()
+
+
+def test_one_that_cannot_be_read_just_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError("Input/output error (os error 5)")
+
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(step, {"step": step})
+    with monkeypatch.context() as patch:
+        patch.setattr("decompose.checkpoints.safe_open", failing)
+        with pytest.raises(
+            DecomposeError, match=r"00000002\.safetensors: cannot be read: Input/out"
+        ):
+            checkpoints.newest()
+    assert checkpoints.newest() == {"step": 2}
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from torch import Tensor
 
 import decompose
 from decompose.architectures import OFFLINE_VGG16
+from decompose.cli.inputs import load_all
+from decompose.errors import DecomposeError
 from decompose.folding import folded_of
 from decompose.methods import METHODS
 from tests.cli_cases import Captured, run
@@ -119,6 +122,20 @@ def test_compare_takes_the_architecture_from_the_small_file(
     assert record["num_inputs"] == 3
     assert record["macs"]["before"] > record["macs"]["after"]
     assert list(record["unreadable"]) == [str(tmp_path / "pictures" / "broken.jpg")]
+
+
+def test_every_checkpoint_without_a_name_takes_the_architecture(
+    folder: Path, small: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{name}.pth" for name in "abc"]
+    for path in paths:
+        shutil.copy(folder / "resnet18.pth", path)
+    sources = [str(path) for path in (*paths, small)]
+    assert list(load_all(sources, ARCH)) == sources
+    assert len(load_all([ARCH, sources[0]], ARCH)) == 2
+    for sources in ([ARCH], [ARCH, str(small)]):
+        with pytest.raises(DecomposeError, match="already; give no"):
+            load_all(sources, ARCH)
 
 
 def test_compare_without_pictures_looks_at_weights(
@@ -379,6 +396,13 @@ def test_a_budget_is_planned_and_repaired_on_pictures(
     [
         (["--rank", "2", "--statistics", "s"], "planned by: --macs"),
         (["--macs", "0.5", "--save-statistics", "s"], "--calibrate"),
+        (
+            ["--macs", "0.5", "--calibrate", "val", "--statistics", "s", "--save-statistics", "t"],
+            "give no --statistics",
+        ),
+        (["--rank", "2", "--calibrate", "val", "--no-repair"], "--calibrate is to plan a budget"),
+        (["--plan", "p", "--calibrate", "val", "--no-repair"], "--calibrate is to plan a budget"),
+        (["--macs", "0.5", "--max-images", "9"], "take of --calibrate"),
         (["--macs", "0.5", "--statistics", "none"], "none: cannot be read as statistics"),
         (["--macs", "0.5", "--calibrate", "none"], "none: no such folder"),
         (["--macs", "0.5", "--calibrate", "val/n00"], "two pictures at least"),

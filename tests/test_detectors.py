@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import decompose
-from decompose.detectors import is_detector, steadied
+from decompose.detectors import is_detector, steadied, useful_scale
 from decompose.layers import find_layers, respond, trace_shapes
 from decompose.norms import reestimate_
 
@@ -41,6 +42,15 @@ def test_what_heads_give_has_one_shape(name: str) -> None:
     assert [a.shape for a in answers[0]] == [a.shape for a in other]
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_pictures_are_shrunk_to_what_is_looked_at() -> None:
+    squashing = GeneralizedRCNNTransform(300, 300, [0.0], [1.0], fixed_size=(300, 300))
+    assert useful_scale(squashing, 500, 375) == 300 / 375
+    assert useful_scale(squashing, 200, 900) == 1
+    scaling = GeneralizedRCNNTransform(800, 1333, [0.0], [1.0])
+    assert useful_scale(scaling, 2666, 900) == 0.5
+    assert useful_scale(scaling, 500, 375) == 1
 
 
 def test_masks_are_of_the_lattice() -> None:

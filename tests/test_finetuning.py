@@ -1,9 +1,11 @@
 """Finetuning wins something back, repeats bit for bit, and loses nothing on the way."""
 
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -188,6 +190,21 @@ def test_damaged_best_weights_give_way_to_the_last(data: Path, tmp_path: Path) -
     assert again.history == first.history
 
 
+def test_a_run_that_fails_keeps_its_log(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, start = Mock(), finetuning.start
+
+    def started(*options: Any) -> Any:
+        accelerator = start(*options)
+        accelerator.trackers.append(tracker)
+        return accelerator
+
+    monkeypatch.setattr(finetuning, "start", started)
+    fail_at(monkeypatch, 1)
+    with pytest.raises(DecomposeError, match="the loss is nan"):
+        tuned(data)
+    tracker.finish.assert_called_once_with()
+
+
 def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     # With nothing to go on from, a run begins.
@@ -228,6 +245,8 @@ def test_what_cannot_be_done_is_told(data: Path, monkeypatch: pytest.MonkeyPatch
         tuned(data, device="cuda:1")
     with pytest.raises(DecomposeError, match="blockwise reconstruction learns from the original"):
         tuned(data, taught=False, recipe=replace(RECIPE, blockwise=5))
-    monkeypatch.setattr(finetuning, "find_spec", lambda name: None)
+    with pytest.raises(DecomposeError, match="to resume a run there must be the folder"):
+        tuned(data, resume=True)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(DecomposeError, match=r"pip install 'decompose\[tensorboard\]'"):
         tuned(data, tensorboard=data)

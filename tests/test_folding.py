@@ -67,6 +67,43 @@ def test_only_what_stands_alone_is_folded() -> None:
     torch.testing.assert_close(folded(x), network(x))
 
 
+@pytest.mark.parametrize("length", [12, 16])
+def test_channels_along_another_axis_are_not_folded(length: int) -> None:
+    pairs = nn.Linear(8, 16), nn.BatchNorm1d(length), nn.Flatten(), nn.Linear(length * 16, 5)
+    network = lived_in(nn.Sequential(*pairs, nn.BatchNorm1d(5)))
+    x = torch.randn(4, length, 8, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    assert folded_of(folded) == {"3": "4"}
+    torch.testing.assert_close(folded(x), network(x))
+
+
+class Watched(nn.Module):
+    """Norms, and a layer, that others have to do with; one that is called by its argument's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(6))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(6))
+        self.norms[1].register_forward_hook(lambda *_: _[-1] + 1)
+        plain = self.norms[2].forward
+        self.norms[2].forward = lambda x: plain(x) + 1  # type: ignore[method-assign]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 4, H, W)`` to the same."""
+        for layer, norm in zip(self.layers[:4], self.norms[:4], strict=True):
+            x = norm(layer(x))
+        x = self.norms[4](self.layers[4](x)) + self.layers.get_parameter("4.weight").sum()
+        x = self.norms[5](input=self.layers[5](x))
+        return x + self.norms.get_parameter("3.weight").sum()
+
+
+def test_what_others_watch_or_read_is_not_folded() -> None:
+    network, x = lived_in(Watched()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    assert folded_of(folded) == {"layers.0": "norms.0"}
+    torch.testing.assert_close(folded(x), network(x))
+
+
 def test_timms_norm_leaves_its_rectifier() -> None:
     network = decompose.load("timm:test_byobnet,weights=none").double()
     x = torch.randn(2, 3, 48, 48, dtype=torch.float64)

@@ -13,7 +13,6 @@ LEVELS = [
     {"errors", "intervals", "processes", "standings", "calls", "detectors"},
     {
         "files",
-        "timm_models",
         "memory",
         "progress",
         "silence",
@@ -22,10 +21,9 @@ LEVELS = [
         "algebra",
         "inputs",
         "views",
-        "vgg16",
         "extras",
     },
-    {"onnx_external", "picture_formats"},
+    {"onnx_external", "picture_formats", "timm_models", "vgg16"},
     {"onnx_files"},
     {"onnx_graph", "onnx_writing"},
     {
@@ -50,7 +48,6 @@ LEVELS = [
     {
         "readers",
         "rewritten",
-        "folding",
         "statistics",
         "rectification",
         "export",
@@ -58,7 +55,7 @@ LEVELS = [
         "sampling",
         "successions",
     },
-    {"marginals", "rectified", "prediction", "factors"},
+    {"marginals", "rectified", "prediction", "factors", "folding"},
     {
         "cross_validation",
         "engines",

@@ -12,8 +12,9 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 import decompose
-from decompose import Choice, Plan
+from decompose import Choice, Plan, timm_models
 from decompose.provenance import weights_digest
+from decompose.publishing import model_card
 from tests.cli_cases import run
 
 NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"
@@ -73,6 +74,48 @@ def test_figures_come_from_a_record_of_these_weights(network: Path, tmp_path: Pa
     assert (result.metric_value, result.dataset_name) == (0.75, "imagenet")
     assert card.data.to_dict()["pipeline_tag"] == "image-classification"
     assert "75.00" in card.text
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "split"),
+    [
+        ("/data/imagenet/val", "imagenet", "val"),
+        ("/val", "val", None),
+        (".", "unnamed", None),
+        ("s3://bucket/faces-*.tar", "faces-*.tar", None),
+    ],
+)
+def test_data_are_named_by_their_place(
+    network: Path, data: str, name: str, split: str | None
+) -> None:
+    own = {"top1": {"value": 0.75}, "top5": None}
+    record = record_of(network, accuracies={"small": own}) | {"data": data}
+    loaded, example = decompose.load(network), torch.zeros(1, 3, 64, 64)
+    data_of: Any = model_card(loaded, example, "me/small", record=record).data
+    (result,) = data_of.eval_results
+    assert (result.dataset_name, result.dataset_split) == (name, split)
+
+
+def base_of(source: str, tmp_path: Path, model: str | None = None) -> str | None:
+    """The base on the card of what a source comes to, behind a plan and a file."""
+    network, example = decompose.load(source, model), torch.zeros(1, 3, 32, 32)
+    plan = decompose.plan(network, example, method="pw_dw", rank=1)
+    decompose.save(decompose.apply(plan, network), tmp_path / "small.safetensors")
+    again = decompose.load(tmp_path / "small.safetensors")
+    return model_card(again, example, "me/small").data.to_dict().get("base_model")
+
+
+def test_a_base_is_named_where_its_weights_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(name: str, options: Any) -> dict[str, torch.Tensor]:
+        return timm_models.build(name, options).state_dict()
+
+    monkeypatch.setattr(timm_models, "pretrained_state", untrained)
+    assert base_of("timm:test_convnext", tmp_path) == "timm/test_convnext.r160_in1k"
+    assert base_of("timm:test_convnext,weights=none", tmp_path) is None
+    torch.save(untrained("test_convnext", {}), tmp_path / "own.pth")
+    assert base_of(str(tmp_path / "own.pth"), tmp_path, "timm:test_convnext") is None
 
 
 def test_figures_of_detectors(network: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(DecomposeError, match="no spatial convolution"):
         plot_spectra(pointwise, tmp_path / "spectrum.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(DecomposeError, match="plots need matplotlib: pip install"):
+    with pytest.raises(DecomposeError, match="Matplotlib is not installed: pip install"):
         plot_spectra(INSPECTION, tmp_path / "spectrum.png")
     assert not list(tmp_path.iterdir())
 

@@ -63,6 +63,15 @@ def test_without_a_list_of_tests_that_of_validation_serves(folder: Path) -> None
     assert len(voc_scenes(folder, pil_to_tensor)) == 1
 
 
+def test_names_have_spaces_and_lists_have_flags(folder: Path) -> None:
+    for name in ("a cat", "cat 1"):
+        shutil.copy(folder / "Annotations" / "chelsea.xml", folder / "Annotations" / f"{name}.xml")
+    lines = "a cat\ncoffee -1\nbrick  0\nchelsea  1\ncat 1\n"
+    (folder / "ImageSets" / "Main" / "test.txt").write_text(lines)
+    names = [Path(path).stem for path, _ in voc_scenes(folder, pil_to_tensor).samples]
+    assert names == ["a cat", "coffee", "brick", "chelsea", "cat 1"]
+
+
 def test_other_layouts(folder: Path) -> None:
     with pytest.raises(DecomposeError, match=r"JPEGImages: is not laid out as VOC is.*test\.txt"):
         voc_scenes(folder / "JPEGImages", pil_to_tensor)

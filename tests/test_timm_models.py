@@ -1,7 +1,7 @@
 """timm's networks by name."""
 
-import importlib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,25 @@ def test_a_squashed_picture_is_timms_affair() -> None:
     assert tuple(made.shape) == architecture.input_shape()
 
 
+@pytest.mark.parametrize("model", ["test_convnext", "vit_base_patch16_siglip_224"])
+def test_pictures_may_be_grey(model: str) -> None:
+    architecture = Architecture.parse(f"timm:{model},weights=none,in_chans=1")
+    black, red, white = (Image.new("RGB", (50, 40), name) for name in ("black", "red", "white"))
+    transform = architecture.transform()
+    assert tuple(transform(red).shape) == architecture.input_shape()
+    low, middle, high = (float(transform(picture).mean()) for picture in (black, red, white))
+    assert low < middle < high
+    colours = Architecture.parse(f"timm:{model},weights=none").transform()
+    assert low == pytest.approx(float(colours(black).mean()), rel=0.02)
+
+
+def test_inputs_that_are_no_pictures() -> None:
+    architecture = Architecture.parse("timm:test_convnext,weights=none,in_chans=4")
+    assert architecture.input_shape()[0] == 4
+    with pytest.raises(DecomposeError, match="1 or 3 channels; the network takes 4"):
+        architecture.transform()
+
+
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
@@ -81,10 +100,7 @@ def test_where_timm_is_not_installed() -> None:
 
 @pytest.fixture
 def _without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str, *_: object) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "timm", None)
 
 
 @pytest.mark.network

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from decompose.cli.inputs import (
     blank_input,
     calibration_pictures,
     load_network,
-    parse_numbers,
     parse_ranks,
+    picture_look,
     tell_pictures,
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
@@ -35,6 +36,11 @@ from decompose.search import plan
 from decompose.statistics import Statistics
 from decompose.synthetic import synthetic_inputs
 from decompose.weighing import measure
+
+_BUDGETS = {"macs", "params", "latency"}
+
+_NUM_PICTURES = 64
+"""Pictures to plan and repair on, at most, if no other number is asked for."""
 
 _NUM_SYNTHETIC = 8
 """Inputs that a network is repaired on without data; repair views them in several ways and adds others."""
@@ -99,7 +105,10 @@ def compress_network(
         Path | None,
         typer.Option(help="Folder of a few unlabelled pictures to plan and repair on."),
     ] = None,
-    max_images: Annotated[int, typer.Option(min=2, help="Take no more of them than this.")] = 64,
+    max_images: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"Take no more of them than this. Default: {_NUM_PICTURES}."),
+    ] = None,
     repair: Annotated[
         bool | None,
         typer.Option(
@@ -139,7 +148,7 @@ def compress_network(
     """Rewrite a network's convolutions as smaller ones, without training."""
     require_writable(output, save_plan, save_statistics, table)
     models.require_saved_name(output, is_onnx=models.is_onnx(source))
-    wish = {
+    wishes = {
         "macs": macs,
         "params": params,
         "latency": latency,
@@ -150,43 +159,28 @@ def compress_network(
         "rank": parse_ranks(rank) if rank else None,
         "energy": energy,
         "ratio": ratio,
+        "skip": skip or None,
     }
-    given = {name for name, value in wish.items() if value is not None}
-    budgeted = bool(given & {"macs", "params", "latency"})
-    if plan_file is not None and (skip or given):
-        raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
-    if (statistics or save_statistics) and not budgeted:
-        raise DecomposeError(
-            "statistics are what a budget is planned by: --macs, --params, --latency"
-        )
-    if batch is not None and latency is None:
-        raise DecomposeError("--batch is what a latency is of; give --latency")
-    if save_statistics and not calibrate:
-        raise DecomposeError("--save-statistics keeps what was measured on pictures: --calibrate")
+    wish = {name: value for name, value in wishes.items() if value is not None}
+    measured = _Measured(calibrate, max_images, statistics, save_statistics)
+    budgeted = bool(wish.keys() & _BUDGETS)
+    repairing = budgeted or calibrate is not None if repair is None else repair
+    _require_effect(wish, plan_file, batch)
+    measured.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     network = load_network(source, arch, fix)
     example = blank_input(network, input_size)
-    look = {
-        "scale": scale,
-        "means": parse_numbers(mean, "mean"),
-        "deviations": parse_numbers(std, "std"),
-        "is_bgr": bgr or None,
-    }
+    look = picture_look(scale, mean, std, is_bgr=bgr)
     tell_pictures(network, example, look, required=calibrate is not None)
     if fold:
         network = fold_batchnorm(network, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
-    pictures = None if calibrate is None else calibration_pictures(calibrate, network, max_images)
+    pictures = measured.pictures(network)
     if choices is None:
-        seen: Any = pictures if budgeted else None
-        if statistics is not None:
-            seen = Statistics.load(statistics)
-        if save_statistics is not None and pictures is not None:
-            seen = measure(network, example, pictures, methods=wish["methods"], skip=skip or ())
-            seen.save(save_statistics)
-        choices = plan(network, example, skip=skip or (), calibrate=seen, **wish)
+        seen = measured.seen(network, example, pictures, wish) if budgeted else None
+        choices = plan(network, example, calibrate=seen, **wish)
     small = apply(choices, network)
-    if repair is True or (repair is None and (calibrate or budgeted)):
+    if repairing:
         _repair(small, network, example, pictures)
     comparison = compare_weights(network, small, example)
     models.save(small, output)
@@ -196,6 +190,66 @@ def compress_network(
     tell_dense(choices)
     tell_pace(choices)
     tell_files(output, save_plan, save_statistics, table)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a network is planned and repaired by, besides its weights: options of the command."""
+
+    calibrate: Path | None
+    max_images: int | None
+    statistics: Path | None
+    save_statistics: Path | None
+
+    def require_effect(self, *, budgeted: bool, repairing: bool) -> None:
+        """Check that none of the options is without effect."""
+        if (self.statistics or self.save_statistics) and not budgeted:
+            raise DecomposeError(
+                "statistics are what a budget is planned by: --macs, --params, --latency"
+            )
+        if self.save_statistics and self.statistics:
+            raise DecomposeError("--save-statistics keeps what is measured; give no --statistics")
+        if self.save_statistics and not self.calibrate:
+            raise DecomposeError(
+                "--save-statistics keeps what was measured on pictures: --calibrate"
+            )
+        if self.max_images and not self.calibrate:
+            raise DecomposeError("--max-images is how many pictures to take of --calibrate")
+        if self.calibrate and not repairing and (self.statistics or not budgeted):
+            raise DecomposeError(
+                "--calibrate is to plan a budget by, where no --statistics are given, and to repair by"
+            )
+
+    def pictures(self, network: nn.Module) -> list[Any] | None:
+        """The pictures as batches."""
+        if self.calibrate is None:
+            return None
+        return calibration_pictures(self.calibrate, network, self.max_images or _NUM_PICTURES)
+
+    def seen(
+        self,
+        network: nn.Module,
+        example: Tensor,
+        pictures: list[Any] | None,
+        wish: Mapping[str, Any],
+    ) -> list[Any] | Statistics | None:
+        """What a budget is planned by, measured and kept first where that is asked for."""
+        if self.statistics is not None:
+            return Statistics.load(self.statistics)
+        if pictures is None or self.save_statistics is None:
+            return pictures
+        scope = {name: wish[name] for name in ("methods", "skip") if name in wish}
+        found = measure(network, example, pictures, **scope)
+        found.save(self.save_statistics)
+        return found
+
+
+def _require_effect(wish: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:
+    """Check that nothing is wished that a plan holds already, or that nothing comes of."""
+    if plan_file is not None and wish:
+        raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
+    if batch is not None and "latency" not in wish:
+        raise DecomposeError("--batch is what a latency is of; give --latency")
 
 
 def _repair(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 import torch
@@ -98,7 +99,9 @@ def evaluate_models(
         found = evaluate(networks, chosen, record=output, **options)
     if not Processes.joined(place).is_first():
         return
-    asked = {"models": model, "data": data, "task": task, "subset": subset, "seed": seed}
+    # A folder by its full name, since "." would tell nobody later which it was.
+    told = os.path.abspath(data) if os.path.exists(data) else data
+    asked = {"models": model, "data": told, "task": task, "subset": subset, "seed": seed}
     write_record(output, {**asked, **found.to_dict(), "environment": environment(place)})
     if output is not None:
         forget(output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from decompose.architectures import Transform, architecture_of, remember_preproc
 from decompose.calls import batch_size, moved
 from decompose.cli.outputs import tell_left_alone, tell_unreadable
 from decompose.data import picture_folder
-from decompose.detectors import is_detector, largest_side
+from decompose.detectors import is_detector, useful_scale
 from decompose.errors import DecomposeError, first_line
 from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
@@ -46,7 +47,7 @@ class FolderInputs:
         transform = models.required_preprocessing(network).transform()
         self._whole = is_detector(network)
         if self._whole:
-            transform = partial(_shrunk, transform, largest_side(network))
+            transform = partial(_shrunk, transform, network.transform)
         self._pictures = picture_folder(folder, transform, most)
         self._workers = workers
         self._parameter = next(network.parameters())
@@ -62,9 +63,11 @@ class FolderInputs:
                 yield (list(images),) if self._whole else images
 
 
-def _shrunk(transform: Transform, most: int, picture: Image.Image) -> Tensor:
-    """A picture of no more pixels a side than a network looks at, since many are held at a time."""
-    picture.thumbnail((most, most))
+def _shrunk(transform: Transform, resizing: Any, picture: Image.Image) -> Tensor:
+    """A picture of no more pixels than a detector looks at, since many are held at a time."""
+    width, height = picture.size
+    scale = useful_scale(resizing, width, height)
+    picture.thumbnail((ceil(scale * width), ceil(scale * height)))
     return transform(picture)
 
 
@@ -93,6 +96,19 @@ def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None
     return network
 
 
+def picture_look(
+    scale: float | None, mean: str | None, std: str | None, *, is_bgr: bool
+) -> dict[str, Any]:
+    """What options say of an ONNX model's pictures, as ``PictureFormat.of`` takes it."""
+    look = {
+        "scale": scale,
+        "means": parse_numbers(mean, "mean"),
+        "deviations": parse_numbers(std, "std"),
+        "is_bgr": is_bgr or None,
+    }
+    return {name: value for name, value in look.items() if value is not None}
+
+
 def tell_pictures(
     network: nn.Module, example: Tensor, look: Mapping[str, Any], *, required: bool
 ) -> None:
@@ -101,43 +117,53 @@ def tell_pictures(
     Args:
         network: of any kind; others know it by their names.
         example: one of its inputs.
-        look: what options say, as ``PictureFormat.of`` takes it; ``None`` where they say nothing.
+        look: what ``picture_look`` made of options.
         required: whether there are pictures.
 
     Raises:
         DecomposeError: it takes none, or is told of another network.
     """
-    told = {name: value for name, value in look.items() if value is not None}
     if isinstance(network, OnnxNetwork):
-        if told or required:
-            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **told))
-    elif told:
+        if look or required:
+            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **look))
+    elif look:
         raise DecomposeError("--scale, --mean, --std and --bgr tell of an ONNX model's pictures")
 
 
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
-    """Load a network and the smaller one made from it, BatchNorm folded in both if in that one.
-
-    A checkpoint that does not name its architecture takes the smaller one's.
-    """
-    after = models.load(small, arch if models.is_unnamed_checkpoint(small) else None)
-    named = architecture_of(after)
-    if models.is_unnamed_checkpoint(original):
-        before = models.load(original, arch or (None if named is None else str(named)))
-    else:
-        before = models.load(original)
-    return fold_pairs(before, folded_of(after)), after
+    """Load a network and the smaller one made from it, as ``load_all``."""
+    before, after = _load_each([original, small], arch)
+    return before, after
 
 
 def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
     """Load a network and others made from it, or no others, by name.
 
-    A first checkpoint that does not name its architecture takes the second one's.
+    Args:
+        sources: of the networks.
+        arch: the architecture of those checkpoints that do not name theirs; by default a first one
+            takes the second one's.
+
+    Returns:
+        The networks; BatchNorm is folded in the first where it is in the second.
+
+    Raises:
+        DecomposeError: a network cannot be loaded, or none needs the architecture.
     """
-    if len(sources) == 1:
-        return {sources[0]: models.load(sources[0], arch)}
-    networks = dict(zip(sources, load_pair(sources[0], sources[1], arch), strict=False))
-    return networks | {source: models.load(source) for source in sources[2:]}
+    return dict(zip(sources, _load_each(sources, arch), strict=True))
+
+
+def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
+    first, *others = sources
+    if not others:
+        return [models.load(first, arch)]
+    unnamed = [source for source in sources if models.is_unnamed_checkpoint(source)]
+    if arch is not None and not unnamed:
+        raise DecomposeError(f"{', '.join(sources)}: have architectures already; give no --arch")
+    made = [models.load(source, arch if source in unnamed else None) for source in others]
+    named = arch or architecture_of(made[0])
+    before = models.load(first, str(named) if named and first in unnamed else None)
+    return [fold_pairs(before, folded_of(made[0])), *made]
 
 
 def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
