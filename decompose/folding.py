@@ -103,7 +103,7 @@ def _fused(layer: Original, norm: Any) -> nn.Module:
 
 
 def _rest_behind(layer: Original, norm: nn.Module | None) -> nn.Module | None:
-    """As ``_rest``; ``None`` also where the normalisation has another number of channels than a layer gives."""
+    """As ``_rest``; ``None`` also where the normalisation has other channels than a layer gives."""
     if norm is None or (rest := _rest(norm)) is None:
         return None
     return rest if len(norm.get_buffer("running_mean")) == to_conv(layer).out_channels else None
