@@ -7,9 +7,9 @@ is said of accuracy: a plan for trained ones chooses otherwise where kernels hav
     python experiments/zoo/run.py --output runs/zoo
     python experiments/zoo/run.py --output runs/zoo --only ResNet-50     # this one anew
 
-Twenty minutes on two idle cores. Each network leaves a record, and an interrupted run goes on
-behind the last. Expect 2.00 times fewer MACs of ResNet-18, SqueezeNet, the U-Net and M11; where
-half cannot be had, the least of five shares that can. ``table.py`` renders the figures.
+Fifty minutes on one core. Each network leaves a record, and an interrupted run goes on
+behind the last. Expect 2.00 times fewer MACs of each; where half cannot be had, the least of
+five shares that can. ``table.py`` renders the figures.
 """
 
 from __future__ import annotations
