@@ -75,7 +75,7 @@ def test_tables_follow_from_what_was_measured(
         "d": dict(experiment.energies(study)),
         "e": dict(experiment.finetuned(study)),
     }
-    text = experiment.render(experiment.tables(json.loads(json.dumps(record))))
+    text = render(experiment.tables(json.loads(json.dumps(record))))
     assert "GMACs, scikit-learn's digits" in text
     assert "loses more at any strength" in text
     assert "top-1, ImageNet" not in text
