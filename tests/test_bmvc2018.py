@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from decompose.records import render
+
 FOLDER = Path(__file__).parents[1] / "experiments" / "bmvc2018"
 
 
