@@ -30,7 +30,7 @@ from vgg16_classifier import BATCH, prepared, preprocessing, vgg16_classifier
 
 SHARE = 1 / 4
 STEPS = 100
-"""Of blockwise reconstruction, for each layer."""
+"""Of blockwise reconstruction, for each layer, at most."""
 
 SIZE = 32
 """Of Fashion-MNIST's pictures with a margin, and of tiles, in pixels."""
@@ -42,13 +42,13 @@ def measure(setting: Setting) -> dict[str, Any]:
     labels = torch.tensor([label for _, label in fitted.samples])
     original = vgg16_classifier(prepared(fitted), labels)
     photographs = halved()
-    pictures = tiles(photographs, SIZE)
+    pictures = tiles(photographs, SIZE)[: setting.num_unlabelled]
     example = pictures[:1]
     plan = decompose.plan(original, example, macs=SHARE, calibrate=pictures)
     networks = {"original": original, "truncated": decompose.apply(plan, original)}
     networks["repaired"] = decompose.apply(plan, original, calibrate=pictures)
     networks["blockwise"] = copy.deepcopy(networks["repaired"])
-    reconstruct_(networks["blockwise"], original, pictures, steps=STEPS)
+    reconstruct_(networks["blockwise"], original, pictures, steps=min(STEPS, setting.steps))
     shapes = trace_shapes(original, example)
     return {
         "num_photographs": len(photographs),
