@@ -90,6 +90,15 @@ def test_compressing_nothing_warns(tmp_path: Path, capsys: Captured) -> None:
     assert "warning: nothing was rewritten" in capsys.readouterr().err
 
 
+def test_what_is_rewritten_is_not_rewritten_again(
+    small: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    output = tmp_path / "again.safetensors"
+    assert run("compress", small, "--macs", "0.5", "-o", output) == 2
+    assert "rewritten already; give the network it was made from" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_inspect_needs_nothing_but_the_file(small: Path, tmp_path: Path, capsys: Captured) -> None:
     outputs = ["--plot", tmp_path / "spectrum.png", "-o", tmp_path / "layers.json"]
     assert run("inspect", small, *outputs) == 0

@@ -100,7 +100,7 @@ def test_mistakes_end_in_one_line(
     [
         (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
         (["evaluate", "--data", "."], "does not tell how it takes its pictures"),
-        (["compare", "model.onnx", "--images", "."], "compare it without --images"),
+        (["compare", "model.onnx"], "ONNX models are not compared"),
     ],
 )
 def test_what_onnx_models_are_not_for_is_told(
@@ -116,11 +116,6 @@ def test_what_onnx_models_are_not_for_is_told(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert reason in errors[0]
-
-
-def test_networks_are_compared_without_pictures(model: Path, capsys: Captured) -> None:
-    assert run("compare", model, model) == 0
-    assert "MACs" in capsys.readouterr().out
 
 
 def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from decompose.errors import DecomposeError
 from decompose.files import require_writable, write_text, writing
@@ -15,6 +17,14 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "half"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_what_they_could_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with writing(tmp_path / "a.safetensors") as temporary:
+        save_file({"x": torch.zeros(1)}, temporary)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def compare_networks(
     """Set a network beside the smaller one: MACs, parameters, weight and output error."""
     require_writable(output, table)
     place = named_device(device)
+    if models.is_onnx(original) or models.is_onnx(small):
+        raise DecomposeError(
+            "ONNX models are not compared: their rewritten layers are nodes like any others; compress "
+            "tells what it changed, and benchmark times both"
+        )
     before, after = (network.to(place) for network in load_pair(original, small, arch))
     unreadable = {}
     if images is None:

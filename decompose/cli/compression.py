@@ -32,6 +32,7 @@ from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.plans import Plan
 from decompose.repair import repair_, repair_table
 from decompose.report import show_table
+from decompose.rewritten import find_rewritten
 from decompose.search import plan
 from decompose.statistics import Statistics
 from decompose.synthetic import synthetic_inputs
@@ -169,6 +170,8 @@ def compress_network(
     measured.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     network = load_network(source, arch, fix)
+    if find_rewritten(network):
+        raise DecomposeError(f"{source}: is rewritten already; give the network it was made from")
     example = blank_input(network, input_size)
     look = picture_look(scale, mean, std, is_bgr=bgr)
     tell_pictures(network, example, look, required=calibrate is not None)
