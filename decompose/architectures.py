@@ -136,7 +136,7 @@ class Architecture:
             model = builder(**options | dict(self.options))
         except NotImplementedError:
             raise  # of the meta device
-        except (TypeError, ValueError, RuntimeError, OSError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError, OSError) as error:
             raise DecomposeError(f"{self}: {first_line(error)}") from None
         if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
             for module in model.modules():

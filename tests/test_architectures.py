@@ -36,6 +36,13 @@ def test_options_reach_the_builder() -> None:
     assert not network.training
 
 
+@pytest.mark.parametrize("option", ["colour=3", "weights_backbone=other"])
+def test_options_that_the_builder_refuses_are_told(option: str) -> None:
+    architecture = Architecture.parse(f"torchvision:ssd300_vgg16,weights=none,{option}")
+    with pytest.raises(DecomposeError, match=f"ssd300_vgg16,weights=none,{option}: "):
+        architecture.build()
+
+
 def test_the_preprocessing_is_the_weights_own() -> None:
     architecture = Architecture.parse("torchvision:efficientnet_b1,weights=none")
     assert architecture.input_shape() == (3, 240, 240)
