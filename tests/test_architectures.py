@@ -36,11 +36,12 @@ def test_options_reach_the_builder() -> None:
     assert not network.training
 
 
-@pytest.mark.parametrize("option", ["colour=3", "weights_backbone=other"])
-def test_options_that_the_builder_refuses_are_told(option: str) -> None:
-    architecture = Architecture.parse(f"torchvision:ssd300_vgg16,weights=none,{option}")
-    with pytest.raises(DecomposeError, match=f"ssd300_vgg16,weights=none,{option}: "):
-        architecture.build()
+@pytest.mark.parametrize(
+    "name", ["resnet18,weights=none,colour=3", "ssd300_vgg16,weights=none,weights_backbone=other"]
+)
+def test_options_that_the_builder_refuses_are_told(name: str) -> None:
+    with pytest.raises(DecomposeError, match=f"{name}: "):
+        Architecture.parse(f"torchvision:{name}").build()
 
 
 def test_the_preprocessing_is_the_weights_own() -> None:
