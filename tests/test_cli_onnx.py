@@ -13,6 +13,12 @@ from tests.onnx_cases import run_onnx, small_cnn
 from tests.picture_cases import photograph
 
 
+def one_error(capsys: Captured) -> str:
+    """The only line on standard error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
@@ -89,9 +95,7 @@ def test_mistakes_end_in_one_line(
 ) -> None:
     monkeypatch.chdir(model.parent)
     assert run("compress", model, *arguments) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1
-    assert reason in errors[0]
+    assert reason in one_error(capsys)
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
@@ -113,9 +117,7 @@ def test_what_onnx_models_are_not_for_is_told(
     monkeypatch.chdir(model.parent)
     command, *others = arguments
     assert run(command, "model.onnx", *others) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1
-    assert reason in errors[0]
+    assert reason in one_error(capsys)
 
 
 def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:

@@ -16,6 +16,7 @@ LEVELS = [
         "memory",
         "progress",
         "silence",
+        "state_dicts",
         "tables",
         "patterns",
         "algebra",

@@ -23,11 +23,11 @@ from decompose.errors import DecomposeError, first_line
 from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
 from decompose.layers import find_layers
-from decompose.modules import DecomposedLayer
 from decompose.onnx_network import OnnxNetwork
 from decompose.patterns import matches, require_match
 from decompose.picture_formats import PictureFormat
 from decompose.pictures import default_workers
+from decompose.rewritten import find_rewritten
 from decompose.scenes import Scenes
 
 _BATCH_SIZE = 8
@@ -236,9 +236,7 @@ def parse_numbers(text: str | None, what: str) -> list[float] | None:
 
 def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:
     """Read ``FORM`` and ``PATTERN=FORM``: the form of each rewritten layer; the last that fits counts."""
-    rewritten = [
-        n for n, layer in find_layers(network).items() if isinstance(layer, DecomposedLayer)
-    ]
+    rewritten = list(find_rewritten(network))
     if not rewritten:
         raise DecomposeError("the network has no rewritten layer whose form could be chosen")
     forms: dict[str, str] = {}
