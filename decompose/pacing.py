@@ -26,13 +26,13 @@ from decompose.convert import apply, take_forms_
 from decompose.errors import DecomposeError
 from decompose.forms import DEFAULT_FORM
 from decompose.latencies import Latencies, Place, Variant, time_networks
-from decompose.layers import Shapes, find_layers
+from decompose.layers import Shapes
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod
 from decompose.mixtures import mixture
-from decompose.modules import DecomposedLayer
 from decompose.plans import Pace, Plan
 from decompose.progress import track
+from decompose.rewritten import find_rewritten
 from decompose.tuning import fastest, time_forms
 
 _MOST_OF_A_FAMILY = 6
@@ -124,8 +124,7 @@ def _fastest_forms(
     """The forms of the rewritten layers that are faster than the default one."""
     forms = {
         name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
-        for name, layer in find_layers(small).items()
-        if isinstance(layer, DecomposedLayer)
+        for name, layer in find_rewritten(small).items()
     }
     return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
 

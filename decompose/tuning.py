@@ -20,9 +20,10 @@ from decompose.convert import take_forms_
 from decompose.engines import DEFAULT_ENGINE, get_engine
 from decompose.errors import DecomposeError
 from decompose.latencies import Latencies, Place, Variant, time_networks
-from decompose.layers import find_layers, trace_shapes
+from decompose.layers import trace_shapes
 from decompose.modules import DecomposedLayer
 from decompose.progress import track
+from decompose.rewritten import find_rewritten
 from decompose.tables import Table
 
 _WORTHWHILE = 0.97
@@ -98,11 +99,7 @@ def tune(
         DecomposeError: nothing in the network is rewritten, or the engine cannot run it.
     """
     place = Place(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
-    layers = {
-        name: layer
-        for name, layer in find_layers(small).items()
-        if isinstance(layer, DecomposedLayer) and layer.form != "dense"
-    }
+    layers = {name: layer for name, layer in find_rewritten(small).items() if layer.form != "dense"}
     if not layers:
         raise DecomposeError("the network has no rewritten layer whose form could be chosen")
     shapes = trace_shapes(small, example)
