@@ -19,6 +19,7 @@ import ast
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.error import URLError
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose import timm_models
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, refusal
 from decompose.vgg16 import vgg16_features, vgg16_features_state
 
 Transform = Callable[[Any], Tensor]
@@ -112,7 +113,10 @@ class Architecture:
     def __str__(self) -> str:
         """The name, as ``parse`` reads it."""
         options = {"weights": self.weights} if self.weights else {}
-        pairs = [f"{key}={value}" for key, value in (options | dict(self.options)).items()]
+        pairs = [
+            f"{key}={'none' if value is None else value}"
+            for key, value in (options | dict(self.options)).items()
+        ]
         return ",".join([f"{self.source}:{self.model}", *pairs])
 
     def build(self) -> nn.Module:
@@ -136,8 +140,10 @@ class Architecture:
             model = builder(**options | dict(self.options))
         except NotImplementedError:
             raise  # of the meta device
-        except (TypeError, ValueError, RuntimeError, LookupError, OSError) as error:
-            raise DecomposeError(f"{self}: {first_line(error)}") from None
+        except LookupError as error:
+            raise DecomposeError(f"{self}: its builder knows no {error}") from None
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
+            raise DecomposeError(f"{self}: {refusal(error)}") from None
         if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -275,6 +281,14 @@ class Architecture:
         self._weights_enum()
 
 
+def meant_by(word: str) -> str | None:
+    """The architecture that a word without a source names, if one does."""
+    for source in ("torchvision", "timm"):
+        with suppress(DecomposeError):
+            return str(Architecture.parse(f"{source}:{word}"))
+    return None
+
+
 def is_architecture_name(source: str) -> bool:
     """Whether a source is written as an architecture's name rather than as a file's."""
     return source.split(":")[0] in ("torchvision", "timm", "pypi") and ":" in source
@@ -311,6 +325,8 @@ def preprocessing_of(network: nn.Module) -> Preprocessing | None:
 
 
 def _literal(text: str) -> Any:
+    if text == "none":
+        return None
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

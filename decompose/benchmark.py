@@ -18,7 +18,7 @@ from decompose.errors import DecomposeError
 from decompose.layers import count_macs, find_layers, trace_shapes
 from decompose.modules import DecomposedLayer, layer_macs
 from decompose.progress import track
-from decompose.tables import Table, format_count
+from decompose.tables import Table, format_count, format_threads
 from decompose.timing import machine, time_in_turns
 from decompose.tuning import tune
 
@@ -141,7 +141,7 @@ class SideBySide:
         ]
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return Table(
-            f"Latency on {self.machine}, {self.num_threads} threads, inputs of "
+            f"Latency on {self.machine}, {format_threads(self.num_threads)}, inputs of "
             f"{'×'.join(map(str, self.input_shape))}; {versions}",
             (
                 heading,

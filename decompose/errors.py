@@ -1,5 +1,7 @@
 """The one error that is the user's to mend, and what to quote of others."""
 
+import re
+
 
 class DecomposeError(ValueError):
     """Bad input: one line that names the thing and says what to do about it.
@@ -15,4 +17,12 @@ class BudgetError(DecomposeError):
 
 def first_line(error: Exception) -> str:
     """The first line of what another library says, or the kind of error where it says nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the number, and the path that ours name already
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def refusal(error: Exception) -> str:
+    """Why a function of another library does not take the options that a user gave it, in a line."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return f"there is no option {unknown[1]!r}" if unknown else first_line(error)

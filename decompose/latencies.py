@@ -27,6 +27,7 @@ from decompose.files import write_text
 from decompose.forms import DEFAULT_FORM, get_form
 from decompose.modules import ORIGINALS, DecomposedLayer, to_module
 from decompose.progress import track
+from decompose.tables import format_threads
 from decompose.timing import machine, time_in_turns
 
 _NUM_ROUNDS = 3
@@ -50,7 +51,7 @@ class Place:
 
     def __str__(self) -> str:
         engine = f"{self.engine.name} {self.engine.version()}"
-        return f"{engine}, {self.num_threads} threads, {machine(self.device)}"
+        return f"{engine}, {format_threads(self.num_threads)}, {machine(self.device)}"
 
 
 class Variant(NamedTuple):

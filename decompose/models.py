@@ -26,6 +26,7 @@ from decompose.architectures import (
     architecture_of,
     is_architecture_name,
     is_pretrained,
+    meant_by,
     preprocessing_of,
     remember_architecture,
     remember_pretrained,
@@ -147,8 +148,7 @@ def read_header(path: str | Path) -> Header | None:
     """
     path = Path(path)
     if not path.is_file():
-        kind = "is a folder, not a file" if path.is_dir() else "no such file"
-        raise DecomposeError(f"{path}: {kind}")
+        raise DecomposeError(f"{path}: {_absence(path)}")
     if path.suffix != ".safetensors":
         return None
     try:
@@ -223,6 +223,15 @@ def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
 def is_onnx(source: str | Path) -> bool:
     """Whether a source is the name of an ONNX file."""
     return not is_architecture_name(str(source)) and Path(source).suffix == _ONNX
+
+
+def _absence(path: Path) -> str:
+    """Why there is no file at a path, in words."""
+    if path.is_dir():
+        return "is a folder, not a file"
+    is_word = not path.suffix and path.name == str(path)
+    meant = meant_by(path.name) if is_word else None
+    return f"no such file; did you mean {meant}?" if meant else "no such file"
 
 
 def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxNetwork:

@@ -18,6 +18,7 @@ from decompose.algebra import (
     Expression,
     Geometry,
     Sum,
+    compose,
     leaves,
     macs,
     map_leaves,
@@ -105,6 +106,22 @@ class DecomposedLayer(nn.Module):
     def expression(self) -> Expression:
         """The expression that it computes now, in its form, sharing its weights."""
         return to_expression(self.body)
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel that it stands for, as torch lays it out, composed each time it is read.
+
+        For modules that look at a layer's weight now and then, such as for its device. Those that do so
+        in each call save nothing, and are left dense (``readers``).
+        """
+        conv = compose(self.expression)
+        is_transposed = conv.geometry.transposed
+        return swap_transposed_layout(conv.weight, conv.groups) if is_transposed else conv.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias that its branches add together."""
+        return compose(self.expression).bias
 
     def take_form(self, name: str) -> None:
         """Run in another of the ``forms`` from now on; its parameters are new ones.

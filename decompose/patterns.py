@@ -6,13 +6,16 @@ A pattern fits a layer's full name, the name of a module that holds it, or is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from decompose.errors import DecomposeError
 
 T = TypeVar("T")
+
+_MOST_NAMED = 6
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -32,5 +35,15 @@ def require_match(names: Iterable[str], pattern: str) -> None:
     Raises:
         DecomposeError: it fits none.
     """
-    if not any(matches(name, pattern) for name in names):
-        raise DecomposeError(f"{pattern}: no layer has that name; there are: {', '.join(names)}")
+    known = list(names)
+    if any(matches(name, pattern) for name in known):
+        return
+    close = get_close_matches(pattern, known)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are: {abbreviated(known)}"
+    raise DecomposeError(f"{pattern}: no layer has that name; {hint}")
+
+
+def abbreviated(names: Sequence[str]) -> str:
+    """Names in a line: the first few, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

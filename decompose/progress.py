@@ -1,16 +1,21 @@
-"""Progress bars on long work, where a person is watching."""
+"""Progress on long work: bars where a person is watching, a line now and then in a log."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
+_EVERY_S = 30.0
+"""Seconds between the lines of a log."""
+
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Iterate with a bar on standard error; without one where that is no terminal.
+    """Iterate with a bar on standard error; where that is no terminal, with a line now and then.
 
     Args:
         items: what to iterate over.
@@ -24,19 +29,14 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     console = Console(stderr=True)
     if total is None and isinstance(items, Sequence):
         total = len(items)
-    return rich_track(
-        items,
-        description,
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    if not console.is_terminal:
+        return _logged(items, _Log(description, total))
+    return rich_track(items, description, total=total, console=console, transient=True)
 
 
 @contextmanager
 def watching(description: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar with figures beside it and the time left; nothing where standard error is no terminal.
+    """A bar with figures beside it and the time left; where there is no terminal, a line now and then.
 
     Args:
         description: what is being done.
@@ -56,6 +56,7 @@ def watching(description: str, done: int, total: int) -> Iterator[Callable[[str]
     )
 
     console = Console(stderr=True)
+    log = None if console.is_terminal else _Log(description, total)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -63,12 +64,34 @@ def watching(description: str, done: int, total: int) -> Iterator[Callable[[str]
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
+    with Progress(*columns, console=console, transient=True, disable=log is not None) as bars:
         task = bars.add_task(description, total=total, completed=done, figures="")
 
         def advance(figures: str) -> None:
             bars.update(task, advance=1, figures=figures)
+            if log is not None:
+                log.tell(int(bars.tasks[task].completed), figures)
 
         yield advance
+
+
+class _Log:
+    """Says on standard error how far the work is, as often as a log can bear."""
+
+    def __init__(self, description: str, total: int | None) -> None:
+        self._description, self._total = description, total
+        self._told = time.monotonic()
+
+    def tell(self, done: int, figures: str = "") -> None:
+        """Say that so much is done, unless the last line is fresh."""
+        if time.monotonic() - self._told < _EVERY_S:
+            return
+        self._told = time.monotonic()
+        of = "" if self._total is None else f" of {self._total}"
+        print(f"{self._description}: {done}{of} {figures}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _logged(items: Iterable[T], log: _Log) -> Iterator[T]:
+    for done, item in enumerate(items):
+        log.tell(done)
+        yield item

@@ -72,6 +72,6 @@ def find_quantised(model: nn.Module) -> dict[str, str]:
         for name, module in model.named_modules()
         # Of these modules the weight is a method that unpacks it.
         if not isinstance(module, ORIGINALS)
-        and callable(getattr(module, "weight", None))
         and callable(getattr(module, "set_weight_bias", None))
+        and callable(getattr(module, "weight", None))
     }

@@ -16,7 +16,7 @@ from decompose.extras import required
 from decompose.files import write_text, writing
 from decompose.inspection import Inspection
 from decompose.methods import METHODS
-from decompose.tables import Table
+from decompose.tables import Table, format_threads
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +191,7 @@ def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
     ax.set_ylim(0, 1.08 * max(most, fastest))
     ax.set_xlabel("times fewer MACs")
     ax.set_ylabel("times faster than the original")
-    ax.set_title(f"{timed.machine}, {timed.num_threads} threads", fontsize=10)
+    ax.set_title(f"{timed.machine}, {format_threads(timed.num_threads)}", fontsize=10)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     save_figure(figure, path)

@@ -204,11 +204,12 @@ def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
 def _require_within_bound(
     method: Method, modules: Mapping[str, Original], pattern: str, rank: int
 ) -> None:
-    convs = [to_conv(module) for name, module in modules.items() if matches(name, pattern)]
-    bounds = [method.max_rank(conv) for conv in convs if method.obstacle(conv) is None]
-    bound = max(bounds, default=rank)
-    if not 1 <= rank <= bound:
+    convs = {name: to_conv(module) for name, module in modules.items() if matches(name, pattern)}
+    bounds = {name: method.max_rank(c) for name, c in convs.items() if method.obstacle(c) is None}
+    widest = max(bounds, key=bounds.__getitem__, default=None)
+    if widest is not None and not 1 <= rank <= bounds[widest]:
         where = "" if pattern == "*" else f" for {pattern}"
         raise DecomposeError(
-            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bound}"
+            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bounds[widest]}, that of "
+            f"layer {widest}"
         )

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches, places, step_for
 from decompose.calls import map_tensors
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, first_line
 from decompose.files import writing
 from decompose.inputs import Images, Inputs
 from decompose.layers import evaluating, find_originals, observing, respond
@@ -137,7 +137,9 @@ class Statistics:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise DecomposeError(f"{path}: cannot be read as statistics: {error}") from None
+            raise DecomposeError(
+                f"{path}: cannot be read as statistics: {first_line(error)}"
+            ) from None
         if metadata.get("format") != _FORMAT:
             raise DecomposeError(f"{path}: holds no statistics")
         record = json.loads(metadata["record"])

@@ -61,8 +61,15 @@ class Table:
 
 
 def format_count(count: float) -> str:
-    """A count to three significant digits at least: 15,347 and 86.7 and 0.0432."""
+    """A count to three significant digits at least, never as a power: 15,347, 86.7 and 0.0432."""
+    if 0 < count < 1e-3:
+        return f"{count:.6f}".rstrip("0")
     return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+
+
+def format_threads(count: int) -> str:
+    """A number of threads in words: 1 thread, 2 threads."""
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def format_spread(values: Sequence[float], sign: str = "-", decimals: int = 1) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, refusal
 from decompose.extras import required
 
 
@@ -136,7 +136,7 @@ def _created(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.M
             "checkpoint file with --arch, or write weights=none"
         ) from None
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError) as error:
-        raise DecomposeError(f"timm:{name}: {first_line(error)}") from None
+        raise DecomposeError(f"timm:{name}: {refusal(error)}") from None
 
 
 @contextmanager

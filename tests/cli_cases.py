@@ -11,7 +11,4 @@ Captured = pytest.CaptureFixture[str]
 
 def run(*arguments: object) -> int:
     """Exit code of the command with these arguments."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+    return main([str(argument) for argument in arguments])

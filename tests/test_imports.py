@@ -79,6 +79,7 @@ LEVELS = [
     {"report"},
     {"records"},
     {"cli"},
+    {"__main__"},
 ]
 """From the bottom up: a room may import from those below it and from its own."""
 

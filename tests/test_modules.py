@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from torch import nn
 
@@ -71,6 +72,22 @@ def test_a_decomposed_convolution_keeps_what_readers_look_at() -> None:
     layer = DecomposedLayer(original, METHODS["pw_dw"](to_conv(original), 2), Choice("pw_dw", 2))
     for attribute in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups"):
         assert getattr(layer, attribute) == getattr(original, attribute)
+
+
+@given(conv_cases())
+def test_a_decomposed_layer_shows_the_kernel_that_it_stands_for(case: Case) -> None:
+    original, _ = case
+    layer = DecomposedLayer(original, to_conv(original), Choice("svd", 1))
+    torch.testing.assert_close(layer.weight, original.weight)
+    assert (layer.bias is None) == (original.bias is None)
+
+
+def test_the_kernel_shown_is_the_truncated_one() -> None:
+    original = nn.Conv2d(4, 6, 3, padding=1)
+    layer = DecomposedLayer(original, METHODS["pw_dw"](to_conv(original), 2), Choice("pw_dw", 2))
+    x = torch.randn(1, 4, 8, 8)
+    made = F.conv2d(x, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(made, layer(x))
 
 
 def test_macs_of_layers_count_every_position() -> None:

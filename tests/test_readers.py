@@ -56,6 +56,30 @@ def test_such_layers_are_left_with_a_warning() -> None:
     assert small(X).shape == (2, 8)
 
 
+class Caching(nn.Module):
+    """Reads a weight at its first input only, for its dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 8, 3)
+        self.cached: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 8, H, W)`` to ``(batch, 8, H - 2, W - 2)``."""
+        if self.cached is None:
+            self.cached = torch.ones(1, dtype=self.layer.weight.dtype)
+        return self.layer(x) * self.cached
+
+
+def test_what_a_pass_does_not_tell_a_rewritten_layer_can_show() -> None:
+    network = Caching()
+    network(X)
+    small = decompose.apply(decompose.plan(network, X, method="pw_dw", rank=8), network)
+    fresh = decompose.apply(decompose.plan(network, X, method="pw_dw", rank=8), Caching())
+    fresh.load_state_dict(small.state_dict())
+    torch.testing.assert_close(fresh(X), small(X))
+
+
 def test_an_encoder_of_torch_stays_whole() -> None:
     encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     tokens = torch.randn(1, 5, 8)

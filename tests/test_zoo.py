@@ -95,14 +95,16 @@ def example_for(name: str) -> Example:
     if source == "timm":
         shape = Architecture.parse(name).input_shape()
         fixed = getattr(timm.get_pretrained_cfg(model), "fixed_input_size", False)
-        return torch.zeros(1, *shape) if fixed else torch.zeros(1, 3, 96, 96)
+        # Halos are of whole blocks.
+        return torch.zeros(1, *shape) if fixed or "halo" in model else torch.zeros(1, 3, 96, 96)
     module = torchvision.models.get_model_builder(model).__module__
     if "detection" in module:
-        return ([torch.zeros(3, 96, 96)],)
+        # Two, since what is normalised in the last map is of one place.
+        return ([torch.zeros(3, 96, 96)] * 2,)
     if "optical_flow" in module:
         return (torch.zeros(1, 3, 128, 128), torch.zeros(1, 3, 128, 128))
     if "video" in module:
-        own = "mvit" in model or "swin" in model
+        own = any(kind in model for kind in ("mvit", "swin", "s3d"))
         return torch.zeros(1, 3, 16, 224, 224) if own else torch.zeros(1, 3, 16, 48, 48)
     if model == "inception_v3":
         return torch.zeros(1, 3, 96, 96)

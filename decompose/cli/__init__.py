@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from typer import TyperException
+
 from decompose.cli.commands import app
 from decompose.errors import DecomposeError
 from decompose.processes import leave
@@ -20,10 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 2 after bad input, which is told in one line on standard error.
     """
     try:
-        app(arguments)
+        return app(arguments, standalone_mode=False) or 0
     except DecomposeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except TyperException as error:
+        return _refuse(error.format_message())
     finally:
         leave()
-    return 0
+
+
+def _refuse(message: str) -> int:
+    # Without a command there is none: the help was shown.
+    if message:
+        print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -233,6 +233,7 @@ def export_network(
 ) -> None:
     """Write a network as ONNX, checked in onnxruntime against torch; its batch may be any."""
     require_writable(output)
+    models.require_saved_name(output, is_onnx=True)
     network = models.load(model, arch)
     blank = blank_input(network, input_size)
     images = synthetic_inputs(blank, network, num=2)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from decompose.files import write_text
+from decompose.patterns import abbreviated
 from decompose.plans import Plan
-
-_MOST_NAMED = 6
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
@@ -27,7 +26,7 @@ def tell_dense(plan: Plan) -> None:
     for name, reason in plan.dense.items():
         names[reason].append(name)
     for reason, group in names.items():
-        print(f"Left dense, {reason}: {_some(group)}")
+        print(f"Left dense, {reason}: {abbreviated(group)}")
     if not plan.layers:
         print(
             "warning: nothing was rewritten; the file holds the original network", file=sys.stderr
@@ -40,7 +39,7 @@ def tell_left_alone(reasons: Mapping[str, str]) -> None:
     for name, reason in reasons.items():
         by_reason[reason].append(name)
     for reason, names in by_reason.items():
-        print(f"Left alone, {reason}: {_some(names)}")
+        print(f"Left alone, {reason}: {abbreviated(names)}")
 
 
 def tell_pace(plan: Plan) -> None:
@@ -68,8 +67,3 @@ def tell_unreadable(unreadable: Mapping[str, str]) -> None:
         print(f"unreadable: {path}: {reason}", file=sys.stderr)
     if unreadable:
         print(f"{len(unreadable)} pictures could not be read and do not count", file=sys.stderr)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decompose.records import render_or_check
-from decompose.tables import Table
+from decompose.tables import Table, format_threads
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parents[1] / "README.md"
@@ -55,7 +55,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
             [(name, f"{rho:.3f}") for name, rho in correlations],
         ),
         Table(
-            f"Seconds, {record['threads']} threads",
+            f"Seconds, {format_threads(record['threads'])}",
             ["", "s"],
             [(name, f"{seconds:.0f}") for name, seconds in record["seconds"].items()],
         ),

@@ -15,7 +15,7 @@ from typing import Any
 from config import BARS, FROM_SCRATCH, WAYS
 
 from decompose.records import render_or_check
-from decompose.tables import Table, format_spread
+from decompose.tables import Table, format_spread, format_threads
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -116,7 +116,7 @@ def throughput(record: Mapping[str, Any], name: str) -> Table:
     size, environment = timed["size"], record["environment"]
     return Table(
         f"A step of training {name} at {size}×{size}, batch {timed['batch_size']}; "
-        f"{environment['machine']}, {environment['threads']} threads",
+        f"{environment['machine']}, {format_threads(environment['threads'])}",
         ["", "fewer MACs", "ms a picture", "times the original's"],
         [
             (

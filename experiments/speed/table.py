@@ -14,7 +14,7 @@ from typing import Any
 
 from decompose.benchmark import SideBySide
 from decompose.records import render_or_check
-from decompose.tables import Table
+from decompose.tables import Table, format_threads
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parents[1] / "README.md"
@@ -41,7 +41,7 @@ def promise(uniform: SideBySide) -> Table:
     rows = [(name, *row) for name, row in cells.items() if name != original]
     return Table(
         f"VGG16 faster than dense, and the share of the MACs' promise that is; {uniform.machine}, "
-        f"{uniform.num_threads} threads",
+        f"{format_threads(uniform.num_threads)}",
         ["", "fewer MACs", *columns],
         rows,
     )

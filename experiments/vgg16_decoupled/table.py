@@ -15,7 +15,7 @@ from typing import Any
 from decompose.benchmark import SideBySide
 from decompose.comparison import Change, Comparison
 from decompose.records import render_or_check
-from decompose.tables import Table
+from decompose.tables import Table, format_threads
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parents[1] / "README.md"
@@ -53,7 +53,7 @@ def summarize(record: Mapping[str, Any]) -> Table:
             ),
             accuracy("digits: classifier of original features", "same", record["digits"]),
             accuracy("digits: classifier of own features", "own", record["digits"]),
-            (f"ms for {batch}, {latency.num_threads} threads", *latencies(latency)),
+            (f"ms for {batch}, {format_threads(latency.num_threads)}", *latencies(latency)),
             ("seconds to decouple it, PW+DW and DW+PW", "", seconds, "", "", ""),
         ],
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decompose.records import render_or_check
-from decompose.tables import Table
+from decompose.tables import Table, format_threads
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -40,7 +40,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
     return [
         Table(
             "Networks with random weights, planned without data for half their MACs; times of one "
-            f"input on {record['machine']}, {record['threads']} threads",
+            f"input on {record['machine']}, {format_threads(record['threads'])}",
             [
                 "network",
                 "input",
