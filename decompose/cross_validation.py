@@ -25,7 +25,7 @@ from decompose.rectified import (
     rectified_error,
     rectified_fit,
 )
-from decompose.refitting import prior_of, samples_of
+from decompose.refitting import Targets, prior_of, samples_of
 from decompose.regression import Fit, RidgePath, Rows, scale_fit, shift_fit, squared_error
 
 RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -88,22 +88,21 @@ class Draft:
         self._aid: Rows | None = None
         self._aid_kept = Keeper()
 
-    def add(self, index: int, seen: Tensor, wanted: Tensor) -> None:
+    def add(self, index: int | None, seen: Tensor, wanted: Targets) -> None:
         """Add what the layer sees of an input, and what it should make of it.
 
         Args:
-            index: of the input, counted from 0; views of one input share it.
+            index: of the input, which its views share; ``None`` of an aid.
             seen: the layer's input.
-            wanted: the original's output.
+            wanted: what the original writes.
         """
+        if index is None:
+            self._aid = self._added(self._aid, self._aid_kept, seen, wanted)
+            return
         fold = index % _NUM_FOLDS
         self._rows[fold] = self._added(self._rows[fold], self._kept[fold], seen, wanted)
 
-    def add_aid(self, seen: Tensor, wanted: Tensor) -> None:
-        """Add the same of an aid."""
-        self._aid = self._added(self._aid, self._aid_kept, seen, wanted)
-
-    def _added(self, held: Rows | None, keeper: Keeper, seen: Tensor, wanted: Tensor) -> Rows:
+    def _added(self, held: Rows | None, keeper: Keeper, seen: Tensor, wanted: Targets) -> Rows:
         portion = samples_of(self.expression, seen, wanted)
         if self.rectifier is not None:
             keeper.add(portion)

@@ -200,15 +200,41 @@ def calls_until(
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: str, seen: Tensor, output: Tensor) -> None:
-        """Keep a call's input and output, and end the pass behind the last one wanted."""
         # What runs on may change them in place.
         calls.append((seen.clone(), output.clone()))
-        if len(calls) == num_calls:
+
+    observe_until(model, {"": layer}, {"": num_calls}, keep, x)
+    return calls
+
+
+def observe_until(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    num_calls: Mapping[str, int],
+    observe: Callable[[str, Tensor, Tensor], None],
+    x: Example,
+) -> None:
+    """Run a network until each layer has been called so often, and no further.
+
+    Args:
+        model: the network.
+        layers: some of its layers, by any name.
+        num_calls: how often the network calls each of them.
+        observe: called with a layer's name, input and output behind each of these calls.
+        x: one batch.
+    """
+    left = {name: num_calls[name] for name in layers}
+
+    def count(name: str, seen: Tensor, output: Tensor) -> None:
+        """Show a call, and end the pass behind the last one wanted."""
+        if left.get(name):
+            observe(name, seen, output)
+            left[name] -= 1
+        if not any(left.values()):
             raise _Done
 
-    with observing({"": layer}, keep), steadied(model), suppress(_Done):
+    with observing(layers, count), steadied(model), suppress(_Done):
         call(model, x)
-    return calls
 
 
 @contextmanager

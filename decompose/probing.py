@@ -31,7 +31,7 @@ from decompose.layers import (
 )
 from decompose.modules import Original, to_conv, to_module
 from decompose.progress import track
-from decompose.refitting import prior_of, refitted, samples_of
+from decompose.refitting import Targets, prior_of, refitted, samples_of
 from decompose.regression import RidgePath, Rows, squared_error
 
 _SHARE = 0.4
@@ -90,7 +90,8 @@ def probe(
             expressions = [_rewritten(originals[name], o, whitening) for o in chosen]
             if repaired and chosen:
                 reference = partial(calls_until, model, originals[name], calls[name])
-                seen = [call for x in fitted for call in reference(x)]
+                conv = to_conv(originals[name])
+                seen = [(x, Targets.of(conv, y)) for each in fitted for x, y in reference(each)]
                 expressions = [_repaired(expression, seen) for expression in expressions]
             measured = {
                 option.label: _output_error(model, originals[name], e, held, expected)
@@ -132,7 +133,7 @@ def _rewritten(original: Original, option: Option, whitening: Whitening | None) 
     return option.choice.draft(to_conv(original), whitening)
 
 
-def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Tensor]]) -> Expression:
+def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
     rows = [Rows.of(*samples_of(wide, x, y)) for x, y in calls]

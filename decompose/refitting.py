@@ -6,10 +6,13 @@ transposed, or they fall into different groups, the scale of each output channel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from decompose.algebra import (
+    Conv,
     Expression,
     at_least_float32,
     bias_of,
@@ -31,30 +34,47 @@ _MOST_PLACES = 4096
 _MOST_FEATURES = 8192
 
 
-def samples_of(expression: Expression, seen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What the original makes of its own input, at the places that a regression sees.
+
+    Attributes:
+        rows: ``(num_places, O)``, in float32 at least.
+        step: distance of the places along each axis, in pixels.
+    """
+
+    rows: Tensor
+    step: int
+
+    @classmethod
+    def of(cls, conv: Conv, output: Tensor) -> Targets:
+        """Take them from the output ``(batch, O, *output_size)`` of a convolution."""
+        num_axes = conv.geometry.num_axes
+        step = step_for(output.shape[output.ndim - num_axes :] if num_axes else (), _MOST_PLACES)
+        return cls(places(conv, at_least_float32(output), step), step)
+
+
+def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
     """Features and targets for the regression of a layer's last factors, or of channels' scales.
 
     Args:
         expression: in float32 at least.
         seen: input of the layer.
-        wanted: what the original made of its own input.
+        wanted: what it should make of it.
 
     Returns:
         ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
         is a group.
     """
     conv = last_factors(expression)[0].conv
-    num_axes = conv.geometry.num_axes
-    step = step_for(wanted.shape[wanted.ndim - num_axes :] if num_axes else (), _MOST_PLACES)
-    seen, wanted = at_least_float32(seen), at_least_float32(wanted)
-    targets = places(conv, wanted, step)
+    seen, rows = at_least_float32(seen), wanted.rows.to(seen.device)
     if can_refit(expression):
-        targets = targets.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return features(expression, seen, step), targets
+        targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
+        return features(expression, seen, wanted.step), targets
     bias = bias_of(expression)
-    outputs = places(conv, run(expression, seen), step)
+    outputs = places(conv, run(expression, seen), wanted.step)
     unbiased = outputs if bias is None else outputs - bias
-    return unbiased.T.unsqueeze(2), targets.T.unsqueeze(2)
+    return unbiased.T.unsqueeze(2), rows.T.unsqueeze(2)
 
 
 def can_refit(expression: Expression) -> bool:

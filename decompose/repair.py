@@ -14,15 +14,15 @@ in its own coordinates or in whitened ones (``algebra.whitening``), is decided f
 inputs held out of the fit (``cross_validation``). Where nothing makes those better, the layer is
 left as it was.
 
-Memory does not grow with the number of inputs. Each layer takes a pass of both networks up to it.
+Memory does not grow with the number of inputs. Each layer takes a pass of the small network up to it;
+one of the original serves as many layers as memory holds (``lookahead``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
 from decompose.inputs import Images, Inputs
 from decompose.layers import calls_until, evaluating, trace_shapes
+from decompose.lookahead import Lookahead
 from decompose.marginals import Marginals, gather_marginals, is_whitenable
 from decompose.modules import DecomposedLayer, to_conv
 from decompose.progress import track
@@ -94,33 +95,48 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
     inputs = Inputs(images, model)
+    if sum(1 for _ in islice(inputs, 2)) < 2:
+        raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     first = next(iter(inputs))
     calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
     todo = find_inexact(small, model, calls)
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
     rectifiers = find_rectifiers(model, first, todo)
-    aids = _aids(first, model)
+    shown = _Shown(inputs, _aids(first, model))
+    originals = {name: original for name, (_, original) in todo.items()}
+    lookahead = Lookahead(model, originals, calls, shown.examples)
     repairs = []
     with evaluating(model, small):
-        for name, (layer, original) in track(todo.items(), "repairing", total=len(todo)):
+        for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
             drafts = _drafts(layer, convs[name], marginals.get(name), rectifiers.get(name))
-            look = partial(_look, (small, layer), (model, original), calls[name])
-            count = 0
-            for count, x in enumerate(inputs, start=1):
-                for seen, wanted in chain.from_iterable(map(look, views(x))):
+            for index, x in shown:
+                wanted = lookahead.targets(name, x)
+                seen = calls_until(small, layer, calls[name], x)
+                for (before, _), after in zip(seen, wanted, strict=True):
                     for draft in drafts:
-                        draft.add(count, seen, wanted)
-            if count < 2:
-                raise DecomposeError(
-                    "repair needs two inputs at least: one to fit, one to check on"
-                )
-            for x in aids:
-                for seen, wanted in look(x):
-                    for draft in drafts:
-                        draft.add_aid(seen, wanted)
+                        draft.add(index, before, after)
             repairs.append(_repair(name, layer, drafts))
     return repairs
+
+
+class _Shown:
+    """What layers are fitted to: the views of each input, with its number, and then the aids."""
+
+    def __init__(self, inputs: Inputs, aids: Iterable[Any]) -> None:
+        self._inputs, self._aids = inputs, aids
+
+    def __iter__(self) -> Iterator[tuple[int | None, Any]]:
+        """Go through them; aids have no number."""
+        for index, x in enumerate(self._inputs, start=1):
+            for view in views(x):
+                yield index, view
+        for x in self._aids:
+            yield None, x
+
+    def examples(self) -> Iterator[Any]:
+        """The same without numbers."""
+        return (x for _, x in self)
 
 
 def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
@@ -128,19 +144,6 @@ def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
     if isinstance(example, Tensor) and not example.is_floating_point():
         return []
     return Inputs(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
-
-
-def _look(
-    small: tuple[nn.Module, nn.Module],
-    model: tuple[nn.Module, nn.Module],
-    num_calls: int,
-    x: Example,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a layer sees in each call, and what it should make of it."""
-    seen = calls_until(*small, num_calls, x)
-    wanted = calls_until(*model, num_calls, x)
-    for (before, _), (_, after) in zip(seen, wanted, strict=True):
-        yield before, after
 
 
 def _drafts(

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from decompose.algebra import Conv, Expression, run
 from decompose.cross_validation import RIDGES, Draft, judge_ways
 from decompose.methods import get_method
 from decompose.rectification import Rectifier
-from decompose.refitting import refitted
+from decompose.refitting import Targets, refitted
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(8, 4, 10, 10, generator=GENERATOR) + 1
@@ -17,10 +18,14 @@ CONV = Conv(
 RECTIFIER = Rectifier(torch.ones(6), torch.zeros(6))
 
 
+def wanted(x: Tensor) -> Targets:
+    return Targets.of(CONV, run(CONV, x))
+
+
 def shown(expression: Expression, rectifier: Rectifier | None = None, label: str = "") -> Draft:
     draft = Draft(label, expression, rectifier)
     for index, x in enumerate(X.split(1)):
-        draft.add(index, x, run(CONV, x))
+        draft.add(index, x, wanted(x))
     return draft
 
 
@@ -32,8 +37,8 @@ def test_an_exact_layer_is_left() -> None:
 
 def test_a_network_without_output_is_left() -> None:
     draft = Draft("", CONV)
-    draft.add(0, X[:1], torch.zeros(1, 6, 8, 8))
-    draft.add(1, X[:1], torch.zeros(1, 6, 8, 8))
+    draft.add(0, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
+    draft.add(1, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
     assert judge_ways([draft]).way is None
 
 
@@ -74,12 +79,11 @@ def test_aids_help_where_inputs_are_few() -> None:
     for num_aids in (0, 32):
         draft = Draft("", truncated)
         for index in range(2):
-            draft.add(
-                index, X[index : index + 1, :, :4, :4], run(CONV, X[index : index + 1])[..., :2, :2]
-            )
+            x = X[index : index + 1, :, :4, :4]
+            draft.add(index, x, wanted(x))
         for seed in range(num_aids):
             x = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(seed + 1)) + 1
-            draft.add_aid(x, run(CONV, x))
+            draft.add(None, x, wanted(x))
         verdict = judge_ways([draft])
         refit = truncated if verdict.way is None else refitted(truncated, verdict.way.fit())
         errors.append(float((run(refit, X) - run(CONV, X)).square().sum()))

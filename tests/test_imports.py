@@ -59,6 +59,7 @@ LEVELS = [
     {"marginals", "rectified", "prediction", "factors", "folding"},
     {
         "cross_validation",
+        "lookahead",
         "engines",
         "lessons",
         "blockwise",

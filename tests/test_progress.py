@@ -4,7 +4,7 @@ import pytest
 
 from decompose import progress
 from decompose.progress import track, watching
-from tests.cli_cases import Captured
+from tests.cli.cases import Captured
 
 
 def test_a_log_hears_nothing_of_short_work(capsys: Captured) -> None:

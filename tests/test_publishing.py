@@ -15,7 +15,7 @@ import decompose
 from decompose import Choice, Plan, timm_models
 from decompose.provenance import weights_digest
 from decompose.publishing import model_card
-from tests.cli_cases import run
+from tests.cli.cases import run
 
 NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 

@@ -8,7 +8,7 @@ import torch
 import decompose
 from decompose.architectures import Architecture
 from decompose.cli.inputs import calibration_pictures
-from tests.cli_cases import Captured, run
+from tests.cli.cases import Captured, run
 from tests.voc_cases import write_voc
 
 DETECTOR = "torchvision:ssdlite320_mobilenet_v3_large"

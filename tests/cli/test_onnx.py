@@ -8,7 +8,7 @@ import torch
 from onnx import helper
 
 from decompose.plans import Plan
-from tests.cli_cases import Captured, run
+from tests.cli.cases import Captured, run
 from tests.onnx_cases import run_onnx, small_cnn
 from tests.picture_cases import photograph
 

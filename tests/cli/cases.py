@@ -6,6 +6,9 @@ import pytest
 
 from decompose.cli import main
 
+ARCH = "torchvision:resnet18,weights=none,num_classes=6"
+"""Of the checkpoint that most commands are given."""
+
 Captured = pytest.CaptureFixture[str]
 
 

@@ -1,0 +1,89 @@
+"""``decompose compress``, as its users meet it."""
+
+from pathlib import Path
+
+import torch
+
+import decompose
+from decompose.architectures import OFFLINE_VGG16
+from decompose.folding import folded_of
+from tests.cli.cases import ARCH, Captured, run
+
+
+def test_compress_writes_the_network_its_plan_and_a_table(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    files = [tmp_path / name for name in ("a.safetensors", "plan.json", "table.md")]
+    arguments = ["--arch", ARCH, "--rank", "2", "--rank", "layer4.*=5", "--skip", "conv1"]
+    outputs = ["-o", files[0], "--save-plan", files[1], "--table", files[2]]
+    assert run("compress", folder / "resnet18.pth", *arguments, *outputs) == 0
+    printed = capsys.readouterr().out
+    assert "Left dense, skipped by name: conv1" in printed
+    assert all(str(path) in printed for path in files)
+    plan = decompose.Plan.load(files[1])
+    assert plan.layers["layer4.1.conv2"].rank == 5
+    assert plan.layers["layer1.0.conv1"].rank == 2
+    assert "| layer4.1.conv2 " in files[2].read_text()
+    again = tmp_path / "again.safetensors"
+    command = ["compress", folder / "resnet18.pth", "--arch", ARCH, "--plan", files[1]]
+    assert run(*command, "-o", again) == 0
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(decompose.load(again)(x), decompose.load(files[0])(x))
+
+
+def test_compress_by_energy(tmp_path: Path, capsys: Captured) -> None:
+    command = ["compress", ARCH, "--method", "dw_pw", "--energy", "0.5", "--skip", "conv1"]
+    assert run(*command, "-o", tmp_path / "a.safetensors") == 0
+    assert "dw_pw" in capsys.readouterr().out
+
+
+def test_compress_folds_batchnorm_of_a_timm_network(tmp_path: Path) -> None:
+    source, path = "timm:test_resnet,weights=none", tmp_path / "small.safetensors"
+    asked = "--rank", "2", "--input-size", "32", "--fold-batchnorm", "-o", path
+    assert run("compress", source, *asked) == 0
+    folded = folded_of(decompose.load(path))
+    assert folded["conv1.0"] == "conv1.1"
+    # The original is random, and another one each time.
+    assert run("compare", source, path, "--input-size", "32") == 0
+
+
+def test_compressing_nothing_warns(tmp_path: Path, capsys: Captured) -> None:
+    assert run("compress", ARCH, "--energy", "1", "-o", tmp_path / "a.safetensors") == 0
+    assert "warning: nothing was rewritten" in capsys.readouterr().err
+
+
+def test_the_offline_weights_are_a_source(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "vgg16.safetensors"
+    assert run("compress", OFFLINE_VGG16, "--rank", "4", "--skip", "conv1_1", "-o", path) == 0
+    assert "2.12" in capsys.readouterr().out
+    assert run("inspect", path) == 0
+
+
+def test_a_budget_is_planned_and_repaired_on_pictures(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    kept, plan, small = (tmp_path / name for name in ("s.safetensors", "p.json", "a.safetensors"))
+    skipped = [word for name in ("layer1", "layer3", "layer4") for word in ("--skip", name)]
+    command = ["compress", folder / "resnet18.pth", "--arch", ARCH, *skipped]
+    command += ["--methods", "dw_pw,spatial", "--input-size", "64"]
+    calibrated = ["--macs", "0.9", "--calibrate", folder / "val", "--save-statistics", kept]
+    assert run(*command, *calibrated, "--save-plan", plan, "-o", small) == 0
+    printed = capsys.readouterr().out
+    assert "Repair; error of each layer's output" in printed
+    assert all(str(path) in printed for path in (kept, plan, small))
+    notes = decompose.Plan.load(plan).notes
+    assert notes
+    assert all(note.unit == "MACs" for note in notes.values())
+    assert run("inspect", small, "--input-size", "64") == 0
+    assert "runner-up" in capsys.readouterr().out
+    again = [
+        "--macs",
+        "0.85",
+        "--statistics",
+        kept,
+        "--no-repair",
+        "-o",
+        tmp_path / "b.safetensors",
+    ]
+    assert run(*command, *again) == 0
+    assert "Repair" not in capsys.readouterr().out
