@@ -96,7 +96,7 @@ class Evaluation:
         return Table(
             f"Accuracy on {self.num_pictures:,} pictures of {self.num_classes:,} classes; in brackets "
             "where it lies with 95 % confidence",
-            ["network", "top-1 %", "change", "top-5 %", "change", "same class"],
+            ["network", "top-1 %", "top-1\nchange", "top-5 %", "top-5\nchange", "same class"],
             rows,
         )
 

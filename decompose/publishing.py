@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 from decompose.architectures import architecture_of, is_pretrained
-from decompose.calls import Example
+from decompose.calls import Example, tensors
 from decompose.comparison import Change
 from decompose.convert import plan_of, recomposed
 from decompose.detectors import is_detector
@@ -84,7 +84,8 @@ def model_card(
         validate_repo_id(repo)
     except HFValidationError as error:
         raise DecomposeError(f"{repo}: is no name of a repository: {first_line(error)}") from None
-    results = [] if record is None else _results(network, record)
+    figures = [] if record is None else _figures(network, record)
+    results = [figure.result for figure in figures]
     architecture = architecture_of(network)
     if base_model is None and architecture is not None and is_pretrained(network):
         base_model = architecture.hub_name()
@@ -104,11 +105,11 @@ def model_card(
     text = _CARD.format(
         title=repo.rpartition("/")[2],
         sentence=f"{named}, made smaller",
-        totals=_totals(macs.values(), params).to_markdown(),
+        totals=_totals(macs.values(), params, example).to_markdown(),
         repo=repo,
         file=FILE,
         skeleton=", model" if architecture is None else "",
-        measured=_measured(record, results),
+        measured=_measured(record, figures),
         layers=_layers(network, macs).to_markdown(),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
@@ -185,7 +186,15 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _results(network: nn.Module, record: Mapping[str, Any]) -> list[EvalResult]:
+class _Figure(NamedTuple):
+    """A figure of a record, and the shares between which it lies with 95 % confidence, if told."""
+
+    result: EvalResult
+    low: float | None
+    high: float | None
+
+
+def _figures(network: nn.Module, record: Mapping[str, Any]) -> list[_Figure]:
     """What a record says of a network, which it knows by its weights."""
     from huggingface_hub import EvalResult
 
@@ -197,8 +206,8 @@ def _results(network: nn.Module, record: Mapping[str, Any]) -> list[EvalResult]:
             raise DecomposeError("the record is not of this network: it has other weights")
         if "accuracies" in record:
             task, own = "image-classification", record["accuracies"][name]
-            figures = [
-                ("accuracy", f"top-{k} accuracy", estimate["value"])
+            found = [
+                ("accuracy", f"top-{k} accuracy", estimate)
                 for k, estimate in ((1, own["top1"]), (5, own["top5"]))
                 if estimate is not None
             ]
@@ -209,13 +218,26 @@ def _results(network: nn.Module, record: Mapping[str, Any]) -> list[EvalResult]:
                 "map": "mAP at IoU 0.5:0.95",
                 "map_voc2007": "mAP of VOC 2007",
             }
-            figures = [("mean_average_precision", title, own[key]) for key, title in titles.items()]
+            found = [
+                ("mean_average_precision", title, {"value": own[key]})
+                for key, title in titles.items()
+            ]
         data, split = _dataset(Path(record["data"]))
         return [
-            EvalResult(
-                task, data, data, metric, float(value), dataset_split=split, metric_name=title
+            _Figure(
+                EvalResult(
+                    task,
+                    data,
+                    data,
+                    metric,
+                    float(estimate["value"]),
+                    dataset_split=split,
+                    metric_name=title,
+                ),
+                estimate.get("low"),
+                estimate.get("high"),
             )
-            for metric, title, value in figures
+            for metric, title, estimate in found
         ]
     except (KeyError, TypeError, AttributeError):
         raise DecomposeError("the record is none that decompose evaluate wrote") from None
@@ -228,15 +250,23 @@ def _dataset(place: Path) -> tuple[str, str | None]:
     return place.name or "unnamed", None
 
 
-def _measured(record: Mapping[str, Any] | None, results: list[EvalResult]) -> str:
+def _measured(record: Mapping[str, Any] | None, figures: Sequence[_Figure]) -> str:
     if record is None:
         return ""
-    rows = [(str(result.metric_name), f"{100 * result.metric_value:.2f}") for result in results]
-    title = f"Measured on {record.get('num_pictures', 0):,} pictures of {results[0].dataset_name}"
-    return Table(title, ["", "%"], rows).to_markdown() + "\n"
+    rows = [
+        (
+            str(result.metric_name),
+            f"{100 * result.metric_value:.2f}",
+            "" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}",
+        )
+        for result, low, high in figures
+    ]
+    data = figures[0].result.dataset_name
+    title = f"Measured on {record.get('num_pictures', 0):,} pictures of {data}"
+    return Table(title, ["", "%", "with 95 % confidence"], rows).to_markdown() + "\n"
 
 
-def _totals(macs: Iterable[Change], params: Change) -> Table:
+def _totals(macs: Iterable[Change], params: Change, example: Example) -> Table:
     whole = sum(macs, Change(0, 0))
     rows = [
         (
@@ -246,11 +276,12 @@ def _totals(macs: Iterable[Change], params: Change) -> Table:
             f"{change.ratio:.2f}×",
         )
         for name, change, unit in (
-            ("MMACs for one input", whole, 1e6),
+            ("MMACs", whole, 1e6),
             ("k parameters", params, 1e3),
         )
     ]
-    return Table("Before and after", ["", "before", "after", "fewer"], rows)
+    sizes = " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in tensors(example))
+    return Table(f"For one input of {sizes}", ["", "before", "after", "fewer"], rows)
 
 
 def _layers(network: nn.Module, macs: Mapping[str, Change]) -> Table:

@@ -27,6 +27,9 @@ _MOST_TERMS = 9  # columns that remain legible; more taps than 3 x 3 are cut the
 
 _MARKERS = "osD^vP*X"
 
+_MOST_INSIDE = 6
+"""Curves that leave room for a legend among them."""
+
 
 class Point(NamedTuple):
     """What a network costs and loses, at one rank where it has one."""
@@ -120,7 +123,7 @@ def plot_error_against_macs(
     ax.set_ylabel("relative squared error")
     ax.set_title(title, fontsize=10)
     ax.grid(which="both", alpha=0.3)
-    ax.legend(fontsize=8)
+    _add_legend(figure, ax)
     save_figure(figure, path)
 
 
@@ -156,7 +159,7 @@ def plot_accuracy_against_macs(
     ax.set_ylabel(label)
     ax.set_title(title, fontsize=10)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+    _add_legend(figure, ax)
     save_figure(figure, path)
 
 
@@ -246,6 +249,15 @@ def _draw_curves(ax: Axes, curves: Mapping[str, Sequence[Point]]) -> None:
                 ha=side,
                 fontsize=8,
             )
+
+
+def _add_legend(figure: Figure, ax: Axes) -> None:
+    """A legend among the curves where they are few; beside them where it would cover some."""
+    if len(ax.get_legend_handles_labels()[0]) <= _MOST_INSIDE:
+        ax.legend(fontsize=8)
+        return
+    figure.set_figwidth(1.5 * figure.get_figwidth())
+    figure.legend(fontsize=8, loc="outside right upper")
 
 
 def _figure(width: float, height: float) -> Figure:

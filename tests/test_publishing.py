@@ -65,7 +65,7 @@ def test_a_folder_holds_the_network_and_its_card(network: Path, tmp_path: Path) 
 
 
 def test_figures_come_from_a_record_of_these_weights(network: Path, tmp_path: Path) -> None:
-    own = {"top1": {"value": 0.75}, "top5": None}
+    own = {"top1": {"value": 0.75, "low": 0.7, "high": 0.8}, "top5": None}
     path = tmp_path / "record.json"
     path.write_text(json.dumps(record_of(network, accuracies={"small": own})))
     assert push(network, "--folder", tmp_path, "--record", path, "--input-size", "64") == 0
@@ -74,6 +74,8 @@ def test_figures_come_from_a_record_of_these_weights(network: Path, tmp_path: Pa
     assert (result.metric_value, result.dataset_name) == (0.75, "imagenet")
     assert card.data.to_dict()["pipeline_tag"] == "image-classification"
     assert "75.00" in card.text
+    assert "70.00 to 80.00" in card.text
+    assert "For one input of 3×64×64" in card.text
 
 
 @pytest.mark.parametrize(

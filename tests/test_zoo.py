@@ -1,13 +1,16 @@
 """Networks of torchvision's and timm's zoos, with random weights at small input sizes.
 
-``pytest -m zoo`` goes through all of both zoos, ``-k`` through some; without the mark there are a few
-small ones, of each kind one.
+``pytest -m zoo`` goes through the smallest network of each of their files, in two hours on a core;
+``pytest -m whole_zoo`` through all that have no more than ``LARGEST`` parameters, in a day or two; ``-k``
+picks some. Without a mark there are a few small ones, of each kind one.
 """
 
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from itertools import chain
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,7 +53,7 @@ EXACT = "pw_dw", "spatial", "svd", "channel"
 
 METHODS = "spatial", "channel", "svd"
 LARGEST = 60_000_000
-"""Parameters of the largest network of the sweep."""
+"""Parameters of the largest network that the whole sweep takes."""
 
 
 def volumes() -> nn.Module:
@@ -80,13 +83,28 @@ FEW = [
 ]
 
 
-def all_names() -> Iterator[str]:
-    """What the sweep goes through."""
+def all_names() -> dict[str, list[str]]:
+    """The networks of both zoos, by the file that they stand in."""
+    names: dict[str, list[str]] = defaultdict(list)
     for name in torchvision.models.list_models():
         if not name.startswith("quantized_"):
-            yield f"torchvision:{name}"
+            file = torchvision.models.get_model_builder(name).__module__
+            names[file].append(f"torchvision:{name}")
     for name in timm.list_models():
-        yield f"timm:{name}"
+        names[timm.model_entrypoint(name).__module__].append(f"timm:{name}")
+    return names
+
+
+NAMES = all_names()
+
+
+def num_params(name: str) -> float:
+    """Parameters of a network; infinitely many where it cannot be built without memory."""
+    try:
+        network = Architecture.parse(f"{name},weights=none").sketch()
+    except DecomposeError:
+        return inf
+    return inf if network is None else count_params(network)
 
 
 def example_for(name: str) -> Example:
@@ -188,13 +206,16 @@ def test_other_kinds(build: Any, example: Tensor, tmp_path: Path) -> None:
 
 @pytest.mark.zoo
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", list(all_names()))
+@pytest.mark.parametrize("file", NAMES)
+def test_the_smallest_of_each_file(file: str, tmp_path: Path) -> None:
+    check(*named(min(NAMES[file], key=num_params)), tmp_path / "small.safetensors")
+
+
+@pytest.mark.whole_zoo
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", chain.from_iterable(NAMES.values()))
 def test_all_of_the_zoos(name: str, tmp_path: Path) -> None:
-    with torch.device("meta"):
-        try:
-            size = count_params(Architecture.parse(f"{name},weights=none").build())
-        except (DecomposeError, NotImplementedError):
-            size = 0
-    if size > LARGEST:
+    size = num_params(name)
+    if LARGEST < size < inf:
         pytest.skip(f"{size / 1e6:.0f} M parameters")
     check(*named(name), tmp_path / "small.safetensors")

@@ -32,9 +32,12 @@ def main(output: Path) -> None:
     sums = (pointwise[:, :SHOWN_TERMS] @ vt[:SHOWN_TERMS]).view(-1, 3, 3)
     limit = float(weight[shown].abs().max())
 
-    figure = Figure(figsize=(10.5, 5.4), layout="constrained")
-    columns = [1.0, 0.35] + [0.5, 1.0, 0.35] * SHOWN_TERMS + [1.0]
-    grid = figure.add_gridspec(SHOWN_INPUTS, len(columns), width_ratios=columns, wspace=0, hspace=0)
+    figure = Figure(figsize=(10.5, 5.8))
+    columns = [0.8, 0.5] + [0.4, 1.1, 0.5] * SHOWN_TERMS + [0.8]
+    edges = {"left": 0.01, "right": 0.99, "top": 0.92, "bottom": 0.02}
+    grid = figure.add_gridspec(
+        SHOWN_INPUTS, len(columns), width_ratios=columns, wspace=0.1, hspace=0.1, **edges
+    )
     for row in range(SHOWN_INPUTS):
         show_weights(figure.add_subplot(grid[row, 0]), weight[shown[row]], limit)
         show_weights(figure.add_subplot(grid[row, len(columns) - 1]), sums[row], limit)
