@@ -98,16 +98,25 @@ class Comparison:
     agreement: float | None = None
     num_inputs: int = 0
 
-    def table(self) -> Table:
-        """A row a layer, and one for the network."""
-        columns = ["layer", "method", "terms", "MMACs", "after", "ratio"]
-        columns += ["k\nparams", "after", "weight\nerror"]
+    def table(self, *, weights: bool = True) -> Table:
+        """A row a layer, and one for the network.
+
+        Args:
+            weights: show the error of kernels, which tells nothing of layers that were refitted: where
+                their inputs never lie, a kernel may be anything.
+        """
+        columns = ["layer", "method", "terms", "MMACs", "after", "ratio", "k\nparams", "after"]
         title = "Before and after"
+        if weights:
+            columns.append("weight\nerror")
         if self.output_error is not None:
             columns.append("output\nerror")
             title += f"; output error on {self.num_inputs} inputs"
-        rows = [(layer.name, layer.method, layer.rank, *_cells(layer)) for layer in self.layers]
-        return Table(title, columns, rows, ("network", "", "", *_cells(self)))
+        rows = [
+            (layer.name, layer.method, layer.rank, *_cells(layer, weights=weights))
+            for layer in self.layers
+        ]
+        return Table(title, columns, rows, ("network", "", "", *_cells(self, weights=weights)))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
@@ -265,13 +274,13 @@ class _OutputComparison:
             self._same_class = None
 
 
-def _cells(item: LayerComparison | Comparison) -> tuple[str, ...]:
+def _cells(item: LayerComparison | Comparison, *, weights: bool) -> tuple[str, ...]:
     return (
         format_count(item.macs.before / 1e6),
         format_count(item.macs.after / 1e6),
         f"{item.macs.ratio:.2f}",
         format_count(item.params.before / 1e3),
         format_count(item.params.after / 1e3),
-        f"{item.weight_error:.4f}",
+        *([f"{item.weight_error:.4f}"] if weights else []),
         *([] if item.output_error is None else [f"{item.output_error:.4f}"]),
     )

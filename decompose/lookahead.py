@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv
-from decompose.calls import Example, tensors
+from decompose.calls import Example, map_tensors, shape_text, tensors
 from decompose.layers import observe_until
 from decompose.modules import Original, to_conv
 from decompose.refitting import Targets
@@ -89,10 +89,10 @@ class Lookahead:
 
 
 def _digest(x: Example) -> bytes:
-    """What an input is known by: a hash of its numbers and their shapes."""
-    digest = hashlib.blake2b(digest_size=16)
+    """What an input is known by: a hash of its numbers, their shapes, and what stands around them."""
+    around = map_tensors(lambda tensor: tensor.new_empty(0), x)
+    digest = hashlib.blake2b(f"{shape_text(x)} {around!r}".encode(), digest_size=16)
     for tensor in tensors(x):
-        digest.update(str(tuple(tensor.shape)).encode())
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(content.numpy().data)
     return digest.digest()

@@ -52,6 +52,29 @@ def test_it_knows_what_each_layer_writes(build: type[nn.Module], most_bytes: int
                     assert torch.equal(targets.rows, wanted.rows)
 
 
+class Switched(nn.Module):
+    """Takes a number that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor, factor: float) -> Tensor:
+        """``(batch, 3, H, W)`` to ``(batch, 3, H - 2, W - 2)``."""
+        return self.layer(factor * x)
+
+
+def test_inputs_are_told_apart_by_all_that_they_hold() -> None:
+    network = Switched()
+    inputs = [(INPUTS[0], factor) for factor in (1.0, 2.0)] + [(INPUTS[0].flip(-1), 1.0)]
+    lookahead = Lookahead(network, find_originals(network), {"layer": 1}, lambda: inputs)
+    with torch.no_grad():
+        for x, factor in inputs:
+            (found,) = lookahead.targets("layer", (x, factor))
+            wanted = Targets.of(to_conv(network.layer), network(x, factor))
+            torch.testing.assert_close(found.rows, wanted.rows)
+
+
 def test_one_pass_serves_all_layers_where_there_is_room() -> None:
     network = Counting(nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(4))))
     originals = find_originals(network)

@@ -189,7 +189,7 @@ def compress_network(
     models.save(small, output)
     if save_plan is not None:
         choices.save(save_plan)
-    show_table(comparison.table(), table)
+    show_table(comparison.table(weights=not repairing), table)
     tell_dense(choices)
     tell_pace(choices)
     tell_files(output, save_plan, save_statistics, table)

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from decompose.recipes import Recipe
 
-SHARES = (1 / 4, 1 / 8)
-"""Of the original's MACs, that are left."""
-
 FROM_SCRATCH = 1 / 4
 """The share whose architecture is trained from random weights as well."""
 
 BARS = {1 / 4: 0.3, 1 / 8: 1.0}
-"""Points that the finetuned network may lose, by share."""
+"""Shares of the original's MACs that are left, each with the points that the finetuned network may lose."""
 
 WAYS = {
     "truncated": "as\ntruncated",

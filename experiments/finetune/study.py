@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from config import FROM_SCRATCH, SHARES, Setting
+from config import BARS, FROM_SCRATCH, Setting
 from networks import vgg_style
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -74,7 +74,7 @@ class Study:
         unlabelled = self._unlabelled()
         some = unlabelled[: self.setting.num_weighed]
         weighed = cache(lambda: decompose.measure(self.original, self.example, some))
-        return {share: self._compressed(share, unlabelled, weighed) for share in SHARES}
+        return {share: self._compressed(share, unlabelled, weighed) for share in BARS}
 
     def _compressed(
         self, share: float, unlabelled: Tensor, weighed: Callable[[], Statistics]
@@ -117,7 +117,7 @@ class Study:
 
     def finetuned(self, seed: int) -> dict[str, Any]:
         """Accuracies of the compressed networks once they are finetuned, by share and ``config.WAYS``."""
-        return {f"{share:g}": self._finetuned(seed, share) for share in SHARES}
+        return {f"{share:g}": self._finetuned(seed, share) for share in BARS}
 
     def _finetuned(self, seed: int, share: float) -> dict[str, Any]:
         small, recipe = self.compressed[share]["blockwise"], replace(self.setting.tuned, seed=seed)

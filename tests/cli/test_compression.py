@@ -70,6 +70,7 @@ def test_a_budget_is_planned_and_repaired_on_pictures(
     assert run(*command, *calibrated, "--save-plan", plan, "-o", small) == 0
     printed = capsys.readouterr().out
     assert "Repair; error of each layer's output" in printed
+    assert "weight" not in printed
     assert all(str(path) in printed for path in (kept, plan, small))
     notes = decompose.Plan.load(plan).notes
     assert notes
