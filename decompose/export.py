@@ -18,10 +18,10 @@ from decompose.extras import required
 from decompose.files import writing
 from decompose.layers import evaluating, floating_tensors
 from decompose.modules import to_expression
-from decompose.onnx_network import OnnxNetwork
-from decompose.onnx_nodes import to_onnx_model
-from decompose.onnx_rewriting import self_contained
-from decompose.onnx_writing import model_bytes
+from decompose.onnx.network import OnnxNetwork
+from decompose.onnx.nodes import to_onnx_model
+from decompose.onnx.rewriting import self_contained
+from decompose.onnx.writing import model_bytes
 
 TOLERANCE = 1e-4
 """Largest relative deviation of an exported network's output from torch's."""

@@ -37,7 +37,7 @@ from decompose.extras import required
 from decompose.factors import balance_
 from decompose.judging import Judge
 from decompose.lessons import Lesson
-from decompose.onnx_network import OnnxNetwork
+from decompose.onnx.network import OnnxNetwork
 from decompose.order import Order
 from decompose.pictures import Pictures
 from decompose.processes import Processes

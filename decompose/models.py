@@ -37,9 +37,9 @@ from decompose.files import parse_json, writing
 from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
 from decompose.modules import ORIGINALS, give_bias
-from decompose.onnx_files import read_model
-from decompose.onnx_network import OnnxNetwork
-from decompose.onnx_rewriting import write_network
+from decompose.onnx.files import read_model
+from decompose.onnx.network import OnnxNetwork
+from decompose.onnx.rewriting import write_network
 from decompose.plans import Plan
 from decompose.provenance import weights_digest
 from decompose.state_dicts import completed, fill, read_state_dict

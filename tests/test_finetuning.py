@@ -22,7 +22,7 @@ from decompose.order import Order
 from decompose.processes import Processes
 from decompose.provenance import weights_digest
 from tests.finetuning_cases import RECIPE, make_pictures, networks, pictures, tuned
-from tests.onnx_cases import read, small_cnn
+from tests.onnx.cases import read, small_cnn
 
 NORMED = {"norm": True, "dropout": 0.3}
 """A network whose steps draw at random, and with statistics to be estimated."""

@@ -23,7 +23,7 @@ from decompose.errors import DecomposeError, first_line
 from decompose.folding import fold_pairs, folded_of
 from decompose.forms import get_form
 from decompose.layers import find_layers
-from decompose.onnx_network import OnnxNetwork
+from decompose.onnx.network import OnnxNetwork
 from decompose.patterns import matches, require_match
 from decompose.picture_formats import PictureFormat
 from decompose.pictures import default_workers

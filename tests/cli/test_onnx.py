@@ -9,7 +9,7 @@ from onnx import helper
 
 from decompose.plans import Plan
 from tests.cli.cases import Captured, run
-from tests.onnx_cases import run_onnx, small_cnn
+from tests.onnx.cases import run_onnx, small_cnn
 from tests.picture_cases import photograph
 
 

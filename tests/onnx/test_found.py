@@ -13,8 +13,8 @@ import torchvision
 import decompose
 from decompose.export import to_onnx_bytes
 from decompose.layers import find_layers
-from decompose.onnx_network import OnnxNetwork
-from tests.onnx_cases import run_onnx
+from decompose.onnx.network import OnnxNetwork
+from tests.onnx.cases import run_onnx
 
 Fixed = Mapping[str, float]
 

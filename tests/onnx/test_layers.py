@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import helper
 
-from decompose.onnx_layers import Layer, Unsuitable, read_layer
+from decompose.onnx.layers import Layer, Unsuitable, read_layer
 
 WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
 

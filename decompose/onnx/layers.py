@@ -21,8 +21,8 @@ from torch import Tensor
 from decompose.algebra import Conv, Geometry
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.errors import DecomposeError
-from decompose.onnx_files import DOMAINS, FLOATING
-from decompose.onnx_graph import attributes
+from decompose.onnx.files import DOMAINS, FLOATING
+from decompose.onnx.graph import attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto

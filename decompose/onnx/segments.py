@@ -11,8 +11,8 @@ from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
 from decompose.extras import required
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import read_names
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.graph import read_names
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decompose.onnx_files import DOMAINS, FLOATING
-from decompose.onnx_graph import attributes
+from decompose.onnx.files import DOMAINS, FLOATING
+from decompose.onnx.graph import attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto

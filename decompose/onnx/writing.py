@@ -12,7 +12,7 @@ import numpy as np
 
 from decompose.errors import DecomposeError
 from decompose.files import writing
-from decompose.onnx_files import LARGE, OnnxModel
+from decompose.onnx.files import LARGE, OnnxModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto

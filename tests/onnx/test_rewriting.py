@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import decompose
 from decompose.layers import find_layers
 from decompose.modules import give_bias
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_network import OnnxNetwork
-from decompose.onnx_rewriting import rewritten, self_contained, write_network
-from decompose.onnx_writing import model_bytes
-from tests.onnx_cases import (
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.network import OnnxNetwork
+from decompose.onnx.rewriting import rewritten, self_contained, write_network
+from decompose.onnx.writing import model_bytes
+from tests.onnx.cases import (
     make_model,
     node_tests,
     read,

@@ -2,7 +2,7 @@
 
 Run as a program, since only a process's end tells of a crash::
 
-    python -m tests.onnx_mutations FOLDER FIRST LAST
+    python -m tests.onnx.mutations FOLDER FIRST LAST
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 from onnx import ModelProto, TensorProto
 
 import decompose
-from decompose.onnx_network import OnnxNetwork
-from tests.onnx_cases import run_onnx, small_cnn
+from decompose.onnx.network import OnnxNetwork
+from tests.onnx.cases import run_onnx, small_cnn
 
 _ABSURD = (-1, 0, 1, 2, 3, 255, 1 << 16, 1 << 31, 1 << 40, (1 << 62) + 1)
 _ROUNDED = 1e4

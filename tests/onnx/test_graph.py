@@ -8,9 +8,9 @@ import torch
 from onnx import helper, numpy_helper
 
 from decompose.layers import find_layers
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import constants_of, read_names
-from tests.onnx_cases import make_model, read, run_onnx, small_cnn
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.graph import constants_of, read_names
+from tests.onnx.cases import make_model, read, run_onnx, small_cnn
 
 WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
 

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto
 
 from decompose.errors import DecomposeError
-from decompose.onnx_files import OnnxModel, read_model
-from decompose.onnx_writing import model_bytes, write_model
-from tests.onnx_cases import make_model, run_onnx, small_cnn
+from decompose.onnx.files import OnnxModel, read_model
+from decompose.onnx.writing import model_bytes, write_model
+from tests.onnx.cases import make_model, run_onnx, small_cnn
 
 
 @pytest.fixture

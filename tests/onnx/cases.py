@@ -13,8 +13,8 @@ import onnxruntime
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from decompose.onnx_files import read_model
-from decompose.onnx_network import OnnxNetwork
+from decompose.onnx.files import read_model
+from decompose.onnx.network import OnnxNetwork
 
 OPSET = 17
 _KINDS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}

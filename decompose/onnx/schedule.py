@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_graph import read_names
-from decompose.onnx_layers import Layer
-from decompose.onnx_segments import Segment
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.graph import read_names
+from decompose.onnx.layers import Layer
+from decompose.onnx.segments import Segment
 
 if TYPE_CHECKING:
     from onnx import NodeProto

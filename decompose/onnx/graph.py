@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decompose.errors import DecomposeError
-from decompose.onnx_files import OnnxModel, subgraphs
+from decompose.onnx.files import OnnxModel, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto

@@ -15,13 +15,13 @@ from torch import nn
 from decompose.algebra import Conv
 from decompose.algebra.borders import with_input_padding
 from decompose.modules import ORIGINALS, to_conv, to_expression
-from decompose.onnx_files import OnnxModel, check_model, subgraphs
-from decompose.onnx_graph import read_names
-from decompose.onnx_layers import Borders, Pairs
-from decompose.onnx_network import OnnxNetwork
-from decompose.onnx_nodes import Nodes
-from decompose.onnx_shapes import infer_values
-from decompose.onnx_writing import to_initializer, write_model
+from decompose.onnx.files import OnnxModel, check_model, subgraphs
+from decompose.onnx.graph import read_names
+from decompose.onnx.layers import Borders, Pairs
+from decompose.onnx.network import OnnxNetwork
+from decompose.onnx.nodes import Nodes
+from decompose.onnx.shapes import infer_values
+from decompose.onnx.writing import to_initializer, write_model
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

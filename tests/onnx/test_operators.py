@@ -5,8 +5,8 @@ import pytest
 import torch
 from onnx import helper
 
-from decompose.onnx_operators import _MADE, _PLAIN, torch_function
-from tests.onnx_cases import OPSET, make_model, run_onnx
+from decompose.onnx.operators import _MADE, _PLAIN, torch_function
+from tests.onnx.cases import OPSET, make_model, run_onnx
 
 NCHW = (2, 3, 8, 9)
 VECTOR = np.array([0.5, 1.5, 2.0], np.float32)

@@ -14,12 +14,12 @@ import decompose
 from decompose.errors import DecomposeError
 from decompose.export import to_onnx_bytes
 from decompose.layers import count_params, find_layers
-from decompose.onnx_files import read_model
-from decompose.onnx_network import OnnxNetwork
+from decompose.onnx.files import read_model
+from decompose.onnx.network import OnnxNetwork
 from decompose.rectification import find_rectifiers
 from decompose.repair import repair_
 from decompose.statistics import gather
-from tests.onnx_cases import (
+from tests.onnx.cases import (
     make_model,
     node_tests,
     read,

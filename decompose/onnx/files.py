@@ -18,7 +18,7 @@ import numpy as np
 
 from decompose.errors import DecomposeError, first_line
 from decompose.extras import required
-from decompose.onnx_external import external_array, external_bytes, require_size
+from decompose.onnx.external import external_array, external_bytes, require_size
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from decompose.errors import DecomposeError, first_line
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_layers import most_elements
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.layers import most_elements
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto

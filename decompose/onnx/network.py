@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.errors import DecomposeError, first_line
 from decompose.modules import to_module
-from decompose.onnx_files import FLOATING, LARGE, OnnxModel, subgraphs
-from decompose.onnx_graph import constants_of
-from decompose.onnx_layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
-from decompose.onnx_operators import torch_function
-from decompose.onnx_schedule import LayerNode, Step, schedule
-from decompose.onnx_segments import Segment
-from decompose.onnx_shapes import Value, fixed_inputs, infer_types, signature_of
+from decompose.onnx.files import FLOATING, LARGE, OnnxModel, subgraphs
+from decompose.onnx.graph import constants_of
+from decompose.onnx.layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
+from decompose.onnx.operators import torch_function
+from decompose.onnx.schedule import LayerNode, Step, schedule
+from decompose.onnx.segments import Segment
+from decompose.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -13,7 +13,7 @@ from torch import Tensor
 from decompose.algebra import Expression, run
 from decompose.methods import METHODS
 from decompose.modules import to_conv
-from decompose.onnx_nodes import to_onnx_model
+from decompose.onnx.nodes import to_onnx_model
 from tests.strategies import Case, conv_cases
 
 

@@ -7,9 +7,9 @@ import torch
 from onnx import helper
 
 import decompose
-from decompose.onnx_files import OnnxModel
-from decompose.onnx_schedule import schedule
-from tests.onnx_cases import make_model, read, run_onnx, small_cnn
+from decompose.onnx.files import OnnxModel
+from decompose.onnx.schedule import schedule
+from tests.onnx.cases import make_model, read, run_onnx, small_cnn
 
 
 def test_what_no_output_depends_on_does_not_run(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ _MOST_BYTES = 2 << 30
 
 
 def test_a_thousand_damaged_files(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.onnx_mutations", str(tmp_path), "0", "1000"]
+    command = [sys.executable, "-m", "tests.onnx.mutations", str(tmp_path), "0", "1000"]
     run = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
     )
     assert run.returncode == 0, run.stderr[-2000:]
     told = json.loads(run.stdout)
