@@ -13,8 +13,8 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 import decompose
 from decompose import Choice, Plan, timm_models
+from decompose.model_cards import model_card
 from decompose.provenance import weights_digest
-from decompose.publishing import model_card
 from tests.cli.cases import run
 
 NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"
@@ -76,26 +76,6 @@ def test_figures_come_from_a_record_of_these_weights(network: Path, tmp_path: Pa
     assert "75.00" in card.text
     assert "70.00 to 80.00" in card.text
     assert "For one input of 3×64×64" in card.text
-
-
-@pytest.mark.parametrize(
-    ("data", "name", "split"),
-    [
-        ("/data/imagenet/val", "imagenet", "val"),
-        ("/val", "val", None),
-        (".", "unnamed", None),
-        ("s3://bucket/faces-*.tar", "faces-*.tar", None),
-    ],
-)
-def test_data_are_named_by_their_place(
-    network: Path, data: str, name: str, split: str | None
-) -> None:
-    own = {"top1": {"value": 0.75}, "top5": None}
-    record = record_of(network, accuracies={"small": own}) | {"data": data}
-    loaded, example = decompose.load(network), torch.zeros(1, 3, 64, 64)
-    data_of: Any = model_card(loaded, example, "me/small", record=record).data
-    (result,) = data_of.eval_results
-    assert (result.dataset_name, result.dataset_split) == (name, split)
 
 
 def base_of(source: str, tmp_path: Path, model: str | None = None) -> str | None:

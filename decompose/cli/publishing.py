@@ -12,7 +12,9 @@ from decompose.cli.inputs import blank_input
 from decompose.cli.options import Arch, InputSize
 from decompose.cli.outputs import tell_files
 from decompose.errors import DecomposeError
-from decompose.publishing import model_card, read_record, upload, write_folder
+from decompose.figures import read_record
+from decompose.model_cards import model_card
+from decompose.publishing import upload, write_folder
 
 
 def push_network(
