@@ -216,7 +216,9 @@ def test_other_kinds(build: Any, example: Tensor, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("file", NAMES)
 def test_the_smallest_of_each_file(file: str, tmp_path: Path) -> None:
-    check_if_moderate(min(NAMES[file], key=num_params), tmp_path)
+    # timm's own test networks are among the few that are always checked.
+    names = [name for name in NAMES[file] if not name.startswith("timm:test_")]
+    check_if_moderate(min(names, key=num_params), tmp_path)
 
 
 @pytest.mark.whole_zoo
