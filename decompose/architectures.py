@@ -112,12 +112,9 @@ class Architecture:
 
     def __str__(self) -> str:
         """The name, as ``parse`` reads it."""
-        options = {"weights": self.weights} if self.weights else {}
-        pairs = [
-            f"{key}={'none' if value is None else value}"
-            for key, value in (options | dict(self.options)).items()
-        ]
-        return ",".join([f"{self.source}:{self.model}", *pairs])
+        weights = [f"weights={self.weights}"] if self.weights else []
+        options = [f"{key}={_written(value)}" for key, value in self.options.items()]
+        return ",".join([f"{self.source}:{self.model}", *weights, *options])
 
     def build(self) -> nn.Module:
         """The network in evaluation mode, with random weights."""
@@ -140,9 +137,9 @@ class Architecture:
             model = builder(**options | dict(self.options))
         except NotImplementedError:
             raise  # of the meta device
-        except LookupError as error:
+        except KeyError as error:
             raise DecomposeError(f"{self}: its builder knows no {error}") from None
-        except (TypeError, ValueError, RuntimeError, OSError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError, OSError) as error:
             raise DecomposeError(f"{self}: {refusal(error)}") from None
         if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
             for module in model.modules():
@@ -322,6 +319,13 @@ def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> 
 def preprocessing_of(network: nn.Module) -> Preprocessing | None:
     """How a network takes its pictures, kept by ``apply``; ``None`` if nothing tells."""
     return getattr(network, _PREPROCESSING, None) or architecture_of(network)
+
+
+def _written(value: Any) -> str:
+    """An option's value as ``_literal`` reads it."""
+    if value is None:
+        return "none"
+    return str(value) if _literal(str(value)) == value else repr(value)
 
 
 def _literal(text: str) -> Any:

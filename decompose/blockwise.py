@@ -24,8 +24,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from decompose.algebra import balanced, leaves
 from decompose.calls import Example, batch_size, first
 from decompose.errors import DecomposeError
+from decompose.hooks import calls_until
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, trace_shapes
+from decompose.layers import evaluating, trace_shapes
 from decompose.modules import DecomposedLayer, Original
 from decompose.progress import track
 from decompose.rectification import Rectifier, find_rectifiers

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, reason
 from decompose.files import writing
 
 _NUM_KEPT = 2
@@ -128,7 +128,7 @@ def read_state(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, digest = metadata[_CONTENT], metadata[_DIGEST]
     except OSError as error:
-        raise DecomposeError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
     except (SafetensorError, KeyError) as error:
         raise DamagedError(f"{path}: is damaged or no checkpoint: {first_line(error)}") from None
     if _digest(text, tensors) != digest:

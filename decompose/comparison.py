@@ -14,13 +14,13 @@ from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.calls import Example, batch_size
 from decompose.errors import DecomposeError
 from decompose.folding import fold_pairs, folded_of
+from decompose.hooks import observing
 from decompose.inputs import Images, chunks
 from decompose.layers import (
     count_macs,
     count_params,
     evaluating,
     find_layers,
-    observing,
     respond,
     trace_shapes,
 )

@@ -17,9 +17,12 @@ class BudgetError(DecomposeError):
 
 def first_line(error: Exception) -> str:
     """The first line of what another library says, or the kind of error where it says nothing."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror  # without the number, and the path that ours name already
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def reason(error: Exception) -> str:
+    """Why a file that the message names already cannot be read or written."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def refusal(error: Exception) -> str:

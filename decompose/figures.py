@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, reason
 from decompose.files import parse_json
 from decompose.provenance import weights_digest
 
@@ -46,7 +46,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = parse_json(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise DecomposeError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
     if not isinstance(record, dict) or not {"accuracies", "precisions"} & set(record):
         raise DecomposeError(f"{path}: is no record of decompose evaluate")
     return record

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, reason
 
 
 @contextmanager
@@ -32,8 +32,7 @@ def writing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DecomposeError(f"{path}: cannot be written: {reason}") from error
+        raise DecomposeError(f"{path}: cannot be written: {reason(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -26,7 +26,8 @@ from torch.utils._pytree import tree_leaves
 
 from decompose.calls import Example, call, first
 from decompose.errors import DecomposeError
-from decompose.layers import attachment, copied, evaluating, find_originals, observing, obstacle
+from decompose.hooks import observing
+from decompose.layers import attachment, copied, evaluating, find_originals, obstacle
 from decompose.modules import Original, to_conv, to_module
 from decompose.readers import find_readers
 

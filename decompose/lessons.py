@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from decompose.errors import DecomposeError
 from decompose.factors import composed_energy
-from decompose.layers import evaluating, find_layers, observing
+from decompose.hooks import observing
+from decompose.layers import evaluating, find_layers
 from decompose.losses import feature_distance, output_distance
 from decompose.recipes import Recipe
 from decompose.rewritten import find_rewritten

@@ -1,37 +1,37 @@
-"""What the original writes in the layers that come next, many of them seen in one pass.
+"""What the original writes in the layers that come next, seen in the pass that one layer takes.
 
-Of the original nothing changes while a smaller network is repaired layer after layer, so that one pass
-of it serves as many layers as memory holds. What it writes for an input is found again by the input's
-content: inputs may come in another order each time, and those that are never the same twice are passed
-through anew.
+Of the original nothing changes while a smaller network is repaired layer after layer. So a pass of it up
+to one layer goes on to the next ones, as many as memory holds what they write, and these need no pass of
+their own. What is held is found again by the input's content: inputs may come in another order each
+time, and those that are never the same twice are passed through anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv
 from decompose.calls import Example, map_tensors, shape_text, tensors
-from decompose.layers import observe_until
+from decompose.hooks import observe_until
 from decompose.modules import Original, to_conv
 from decompose.refitting import Targets
 
 _MOST_BYTES = 1 << 30
-"""What is held at a time, at most; of one layer it may be more."""
+"""What is held at a time, at most, but for what one input makes."""
 
 
 class Lookahead:
-    """Holds what the original writes for inputs that are gone through once a layer.
+    """Knows what the original writes for inputs that are gone through once a layer.
 
     Args:
         model: the original, in evaluation mode while this is in use.
-        layers: of it, by full name, in the order in which they are asked for.
+        layers: of it, by full name, in the order in which they run.
         num_calls: how often the network calls each of them.
-        inputs: gives what it will be asked about, each time anew.
         most_bytes: to hold at a time.
     """
 
@@ -40,40 +40,53 @@ class Lookahead:
         model: nn.Module,
         layers: Mapping[str, Original],
         num_calls: Mapping[str, int],
-        inputs: Callable[[], Iterable[Example]],
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._model, self._layers, self._num_calls = model, dict(layers), num_calls
         self._convs: dict[str, Conv] = {name: to_conv(layer) for name, layer in layers.items()}
-        self._inputs, self._most_bytes = inputs, most_bytes
+        self._most_bytes = self._room = most_bytes
+        self._first: str | None = None
         self._held: dict[str, dict[bytes, list[Targets]]] = {}
+        self._hits = 0
 
     def targets(self, name: str, x: Example) -> list[Targets]:
         """What a layer writes in each of its calls when an input passes.
 
         Args:
-            name: of the layer; those before it are not asked for again.
-            x: one of the inputs, or another one.
+            name: of the layer. All inputs pass for one layer before they do for the next.
+            x: the input.
         """
-        if name not in self._held:
-            self._look_ahead(name)
-        known = self._held[name].get(_digest(x))
-        return self._pass([name], x)[name] if known is None else known
+        key = _key(x)
+        if name in self._held:
+            known = None if key is None else self._held[name].get(key)
+            self._hits += known is not None
+            return self._pass([name], x)[name] if known is None else self._placed(known)
+        if name != self._first:
+            self._begin(name)
+        written = self._pass([name] if key is None else [name, *self._held], x)
+        if key is not None:
+            self._hold(key, written)
+        return self._placed(written[name])
 
-    def _look_ahead(self, first: str) -> None:
-        """Hold what a layer writes for all inputs, and of the next layers as much as there is room."""
+    def _begin(self, first: str) -> None:
+        """Forget what was held, and hold from now on what the layers behind this one write."""
+        is_useless = bool(self._held) and not self._hits
         names = list(self._layers)
-        held = {name: {} for name in names[names.index(first) :]}
-        room = self._most_bytes
-        for x in self._inputs():
-            key = _digest(x)
-            for name, written in self._pass(held, x).items():
-                held[name][key] = written
-                room -= _size(written)
-            while room < 0 and len(held) > 1:
-                _, dropped = held.popitem()
-                room += sum(map(_size, dropped.values()))
-        self._held = held
+        self._held = {name: {} for name in names[names.index(first) + 1 :]}
+        if is_useless:
+            # No input came twice.
+            self._most_bytes = 0
+            self._held = {}
+        self._first, self._room, self._hits = first, self._most_bytes, 0
+
+    def _hold(self, key: bytes, written: Mapping[str, list[Targets]]) -> None:
+        for name, held in self._held.items():
+            if key not in held:
+                held[key] = written[name]
+                self._room -= _size(written[name])
+        while self._room < 0 and self._held:
+            _, dropped = self._held.popitem()
+            self._room += sum(map(_size, dropped.values()))
 
     def _pass(self, names: Iterable[str], x: Example) -> dict[str, list[Targets]]:
         layers = {name: self._layers[name] for name in names}
@@ -87,15 +100,36 @@ class Lookahead:
         observe_until(self._model, layers, self._num_calls, keep, x)
         return found
 
+    def _placed(self, found: Iterable[Targets]) -> list[Targets]:
+        """The targets where the network is."""
+        device = next(self._model.parameters()).device
+        return [Targets(targets.rows.to(device), targets.step) for targets in found]
 
-def _digest(x: Example) -> bytes:
-    """What an input is known by: a hash of its numbers, their shapes, and what stands around them."""
-    around = map_tensors(lambda tensor: tensor.new_empty(0), x)
+
+def _key(x: Example) -> bytes | None:
+    """A hash of all that an input holds; ``None`` where it holds what cannot be hashed."""
+    around = map_tensors(lambda _: None, x)
+    found = tensors(x)
+    if not _is_plain(around) or not all(map(_is_dense, found)):
+        return None
     digest = hashlib.blake2b(f"{shape_text(x)} {around!r}".encode(), digest_size=16)
-    for tensor in tensors(x):
+    for tensor in found:
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(content.numpy().data)
     return digest.digest()
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether the text of an object tells all of it."""
+    if isinstance(part, Mapping):
+        return all(_is_plain(key) and _is_plain(value) for key, value in part.items())
+    if isinstance(part, tuple | list):
+        return all(map(_is_plain, part))
+    return part is None or isinstance(part, bool | int | float | str)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_conj()
 
 
 def _size(written: Iterable[Targets]) -> int:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, Whitening, at_least_float32, patches, step_for
+from decompose.hooks import observing
 from decompose.inputs import Images, Inputs
-from decompose.layers import evaluating, find_originals, observing, respond
+from decompose.layers import evaluating, find_originals, respond
 from decompose.modules import to_conv
 from decompose.progress import track
 from decompose.statistics import LayerStatistics

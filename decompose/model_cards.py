@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from decompose.architectures import architecture_of, is_pretrained
-from decompose.calls import Example, tensors
+from decompose.calls import Example, shape_text
 from decompose.comparison import Change
 from decompose.convert import plan_of, recomposed
 from decompose.detectors import is_detector
@@ -151,8 +151,9 @@ def _totals(macs: Iterable[Change], params: Change, example: Example) -> Table:
             ("k parameters", params, 1e3),
         )
     ]
-    sizes = " and ".join("×".join(map(str, tensor.shape[1:])) for tensor in tensors(example))
-    return Table(f"For one input of {sizes}", ["", "before", "after", "fewer"], rows)
+    is_tensor = isinstance(example, Tensor)
+    size = "×".join(map(str, example.shape[1:])) if is_tensor else shape_text(example)
+    return Table(f"For one input of {size}", ["", "before", "after", "fewer"], rows)
 
 
 def _layers(network: nn.Module, macs: Mapping[str, Change]) -> Table:

@@ -32,7 +32,7 @@ from decompose.architectures import (
     remember_pretrained,
 )
 from decompose.convert import plan_of, rebuild
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, reason
 from decompose.files import parse_json, writing
 from decompose.folding import fold_pairs, folded_of
 from decompose.layers import find_layers
@@ -155,7 +155,9 @@ def read_header(path: str | Path) -> Header | None:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER)
     except (SafetensorError, OSError) as error:
-        raise DecomposeError(f"{path}: is damaged or no safetensors file: {error}") from None
+        raise DecomposeError(
+            f"{path}: is damaged or no safetensors file: {reason(error)}"
+        ) from None
     if text is None:
         return None
     record = parse_json(text, f"{path}: its header")

@@ -18,6 +18,7 @@ from decompose.algebra import (
     Expression,
     Geometry,
     Sum,
+    bias_of,
     compose,
     leaves,
     macs,
@@ -111,17 +112,26 @@ class DecomposedLayer(nn.Module):
     def weight(self) -> Tensor:
         """The dense kernel that it stands for, as torch lays it out, composed each time it is read.
 
-        For modules that look at a layer's weight now and then, such as for its device. Those that do so
-        in each call save nothing, and are left dense (``readers``).
+        No parameter: for modules that look at a layer's weight now and then, such as for its device.
+        Those that do so in each call save nothing; ``plan`` leaves their layers dense (``readers``).
+
+        Raises:
+            AttributeError: something in its place is no convolution.
         """
-        conv = compose(self.expression)
+        conv = compose(self._differentiable())
         is_transposed = conv.geometry.transposed
         return swap_transposed_layout(conv.weight, conv.groups) if is_transposed else conv.weight
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias that its branches add together."""
-        return compose(self.expression).bias
+        """The bias that its branches add together, as ``weight``."""
+        return bias_of(self._differentiable())
+
+    def _differentiable(self) -> Expression:
+        try:
+            return to_expression(self.body, differentiable=True)
+        except TypeError as error:
+            raise AttributeError(str(error)) from None
 
     def take_form(self, name: str) -> None:
         """Run in another of the ``forms`` from now on; its parameters are new ones.

@@ -20,15 +20,9 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation, Expression, Whitening, widened
 from decompose.calls import Example
 from decompose.candidates import Option
+from decompose.hooks import calls_until, replacing
 from decompose.inputs import Images, Inputs
-from decompose.layers import (
-    calls_until,
-    evaluating,
-    find_originals,
-    replacing,
-    respond,
-    trace_shapes,
-)
+from decompose.layers import evaluating, find_originals, respond, trace_shapes
 from decompose.modules import Original, to_conv, to_module
 from decompose.progress import track
 from decompose.refitting import Targets, prior_of, refitted, samples_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +85,9 @@ class _Log:
 
     def tell(self, done: int, figures: str = "") -> None:
         """Say that so much is done, unless the last line is fresh."""
-        if time.monotonic() - self._told < _EVERY_S:
+        # Of processes that share the work, one speaks; torchrun and accelerate number them so.
+        is_first = os.environ.get("RANK", "0") == "0"
+        if not is_first or time.monotonic() - self._told < _EVERY_S:
             return
         self._told = time.monotonic()
         of = "" if self._total is None else f" of {self._total}"

@@ -1,8 +1,8 @@
 """Which layers a network does more with than to call them on one input.
 
 A module may read ``self.conv.weight`` itself, or ask a transposed convolution for an output of a certain
-size. A rewritten layer has no such weight and takes no such wish. So the network is run on an example with
-stands in its layers' places, which let everything through and note what a rewritten layer lacks.
+size. A rewritten layer has to compose such a weight, and takes no such wish. So the network is run on an
+example with stands in its layers' places, which let everything through and note what would be lost.
 """
 
 from __future__ import annotations

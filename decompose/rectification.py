@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from decompose.calls import Example, call
-from decompose.layers import evaluating, find_originals, observing
+from decompose.hooks import observing
+from decompose.layers import evaluating, find_originals
 from decompose.modules import to_conv
 
 _RECTIFIERS = {"relu", "relu_", "hardtanh", "hardtanh_"}

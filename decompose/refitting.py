@@ -67,7 +67,7 @@ def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[T
         is a group.
     """
     conv = last_factors(expression)[0].conv
-    seen, rows = at_least_float32(seen), wanted.rows.to(seen.device)
+    seen, rows = at_least_float32(seen), wanted.rows
     if can_refit(expression):
         targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
         return features(expression, seen, wanted.step), targets

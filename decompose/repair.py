@@ -14,8 +14,8 @@ in its own coordinates or in whitened ones (``algebra.whitening``), is decided f
 inputs held out of the fit (``cross_validation``). Where nothing makes those better, the layer is
 left as it was.
 
-Memory does not grow with the number of inputs. Each layer takes a pass of the small network up to it;
-one of the original serves as many layers as memory holds (``lookahead``).
+Memory does not grow with the number of inputs. Each layer takes a pass of the small network up to it,
+and the first of several one of the original (``lookahead``).
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from decompose.algebra import Conv, widened
 from decompose.calls import Example
 from decompose.cross_validation import Draft, judge_ways
 from decompose.errors import DecomposeError
+from decompose.hooks import calls_until
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, trace_shapes
+from decompose.layers import evaluating, trace_shapes
 from decompose.lookahead import Lookahead
 from decompose.marginals import Marginals, gather_marginals, is_whitenable
 from decompose.modules import DecomposedLayer, to_conv
@@ -95,17 +96,18 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
     inputs = Inputs(images, model)
-    if sum(1 for _ in islice(inputs, 2)) < 2:
-        raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
-    first = next(iter(inputs))
+    some = list(islice(inputs, 2))
+    first = some[0]
     calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
     todo = find_inexact(small, model, calls)
+    if todo and len(some) < 2:
+        raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
     rectifiers = find_rectifiers(model, first, todo)
     shown = _Shown(inputs, _aids(first, model))
     originals = {name: original for name, (_, original) in todo.items()}
-    lookahead = Lookahead(model, originals, calls, shown.examples)
+    lookahead = Lookahead(model, originals, calls)
     repairs = []
     with evaluating(model, small):
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
@@ -133,10 +135,6 @@ class _Shown:
                 yield index, view
         for x in self._aids:
             yield None, x
-
-    def examples(self) -> Iterator[Any]:
-        """The same without numbers."""
-        return (x for _, x in self)
 
 
 def _aids(example: Example, model: nn.Module) -> Iterable[Any]:

@@ -28,7 +28,7 @@ _MOST_TERMS = 9  # columns that remain legible; more taps than 3 x 3 are cut the
 _MARKERS = "osD^vP*X"
 
 _MOST_INSIDE = 6
-"""Curves that leave room for a legend among them."""
+"""Labels of a legend that finds room among the curves."""
 
 
 class Point(NamedTuple):

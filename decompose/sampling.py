@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
 from decompose.errors import DecomposeError
+from decompose.hooks import calls_until, observing
 from decompose.inputs import Images, Inputs
-from decompose.layers import calls_until, evaluating, find_originals, observing, respond
+from decompose.layers import evaluating, find_originals, respond
 from decompose.modules import to_conv
 
 

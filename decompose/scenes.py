@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from decompose.annotations import Objects, read_objects
 from decompose.architectures import Transform
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, reason
 from decompose.extras import required
 from decompose.pictures import EXTENSIONS, Pictures, Sample
 
@@ -151,7 +151,7 @@ def _names(folder: Path) -> Iterable[str]:
     try:
         lines = named.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DecomposeError(f"{named}: cannot be read: {first_line(error)}") from None
+        raise DecomposeError(f"{named}: cannot be read: {reason(error)}") from None
     listed = (line.strip() for line in lines if line.strip())
     return dict.fromkeys(_unflagged(line, folder / "Annotations") for line in listed)
 

@@ -207,9 +207,10 @@ def _require_within_bound(
     convs = {name: to_conv(module) for name, module in modules.items() if matches(name, pattern)}
     bounds = {name: method.max_rank(c) for name, c in convs.items() if method.obstacle(c) is None}
     widest = max(bounds, key=bounds.__getitem__, default=None)
-    if widest is not None and not 1 <= rank <= bounds[widest]:
+    bound = rank if widest is None else bounds[widest]
+    if not 1 <= rank <= bound:
         where = "" if pattern == "*" else f" for {pattern}"
+        most = "at least" if widest is None else f"to {bound}, that of layer {widest}"
         raise DecomposeError(
-            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 to {bounds[widest]}, that of "
-            f"layer {widest}"
+            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 {most}"
         )

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, reason
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _MOST_NAMED = 5
@@ -32,7 +32,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         try:
             return _unwrap(load_file(path), path)
         except (SafetensorError, OSError) as error:
-            raise DecomposeError(f"{path}: is damaged: {error}") from None
+            raise DecomposeError(f"{path}: is damaged: {reason(error)}") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -34,10 +34,11 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches, places, step_for
 from decompose.calls import map_tensors
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, reason
 from decompose.files import writing
+from decompose.hooks import observing
 from decompose.inputs import Images, Inputs
-from decompose.layers import evaluating, find_originals, observing, respond
+from decompose.layers import evaluating, find_originals, respond
 from decompose.modules import to_conv
 from decompose.progress import track
 
@@ -137,9 +138,7 @@ class Statistics:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise DecomposeError(
-                f"{path}: cannot be read as statistics: {first_line(error)}"
-            ) from None
+            raise DecomposeError(f"{path}: cannot be read as statistics: {reason(error)}") from None
         if metadata.get("format") != _FORMAT:
             raise DecomposeError(f"{path}: holds no statistics")
         record = json.loads(metadata["record"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
@@ -62,9 +63,8 @@ class Table:
 
 def format_count(count: float) -> str:
     """A count to three significant digits at least, never as a power: 15,347, 86.7 and 0.0432."""
-    if 0 < count < 1e-3:
-        return f"{count:.6f}".rstrip("0")
-    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+    # A decimal is written without a power.
+    return f"{count:,.0f}" if count >= 100 else f"{Decimal(f'{count:.3g}'):f}"
 
 
 def format_threads(count: int) -> str:

@@ -30,6 +30,14 @@ def test_files_are_no_names() -> None:
     assert not is_architecture_name("models/resnet18.safetensors")
 
 
+@pytest.mark.parametrize("text", ["none", "'none'", "None", "1", "'1'", "high"])
+def test_options_are_read_as_they_are_written(text: str) -> None:
+    architecture = Architecture.parse(f"torchvision:resnet18,weights=none,option={text}")
+    again = Architecture.parse(str(architecture))
+    assert again == architecture
+    assert type(again.options["option"]) is type(architecture.options["option"])
+
+
 def test_options_reach_the_builder() -> None:
     network = Architecture.parse("torchvision:resnet18,weights=none,num_classes=10").build()
     assert network.get_submodule("fc").out_features == 10

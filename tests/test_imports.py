@@ -23,6 +23,7 @@ LEVELS = [
         "inputs",
         "views",
         "extras",
+        "hooks",
     },
     {"picture_formats", "timm_models", "vgg16"},
     {
@@ -79,6 +80,20 @@ LEVELS = [
 """From the bottom up: a room may import from those below it and from its own."""
 
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+INSIDE = {
+    "onnx": [
+        {"external"},
+        {"files"},
+        {"graph", "writing"},
+        {"nodes", "layers"},
+        {"shapes", "operators", "segments"},
+        {"schedule"},
+        {"network"},
+        {"rewriting"},
+    ]
+}
+"""The same of the files of a room that is a folder."""
+
 ALONE = {"algebra": {"algebra"}, "methods": {"algebra", "methods", "errors"}}
 """Rooms that can be lifted into another project with these beside them."""
 
@@ -113,6 +128,19 @@ def test_imports_run_downhill(path: Path) -> None:
     for imported in imported_rooms(path):
         assert imported == room or LEVEL[imported] < LEVEL[room], f"{room} imports {imported}"
         assert imported in ALONE.get(room, LEVEL)
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_imports_run_downhill_inside(room: str) -> None:
+    level = {name: level for level, names in enumerate(INSIDE[room]) for name in names}
+    paths = {path.stem: path for path in (PACKAGE / room).glob("*.py")}
+    assert paths.keys() == level.keys() | {"__init__"}
+    for name, of_file in level.items():
+        for node in ast.walk(ast.parse(paths[name].read_text(encoding="utf-8"))):
+            module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith(f"decompose.{room}."):
+                imported = module.split(".")[2]
+                assert level[imported] < of_file, f"{name} imports {imported}"
 
 
 def test_nothing_imports_from_the_experiments_scripts_or_tests() -> None:

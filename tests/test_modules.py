@@ -1,5 +1,7 @@
 """Expressions as modules and back."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from decompose.methods import METHODS
 from decompose.modules import (
     Branches,
     DecomposedLayer,
+    Original,
     layer_macs,
     to_conv,
     to_expression,
@@ -82,12 +85,38 @@ def test_a_decomposed_layer_shows_the_kernel_that_it_stands_for(case: Case) -> N
     assert (layer.bias is None) == (original.bias is None)
 
 
-def test_the_kernel_shown_is_the_truncated_one() -> None:
-    original = nn.Conv2d(4, 6, 3, padding=1)
+@pytest.mark.parametrize("method", ["pw_dw", "dw_pw", "spatial", "channel"])
+@pytest.mark.parametrize(
+    "original",
+    [
+        nn.Conv2d(4, 6, 3, padding=1, groups=2),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, output_padding=1),
+    ],
+    ids=["plain", "transposed"],
+)
+def test_the_kernel_shown_is_the_truncated_one(original: Original, method: str) -> None:
+    made = METHODS[method](to_conv(original), 1)
+    layer = DecomposedLayer(original, made, Choice(method, 1))
+    shown, x = copy.deepcopy(original), torch.randn(1, 4, 8, 8)
+    assert layer.bias is not None
+    shown.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})
+    torch.testing.assert_close(shown(x), layer(x))
+
+
+def test_gradients_pass_the_kernel_shown() -> None:
+    original = nn.Conv2d(4, 6, 3)
     layer = DecomposedLayer(original, METHODS["pw_dw"](to_conv(original), 2), Choice("pw_dw", 2))
-    x = torch.randn(1, 4, 8, 8)
-    made = F.conv2d(x, layer.weight, layer.bias, padding=1)
-    torch.testing.assert_close(made, layer(x))
+    F.conv2d(torch.randn(1, 4, 8, 8), layer.weight, layer.bias).sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
+def test_a_layer_whose_parts_were_exchanged_shows_none() -> None:
+    original = nn.Conv2d(4, 6, 3)
+    layer = DecomposedLayer(
+        original, METHODS["channel"](to_conv(original), 2), Choice("channel", 2)
+    )
+    layer.body = nn.Sequential(nn.Identity())
+    assert not hasattr(layer, "weight")
 
 
 def test_macs_of_layers_count_every_position() -> None:

@@ -1,5 +1,7 @@
 """Repair: inputs that were held out are never worse off."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,11 +97,37 @@ def test_more_inputs_take_no_more_memory_and_may_come_from_a_loader() -> None:
         assert torch.equal(x, y)
 
 
+class Rewound:
+    """Inputs that only one pass at a time can go through, as workers that persist give them."""
+
+    def __init__(self) -> None:
+        self.place = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Begin anew, for whoever is under way as well."""
+        self.place = 0
+        while self.place < len(FIT):
+            self.place += 4
+            yield FIT[self.place - 4 : self.place]
+
+
+def test_inputs_are_gone_through_once_at_a_time() -> None:
+    network = folded()
+    plan = decompose.plan(network, EXAMPLE, rank=1)
+    a, b = (decompose.apply(plan, network) for _ in range(2))
+    repair_(a, network, FIT)
+    repair_(b, network, Rewound())
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
 def test_one_input_is_too_few() -> None:
     network = folded()
     small = decompose.apply(decompose.plan(network, EXAMPLE, rank=1), network)
     with pytest.raises(DecomposeError, match="two inputs at least"):
         repair_(small, network, FIT[:1])
+    whole = decompose.apply(decompose.plan(network, EXAMPLE, rank={"0": 3}), network)
+    assert repair_(whole, network, FIT[:1]) == []
 
 
 def test_the_real_network_comes_nearer(vgg16: nn.Module, pictures: Tensor) -> None:

@@ -34,6 +34,11 @@ def test_counts_keep_three_digits(count: float, text: str) -> None:
     assert format_count(count) == text
 
 
+def test_no_count_is_written_as_a_power() -> None:
+    counts = (0, 9.6e-05, 1.234e-5, 1e-7, 99.96)
+    assert [*map(format_count, counts)] == ["0", "0.000096", "0.0000123", "0.0000001", "100"]
+
+
 def test_spreads_show_mean_and_standard_deviation() -> None:
     assert format_spread([91.0, 92.0, 93.0]) == "92.0 ± 1.0"
     assert format_spread([0.5, 0.7], "+") == "+0.6 ± 0.1"

@@ -99,12 +99,12 @@ NAMES = all_names()
 
 
 def num_params(name: str) -> float:
-    """Parameters of a network; infinitely many where it cannot be built without memory."""
+    """Parameters of a network; infinitely many where it cannot be built."""
+    architecture = Architecture.parse(f"{name},weights=none")
     try:
-        network = Architecture.parse(f"{name},weights=none").sketch()
+        return count_params(architecture.sketch() or architecture.build())
     except DecomposeError:
         return inf
-    return inf if network is None else count_params(network)
 
 
 def example_for(name: str) -> Example:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(message: str) -> int:
-    # Without a command there is none: the help was shown.
+    # Without a command the help was shown, and there is no message.
     if message:
         print(f"error: {message}", file=sys.stderr)
     return 2
