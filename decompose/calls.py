@@ -57,7 +57,7 @@ def tensors(example: Any) -> list[Tensor]:
     return found
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], example: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Any], example: Any) -> Any:
     """The example with each of its tensors replaced."""
     if isinstance(example, Tensor):
         return function(example)

@@ -95,7 +95,7 @@ class Lookahead:
         def keep(name: str, _: Tensor, output: Tensor) -> None:
             """Keep a copy, since what runs on may change the output in place."""
             made = Targets.of(self._convs[name], output)
-            found[name].append(Targets(made.rows.to("cpu", copy=True), made.step))
+            found[name].append(Targets(made.rows.to("cpu", copy=True), made.strides))
 
         observe_until(self._model, layers, self._num_calls, keep, x)
         return found
@@ -103,7 +103,7 @@ class Lookahead:
     def _placed(self, found: Iterable[Targets]) -> list[Targets]:
         """The targets where the network is."""
         device = next(self._model.parameters()).device
-        return [Targets(targets.rows.to(device), targets.step) for targets in found]
+        return [Targets(targets.rows.to(device), targets.strides) for targets in found]
 
 
 def _key(x: Example) -> bytes | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Whitening, at_least_float32, patches, step_for
+from decompose.algebra import Conv, Whitening, at_least_float32, patches, strides_for
 from decompose.hooks import observing
 from decompose.inputs import Images, Inputs
 from decompose.layers import evaluating, find_originals, respond
@@ -103,8 +103,8 @@ class _Sums:
     def add(self, x: Tensor, output: Tensor) -> None:
         """Add the patches of one call."""
         geometry = self._conv.geometry
-        step = step_for(output.shape[output.ndim - geometry.num_axes :], _MOST_PLACES)
-        x = at_least_float32(x.detach())
+        every, step = strides_for(output.shape, geometry.num_axes, _MOST_PLACES)
+        x = at_least_float32(x.detach()[::every])
         seen = (
             _pixels(x, geometry.num_axes) if geometry.transposed else patches(self._conv, x, step)
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from decompose.algebra import (
     Conv,
     Expression,
+    Strides,
     at_least_float32,
     bias_of,
     features,
@@ -23,13 +24,13 @@ from decompose.algebra import (
     places,
     run,
     scale_outputs,
-    step_for,
+    strides_for,
     with_last_weights,
 )
 from decompose.regression import Fit
 
 _MOST_PLACES = 4096
-"""Places of one output that a regression sees, more or less: neighbours tell little anew."""
+"""Places of one output that a regression sees, more or less."""
 
 _MOST_FEATURES = 8192
 
@@ -40,18 +41,18 @@ class Targets:
 
     Attributes:
         rows: ``(num_places, O)``, in float32 at least.
-        step: distance of the places along each axis, in pixels.
+        strides: which places of the output these are.
     """
 
     rows: Tensor
-    step: int
+    strides: Strides
 
     @classmethod
     def of(cls, conv: Conv, output: Tensor) -> Targets:
         """Take them from the output ``(batch, O, *output_size)`` of a convolution."""
-        num_axes = conv.geometry.num_axes
-        step = step_for(output.shape[output.ndim - num_axes :] if num_axes else (), _MOST_PLACES)
-        return cls(places(conv, at_least_float32(output), step), step)
+        strides = strides_for(output.shape, conv.geometry.num_axes, _MOST_PLACES)
+        kept = at_least_float32(output[:: strides.inputs])
+        return cls(places(conv, kept, strides.places), strides)
 
 
 def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
@@ -67,12 +68,13 @@ def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[T
         is a group.
     """
     conv = last_factors(expression)[0].conv
-    seen, rows = at_least_float32(seen), wanted.rows
+    every, step = wanted.strides
+    seen, rows = at_least_float32(seen[::every]), wanted.rows
     if can_refit(expression):
         targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return features(expression, seen, wanted.step), targets
+        return features(expression, seen, step), targets
     bias = bias_of(expression)
-    outputs = places(conv, run(expression, seen), wanted.step)
+    outputs = places(conv, run(expression, seen), step)
     unbiased = outputs if bias is None else outputs - bias
     return unbiased.T.unsqueeze(2), rows.T.unsqueeze(2)
 

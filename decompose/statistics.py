@@ -32,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, at_least_float32, patches, places, step_for
+from decompose.algebra import Conv, Strides, at_least_float32, patches, places, strides_for
 from decompose.calls import map_tensors
 from decompose.errors import DecomposeError, reason
 from decompose.files import writing
@@ -43,7 +43,7 @@ from decompose.modules import to_conv
 from decompose.progress import track
 
 _MOST_PLACES = 512
-"""Places of one output whose patches are taken, more or less: neighbours tell little anew."""
+"""Places of one output whose patches are taken, more or less."""
 
 _WIDEST = 8192
 """Patches longer than this keep their variances only."""
@@ -197,8 +197,8 @@ class _Sums:
 
     def add_input(self, x: Tensor, output: Tensor) -> None:
         """Add the patches of one call."""
-        step = _step(self.conv, output)
-        rows = _grouped(_patches(self.conv, at_least_float32(x.detach()), step), self.conv)
+        every, step = self._strides(output)
+        rows = _grouped(_patches(self.conv, at_least_float32(x.detach()[::every]), step), self.conv)
         if self._shift is None:
             # Variances far below the mean's square would drown in rounding.
             self._shift = rows.mean(1, keepdim=True)
@@ -212,11 +212,14 @@ class _Sums:
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add the gradient with respect to the output of one call."""
-        step = _step(self.conv, gradient)
-        rows = places(self.conv, at_least_float32(gradient), step)
+        every, step = self._strides(gradient)
+        rows = places(self.conv, at_least_float32(gradient[::every]), step)
         total = gradient.numel() // self.conv.out_channels
         rows = rows.unflatten(1, (self.conv.groups, -1)).transpose(0, 1)
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
+
+    def _strides(self, output: Tensor) -> Strides:
+        return strides_for(output.shape, self.conv.geometry.num_axes, _MOST_PLACES)
 
     def statistics(self, energy: float) -> LayerStatistics:
         """What the sums say; ``energy`` is that of all outputs of the network."""
@@ -284,8 +287,3 @@ def _patches(conv: Conv, x: Tensor, step: int) -> Tensor:
 
 def _grouped(rows: Tensor, conv: Conv) -> Tensor:
     return rows.unflatten(1, (conv.groups, -1)).transpose(0, 1).contiguous()
-
-
-def _step(conv: Conv, output: Tensor) -> int:
-    num_axes = conv.geometry.num_axes
-    return step_for(output.shape[output.ndim - num_axes :], _MOST_PLACES)

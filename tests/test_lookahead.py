@@ -37,7 +37,7 @@ def require_right(lookahead: Lookahead, network: nn.Module, name: str, x: Exampl
     assert len(found) == len(expected) > 0
     for (_, output), targets in zip(expected, found, strict=True):
         wanted = Targets.of(to_conv(layer), output)
-        assert targets.step == wanted.step
+        assert targets.strides == wanted.strides
         assert torch.equal(targets.rows, wanted.rows)
 
 

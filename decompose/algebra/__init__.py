@@ -38,12 +38,13 @@ from decompose.algebra.last_factors import (
     with_last_weights,
 )
 from decompose.algebra.patches import (
+    Strides,
     on_patches,
     patches,
     patches_at,
     places,
     places_at,
-    step_for,
+    strides_for,
 )
 from decompose.algebra.precision import at_least_float32, widened
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
@@ -56,6 +57,7 @@ __all__ = [
     "Deviation",
     "Expression",
     "Geometry",
+    "Strides",
     "Sum",
     "Whitening",
     "at_least_float32",
@@ -84,7 +86,7 @@ __all__ = [
     "scale_outputs",
     "split_branches",
     "split_like",
-    "step_for",
+    "strides_for",
     "weight_deviation",
     "widened",
     "with_groups",

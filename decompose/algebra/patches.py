@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from decompose.algebra.execution import padded
 from decompose.algebra.expressions import Conv, Expression, Geometry, map_leaves
+
+_FEW = 32
+"""Places of one input that are left before inputs are left out."""
 
 
 def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
@@ -92,12 +96,36 @@ def on_patches(expression: Expression) -> Expression:
     return map_leaves(still, expression)
 
 
-def step_for(output_size: Sequence[int], most: int) -> int:
-    """The distance of places that leaves no more than so many of them, more or less."""
+class Strides(NamedTuple):
+    """Which of the places of an output are looked at, since neighbours tell little anew.
+
+    Attributes:
+        inputs: every so many-th of a batch.
+        places: every so many-th along each axis.
+    """
+
+    inputs: int
+    places: int
+
+
+def strides_for(output_shape: Sequence[int], num_axes: int, most: int) -> Strides:
+    """The strides that leave no more than so many places of an output, more or less.
+
+    Of one input they thin out along the axes. Of a batch, such as the boxes of a detector, so do the
+    inputs, once few places of each are left.
+
+    Args:
+        output_shape: ``(batch, O, *output_size)``; of a fully connected layer all stay.
+        num_axes: of the convolution.
+        most: places.
+    """
+    if num_axes == 0:
+        return Strides(1, 1)
+    batch, size = output_shape[0], output_shape[-num_axes:]
     step = 1
-    while _num_places(output_size, step) > most:
+    while _num_places(size, step) > max(most // max(batch, 1), min(most, _FEW)):
         step += 1
-    return step
+    return Strides(max(1, batch * _num_places(size, step) // most), step)
 
 
 def _num_places(output_size: Sequence[int], step: int) -> int:

@@ -1,5 +1,7 @@
 """Patches: a convolution is a matrix product of its kernel with them."""
 
+from math import prod
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -13,7 +15,7 @@ from decompose.algebra import (
     places,
     places_at,
     run,
-    step_for,
+    strides_for,
 )
 from decompose.methods import get_method
 from decompose.modules import to_conv
@@ -47,9 +49,21 @@ def test_an_expression_acts_on_patches_as_its_kernel(case: Case, name: str) -> N
 
 
 def test_the_step_leaves_few_places() -> None:
-    assert step_for((10, 10), 100) == 1
-    assert step_for((10, 10), 99) == 2
-    assert step_for((), 1) == 1
+    assert strides_for((1, 3, 10, 10), 2, 100) == (1, 1)
+    assert strides_for((1, 3, 10, 10), 2, 99) == (1, 2)
+    assert strides_for((1000, 3), 0, 1) == (1, 1)
+
+
+@given(st.integers(1, 2000), st.lists(st.integers(1, 40), min_size=1, max_size=3))
+def test_strides_leave_about_as_many_places_as_are_wanted(batch: int, size: list[int]) -> None:
+    most = 512
+    every, step = strides_for((batch, 3, *size), len(size), most)
+    left = len(range(0, batch, every)) * prod(len(range(0, pixels, step)) for pixels in size)
+    assert left < 2 * most + 1
+    if batch * prod(size) <= most:
+        assert (every, step) == (1, 1)
+    if batch == 1:
+        assert every == 1
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
