@@ -27,6 +27,9 @@ _HEADS = (
 _LATTICE = (1, 2, 4, 8)
 """Boxes along each side of the picture, from large ones to small ones."""
 
+_NUM_FOUND = 21
+"""The largest boxes, in which masks and keypoints are looked for: that is dear, and all are alike."""
+
 
 def is_detector(model: nn.Module) -> bool:
     """Whether a network is one of torchvision's detectors, or derived from one."""
@@ -94,7 +97,8 @@ def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
             stack.callback(rpn.register_forward_hook(propose).remove)
         if (second := modules.get("roi_heads")) is not None:
             # What is found is looked at again for masks and keypoints.
-            keep = partial(_keep_proposals, most=second.detections_per_img if fully else None)
+            most = second.detections_per_img if fully else _NUM_FOUND
+            keep = partial(_keep_proposals, most=most)
             second.__dict__["postprocess_detections"] = keep
             stack.callback(second.__dict__.pop, "postprocess_detections")
         yield
@@ -125,9 +129,9 @@ def _keep_proposals(
     box_regression: Tensor,
     proposals: list[Tensor],
     image_shapes: Any,
-    most: int | None,
+    most: int,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The proposals, or the first of them, as what was found, each of class 1."""
+    """The first of the proposals as what was found, each of class 1."""
     proposals = [boxes[:most] for boxes in proposals]
     scores = [boxes.new_ones(len(boxes)) for boxes in proposals]
     labels = [torch.ones(len(boxes), dtype=torch.int64, device=boxes.device) for boxes in proposals]

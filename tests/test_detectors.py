@@ -57,7 +57,8 @@ def test_masks_are_of_the_lattice() -> None:
     network = detector("maskrcnn_resnet50_fpn")
     with torch.no_grad(), steadied(network) as answers:
         network([PICTURES[0][0]])
-    assert len(answers[-1]) == 85
+    (logits, _), masks = answers[-2:]
+    assert (len(logits), len(masks)) == (85, 21)
     assert "postprocess_detections" not in vars(network.roi_heads)
 
 
