@@ -1,6 +1,6 @@
 """Networks of torchvision's and timm's zoos, with random weights at small input sizes.
 
-``pytest -m zoo`` goes through the smallest network of each of their files, in two hours on a core;
+``pytest -m zoo`` goes through the smallest network of each of their files, in three hours on a core;
 ``pytest -m whole_zoo`` through all, in a day or two; both leave out what has more than ``LARGEST``
 parameters. ``-k`` picks some. Without a mark there are a few small ones, of each kind one.
 """
