@@ -223,6 +223,6 @@ def test_the_smallest_of_each_file(file: str, tmp_path: Path) -> None:
 
 @pytest.mark.whole_zoo
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", chain.from_iterable(NAMES.values()))
+@pytest.mark.parametrize("name", list(chain.from_iterable(NAMES.values())))
 def test_all_of_the_zoos(name: str, tmp_path: Path) -> None:
     check_if_moderate(name, tmp_path)
