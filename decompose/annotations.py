@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, reason
 from decompose.extras import required
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def read_objects(path: str | Path) -> Objects:
     try:
         root = parser.parse(str(path), forbid_dtd=True).getroot()
     except OSError as error:
-        raise DecomposeError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
     # What is forbidden is a ValueError, what is malformed a SyntaxError.
     except (ValueError, SyntaxError, LookupError) as error:
         raise DecomposeError(f"{path}: is no annotation: {first_line(error)}") from None

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decompose.digests import content_of
 from decompose.errors import DecomposeError, first_line, reason
 from decompose.files import writing
 
@@ -100,7 +100,7 @@ class Checkpoints:
         try:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise DecomposeError(f"{self.folder}: cannot be made: {error.strerror}") from None
+            raise DecomposeError(f"{self.folder}: cannot be made: {reason(error)}") from None
 
 
 def write_state(path: Path, content: Mapping[str, Any]) -> None:
@@ -140,7 +140,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+        digest.update(content_of(tensors[name]))
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv
 from decompose.calls import Example, map_tensors, shape_text, tensors
+from decompose.digests import content_of
 from decompose.hooks import observe_until
 from decompose.modules import Original, to_conv
 from decompose.refitting import Targets
@@ -48,6 +49,7 @@ class Lookahead:
         self._first: str | None = None
         self._held: dict[str, dict[bytes, list[Targets]]] = {}
         self._hits = 0
+        self._is_useful = True
 
     def targets(self, name: str, x: Example) -> list[Targets]:
         """What a layer writes in each of its calls when an input passes.
@@ -70,13 +72,10 @@ class Lookahead:
 
     def _begin(self, first: str) -> None:
         """Forget what was held, and hold from now on what the layers behind this one write."""
-        is_useless = bool(self._held) and not self._hits
-        names = list(self._layers)
+        if self._held and not self._hits:
+            self._is_useful = False  # no input came twice
+        names = list(self._layers) if self._is_useful else [first]
         self._held = {name: {} for name in names[names.index(first) + 1 :]}
-        if is_useless:
-            # No input came twice.
-            self._most_bytes = 0
-            self._held = {}
         self._first, self._room, self._hits = first, self._most_bytes, 0
 
     def _hold(self, key: bytes, written: Mapping[str, list[Targets]]) -> None:
@@ -114,8 +113,7 @@ def _key(x: Example) -> bytes | None:
         return None
     digest = hashlib.blake2b(f"{shape_text(x)} {around!r}".encode(), digest_size=16)
     for tensor in found:
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(content.numpy().data)
+        digest.update(content_of(tensor))
     return digest.digest()
 
 

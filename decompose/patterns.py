@@ -43,7 +43,7 @@ def require_match(names: Iterable[str], pattern: str) -> None:
     raise DecomposeError(f"{pattern}: no layer has that name; {hint}")
 
 
-def abbreviated(names: Sequence[str]) -> str:
+def abbreviated(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     """Names in a line: the first few, and how many more there are."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

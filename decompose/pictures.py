@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from decompose.architectures import Transform
-from decompose.errors import DecomposeError
+from decompose.errors import DecomposeError, reason
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -201,8 +201,7 @@ def read_picture(path: str | Path, opened: IO[bytes] | None = None) -> Image.Ima
     except Image.UnidentifiedImageError:
         raise DecomposeError(f"{path}: is no picture") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DecomposeError(f"{path}: cannot be read as a picture: {reason}") from None
+        raise DecomposeError(f"{path}: cannot be read as a picture: {reason(error)}") from None
 
 
 def default_workers() -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from decompose.architectures import Transform
+from decompose.digests import content_of
 from decompose.timing import machine
 
 
@@ -68,8 +69,7 @@ def weights_digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(content.numpy().data)
+        digest.update(content_of(tensor))
     return digest.hexdigest()
 
 

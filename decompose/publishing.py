@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, reason
 from decompose.files import write_text, writing
 from decompose.model_cards import FILE
 
@@ -27,7 +27,7 @@ def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DecomposeError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise DecomposeError(f"{folder}: cannot be written: {reason(error)}") from None
     network, readme = folder / FILE, folder / "README.md"
     with writing(network) as temporary:
         shutil.copyfile(source, temporary)

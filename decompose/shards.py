@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from decompose.architectures import Transform
-from decompose.errors import DecomposeError, first_line
+from decompose.errors import DecomposeError, first_line, reason
 from decompose.pictures import EXTENSIONS, Pictures, read_picture
 
 _LABELS = (".cls", ".json")
@@ -89,7 +89,7 @@ class _Reader:
                 file.seek(start)
                 content = file.read(size)
         except OSError as error:
-            raise DecomposeError(f"{name}: {error.strerror}") from None
+            raise DecomposeError(f"{name}: {reason(error)}") from None
         return read_picture(name, io.BytesIO(content))
 
 

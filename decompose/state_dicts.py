@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decompose.errors import DecomposeError, first_line, reason
+from decompose.patterns import abbreviated
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model")
 _MOST_NAMED = 5
@@ -114,7 +115,7 @@ def completed(network: nn.Module, state: Mapping[str, Tensor], source: str) -> d
         stored = [name for name in names if name in state]
         if any(not torch.equal(state[stored[0]], state[name]) for name in stored[1:]):
             raise DecomposeError(
-                f"{source}: {_some(stored)} are one in the network but differ here"
+                f"{source}: {abbreviated(stored, _MOST_NAMED)} are one in the network but differ here"
             )
         state |= {name: state[stored[0]] for name in names if stored and name not in state}
     own = network.state_dict()
@@ -144,7 +145,7 @@ def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
         if name in state and state[name].shape != own[name].shape
     ]
     problems = [
-        f"{label}: {_some(names)}"
+        f"{label}: {abbreviated(names, _MOST_NAMED)}"
         for label, names in (
             ("missing keys", missing),
             ("unexpected keys", unexpected),
@@ -154,8 +155,3 @@ def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
     ]
     if problems:
         raise DecomposeError(f"{source}: does not fit the architecture; {'; '.join(problems)}")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more

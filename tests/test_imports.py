@@ -10,13 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "decompose"
 
 LEVELS = [
-    {"errors", "intervals", "processes", "standings", "calls", "detectors"},
+    {"errors", "intervals", "processes", "standings", "calls", "detectors", "digests"},
     {
         "files",
         "memory",
         "progress",
         "silence",
-        "state_dicts",
         "tables",
         "patterns",
         "algebra",
@@ -25,7 +24,7 @@ LEVELS = [
         "extras",
         "hooks",
     },
-    {"picture_formats", "timm_models", "vgg16"},
+    {"picture_formats", "timm_models", "vgg16", "state_dicts"},
     {
         "methods",
         "architectures",

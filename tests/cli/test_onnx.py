@@ -78,12 +78,24 @@ def test_what_is_left_alone_is_told(model: Path, tmp_path: Path, capsys: Capture
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["-o", "small.safetensors"], "is to hold an ONNX model; end its name in .onnx"),
-        (["-o", "small.onnx", "--arch", "torchvision:vgg16"], "has its own architecture"),
-        (["-o", "small.onnx", "--input-size", "32"], "inputs of 16x16 pixels and no others"),
-        (["-o", "small.onnx", "--mean", "a"], "mean 'a': write N or N,N,N"),
-        (["-o", "small.onnx", "--fix", "sr"], "input 'sr': write NAME=NUMBER"),
-        (["-o", "small.onnx", "--fix", "sr=1"], "has no input sr; there are: x"),
+        (
+            ["compress", "-o", "small.safetensors"],
+            "is to hold an ONNX model; end its name in .onnx",
+        ),
+        (
+            ["compress", "-o", "small.onnx", "--arch", "torchvision:vgg16"],
+            "has its own architecture",
+        ),
+        (
+            ["compress", "-o", "small.onnx", "--input-size", "32"],
+            "inputs of 16x16 pixels and no others",
+        ),
+        (["compress", "-o", "small.onnx", "--mean", "a"], "mean 'a': write N or N,N,N"),
+        (["compress", "-o", "small.onnx", "--fix", "sr"], "input 'sr': write NAME=NUMBER"),
+        (["compress", "-o", "small.onnx", "--fix", "sr=1"], "has no input sr; there are: x"),
+        (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
+        (["evaluate", "--data", "."], "does not tell how it takes its pictures"),
+        (["compare", "model.onnx"], "ONNX models are not compared"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -94,30 +106,10 @@ def test_mistakes_end_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(model.parent)
-    assert run("compress", model, *arguments) == 2
-    assert reason in one_error(capsys)
-    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
-        (["evaluate", "--data", "."], "does not tell how it takes its pictures"),
-        (["compare", "model.onnx"], "ONNX models are not compared"),
-    ],
-)
-def test_what_onnx_models_are_not_for_is_told(
-    model: Path,
-    arguments: list[str],
-    reason: str,
-    capsys: Captured,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(model.parent)
     command, *others = arguments
     assert run(command, "model.onnx", *others) == 2
     assert reason in one_error(capsys)
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
 def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:
