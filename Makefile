@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test check format clean
 
 demo: .venv/installed
-	$(BIN)/python experiments/vgg16_decoupled/run.py --output runs/demo
+	$(BIN)/python -m experiments.vgg16_decoupled.run --output runs/demo
 
 test: .venv/models
 	$(BIN)/python -m pytest
@@ -13,15 +13,15 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python experiments/vgg16_decoupled/table.py --check
-	$(BIN)/python experiments/budget/table.py --check
-	$(BIN)/python experiments/speed/table.py --check
-	$(BIN)/python experiments/bmvc2018/table.py --check
-	$(BIN)/python experiments/finetune/table.py --check
-	$(BIN)/python experiments/zoo/table.py --check
-	$(BIN)/python experiments/questions/why/table.py --check
-	$(BIN)/python experiments/questions/cost/table.py --check
-	$(BIN)/python experiments/questions/only_images/table.py --check
+	$(BIN)/python -m experiments.vgg16_decoupled.table --check
+	$(BIN)/python -m experiments.budget.table --check
+	$(BIN)/python -m experiments.speed.table --check
+	$(BIN)/python -m experiments.bmvc2018.table --check
+	$(BIN)/python -m experiments.finetune.table --check
+	$(BIN)/python -m experiments.zoo.table --check
+	$(BIN)/python -m experiments.questions.why.table --check
+	$(BIN)/python -m experiments.questions.cost.table --check
+	$(BIN)/python -m experiments.questions.only_images.table --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

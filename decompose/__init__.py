@@ -12,19 +12,19 @@
     decompose.to_onnx(small, images, "small.onnx")
 """
 
-from decompose.choices import Choice
-from decompose.comparison import compare
-from decompose.convert import apply
-from decompose.errors import DecomposeError
-from decompose.export import to_onnx
-from decompose.finetuning import finetune
-from decompose.memory import keep_freed_memory
-from decompose.models import load, save
-from decompose.plans import Plan
-from decompose.search import plan
-from decompose.synthetic import synthetic_inputs
-from decompose.tuning import tune
-from decompose.weighing import measure
+from decompose.compression.search.planning import plan
+from decompose.compression.search.scoring import measure
+from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.comparison import compare
+from decompose.inference.allocator import keep_freed_memory
+from decompose.inference.tuning import tune
+from decompose.methods.choices import Choice
+from decompose.models.conversion import apply
+from decompose.models.export import to_onnx
+from decompose.models.plans import Plan
+from decompose.models.serialization import load, save
+from decompose.training.finetuning import finetune
+from decompose.utils.errors import DecomposeError
 
 __all__ = [
     "Choice",

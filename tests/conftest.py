@@ -8,8 +8,8 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.data import photographs
+from decompose.data.folders import photographs
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
 
 # Derandomised: a run tells whether the code changed, not which examples were drawn.
 settings.register_profile("tests", max_examples=60, deadline=None, derandomize=True)

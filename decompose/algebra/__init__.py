@@ -16,9 +16,18 @@ so that shapes and costs follow from an expression that has no weights.
 """
 
 from decompose.algebra.balancing import balanced
+from decompose.algebra.branch_ends import (
+    bias_of,
+    features,
+    last_factors,
+    last_weights,
+    scale_outputs,
+    with_last_weights,
+)
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
 from decompose.algebra.deviation import Deviation, is_exact, weight_deviation
+from decompose.algebra.dtypes import at_least_float32, widened
 from decompose.algebra.execution import run
 from decompose.algebra.expressions import (
     Chain,
@@ -29,15 +38,9 @@ from decompose.algebra.expressions import (
     leaves,
     map_leaves,
 )
-from decompose.algebra.last_factors import (
-    bias_of,
-    features,
-    last_factors,
-    last_weights,
-    scale_outputs,
-    with_last_weights,
-)
-from decompose.algebra.patches import (
+from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
+from decompose.algebra.selection import keep_inputs, keep_outputs
+from decompose.algebra.unfolding import (
     Strides,
     on_patches,
     patches,
@@ -46,9 +49,6 @@ from decompose.algebra.patches import (
     places_at,
     strides_for,
 )
-from decompose.algebra.precision import at_least_float32, widened
-from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
-from decompose.algebra.selection import keep_inputs, keep_outputs
 from decompose.algebra.whitening import Whitening
 
 __all__ = [

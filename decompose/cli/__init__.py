@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typer import TyperException
 
 from decompose.cli.commands import app
-from decompose.errors import DecomposeError
-from decompose.processes import leave
+from decompose.utils.distributed import leave
+from decompose.utils.errors import DecomposeError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 import torch
 import typer
 
-from decompose import models
-from decompose.benchmark import time_side_by_side
 from decompose.cli.compression import compress_network
 from decompose.cli.evaluation import evaluate_models
 from decompose.cli.finetuning import finetune_network
@@ -26,19 +24,21 @@ from decompose.cli.inputs import (
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
-from decompose.comparison import compare, compare_weights
-from decompose.convert import take_forms_
-from decompose.engines import DEFAULT_ENGINE, ENGINES, get_engine
-from decompose.errors import DecomposeError
-from decompose.export import to_onnx
-from decompose.files import require_writable
-from decompose.forms import FORMS
-from decompose.inspection import inspect_network
+from decompose.data.images import default_workers
+from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.comparison import compare, compare_weights
+from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.plots import plot_spectra, plot_speed_up, show_table
+from decompose.inference.benchmark import time_side_by_side
+from decompose.inference.engines import DEFAULT_ENGINE, ENGINES, get_engine
+from decompose.inference.tuning import tune
+from decompose.layers.forms import FORMS
 from decompose.methods import DEFAULT_METHOD, get_method
-from decompose.pictures import default_workers
-from decompose.report import plot_spectra, plot_speed_up, show_table
-from decompose.synthetic import synthetic_inputs
-from decompose.tuning import tune
+from decompose.models import serialization
+from decompose.models.conversion import take_forms_
+from decompose.models.export import to_onnx
+from decompose.utils.errors import DecomposeError
+from decompose.utils.files import require_writable
 
 app = typer.Typer(
     help="Rewrite pretrained convolutional networks as smaller ones, without training.",
@@ -102,7 +102,7 @@ def compare_networks(
     """Set a network beside the smaller one: MACs, parameters, weight and output error."""
     require_writable(output, table)
     place = named_device(device)
-    if models.is_onnx(original) or models.is_onnx(small):
+    if serialization.is_onnx(original) or serialization.is_onnx(small):
         raise DecomposeError(
             "ONNX models are not compared: their rewritten layers are nodes like any others; compress "
             "tells what it changed, and benchmark times both"
@@ -210,8 +210,8 @@ def tune_network(
 ) -> None:
     """Let every rewritten layer run in its fastest form: equal, but for the time it takes."""
     require_writable(output, table)
-    models.require_saved_name(output)
-    network = models.load(model, arch).to(named_device(device))
+    serialization.require_saved_name(output)
+    network = serialization.load(model, arch).to(named_device(device))
     if form:
         take_forms_(network, parse_forms(form, network))
     else:
@@ -220,7 +220,7 @@ def tune_network(
         tuned = tune(network, example, engine=engine, threads=threads)
         network = tuned.network
         show_table(tuned.table(), table)
-    models.save(network, output)
+    serialization.save(network, output)
     tell_files(output, table)
 
 
@@ -233,8 +233,8 @@ def export_network(
 ) -> None:
     """Write a network as ONNX, checked in onnxruntime against torch; its batch may be any."""
     require_writable(output)
-    models.require_saved_name(output, is_onnx=True)
-    network = models.load(model, arch)
+    serialization.require_saved_name(output, is_onnx=True)
+    network = serialization.load(model, arch)
     blank = blank_input(network, input_size)
     images = synthetic_inputs(blank, network, num=2)
     deviation = to_onnx(network, images, output)

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor, nn
 
-from decompose import models
-from decompose.candidates import RECIPES
 from decompose.cli.inputs import (
     blank_input,
     calibration_pictures,
@@ -22,21 +20,23 @@ from decompose.cli.inputs import (
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
 from decompose.cli.outputs import tell_dense, tell_files, tell_pace
-from decompose.comparison import compare_weights
-from decompose.convert import apply
-from decompose.engines import ENGINES
-from decompose.errors import DecomposeError
-from decompose.files import require_writable
-from decompose.folding import fold_batchnorm
+from decompose.compression.reconstruction.repair import repair_, repair_table
+from decompose.compression.search.candidates import RECIPES
+from decompose.compression.search.planning import plan
+from decompose.compression.search.scoring import measure
+from decompose.compression.statistics import Statistics
+from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.comparison import compare_weights
+from decompose.evaluation.plots import show_table
+from decompose.inference.engines import ENGINES
+from decompose.layers.batchnorm import fold_batchnorm
+from decompose.layers.rewritten import find_rewritten
 from decompose.methods import DEFAULT_METHOD, METHODS
-from decompose.plans import Plan
-from decompose.repair import repair_, repair_table
-from decompose.report import show_table
-from decompose.rewritten import find_rewritten
-from decompose.search import plan
-from decompose.statistics import Statistics
-from decompose.synthetic import synthetic_inputs
-from decompose.weighing import measure
+from decompose.models import serialization
+from decompose.models.conversion import apply
+from decompose.models.plans import Plan
+from decompose.utils.errors import DecomposeError
+from decompose.utils.files import require_writable
 
 _BUDGETS = {"macs", "params", "latency"}
 
@@ -148,7 +148,7 @@ def compress_network(
 ) -> None:
     """Rewrite a network's convolutions as smaller ones, without training."""
     require_writable(output, save_plan, save_statistics, table)
-    models.require_saved_name(output, is_onnx=models.is_onnx(source))
+    serialization.require_saved_name(output, is_onnx=serialization.is_onnx(source))
     wishes = {
         "macs": macs,
         "params": params,
@@ -186,7 +186,7 @@ def compress_network(
     if repairing:
         _repair(small, network, example, pictures)
     comparison = compare_weights(network, small, example)
-    models.save(small, output)
+    serialization.save(small, output)
     if save_plan is not None:
         choices.save(save_plan)
     show_table(comparison.table(weights=not repairing), table)

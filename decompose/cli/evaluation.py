@@ -9,22 +9,22 @@ import torch
 import typer
 from torch import nn
 
-from decompose import models
-from decompose.architectures import Architecture, architecture_of
 from decompose.cli.inputs import load_all, named_device, resized
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
 from decompose.cli.outputs import tell_files, tell_unreadable, write_record
-from decompose.data import labelled
-from decompose.detection import categories_of, evaluate_detectors
-from decompose.errors import DecomposeError
-from decompose.evaluation import evaluate
-from decompose.files import require_writable
-from decompose.ledgers import forget
-from decompose.pictures import default_workers
-from decompose.processes import Processes
-from decompose.provenance import environment
-from decompose.report import show_table
-from decompose.scenes import voc_scenes
+from decompose.data.folders import labelled
+from decompose.data.images import default_workers
+from decompose.data.voc import voc_scenes
+from decompose.evaluation.accuracy import evaluate
+from decompose.evaluation.detection import categories_of, evaluate_detectors
+from decompose.evaluation.ledgers import forget
+from decompose.evaluation.plots import show_table
+from decompose.evaluation.provenance import environment
+from decompose.models import serialization
+from decompose.models.architectures import Architecture, architecture_of
+from decompose.utils.distributed import Processes
+from decompose.utils.errors import DecomposeError
+from decompose.utils.files import require_writable
 
 _BATCH_SIZES = {"classification": 32, "detection": 4}
 _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.items())
@@ -74,7 +74,7 @@ def evaluate_models(
         raise DecomposeError("the same network is named twice")
     networks = load_all(model, arch)
     transforms = {
-        name: resized(models.required_preprocessing(network).transform(), input_size)
+        name: resized(serialization.required_preprocessing(network).transform(), input_size)
         for name, network in networks.items()
     }
     place = named_device(device)

@@ -10,21 +10,21 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from decompose import models
-from decompose.architectures import Transform
-from decompose.blockwise import reconstruction_table
 from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
 from decompose.cli.outputs import tell_files, tell_unreadable
-from decompose.convert import recomposed
-from decompose.data import labelled, picture_folder
-from decompose.errors import DecomposeError
-from decompose.files import require_writable
-from decompose.finetuning import finetune, require_trainable
-from decompose.pictures import Pictures, default_workers
-from decompose.processes import Processes
-from decompose.recipes import OPTIMISERS, PRECISIONS, Recipe
-from decompose.report import show_table
+from decompose.data.folders import labelled, picture_folder
+from decompose.data.images import Pictures, default_workers
+from decompose.evaluation.plots import show_table
+from decompose.models import serialization
+from decompose.models.architectures import Transform
+from decompose.models.conversion import recomposed
+from decompose.training.blockwise import reconstruction_table
+from decompose.training.finetuning import finetune, require_trainable
+from decompose.training.recipe import OPTIMISERS, PRECISIONS, Recipe
+from decompose.utils.distributed import Processes
+from decompose.utils.errors import DecomposeError
+from decompose.utils.files import require_writable
 
 _DEFAULT = Recipe()
 
@@ -123,7 +123,7 @@ def finetune_network(
     the last. Under torchrun or accelerate launch the processes share each batch.
     """
     require_writable(output, table)
-    models.require_saved_name(output)
+    serialization.require_saved_name(output)
     if (data is None) == (unlabelled is None):
         raise DecomposeError("give pictures with labels (--data) or without (--unlabelled)")
     if teacher is None:
@@ -151,7 +151,7 @@ def finetune_network(
     )
     original, network = _networks(teacher, small, arch)
     require_trainable(network)
-    transform = resized(models.required_preprocessing(network).transform(), input_size)
+    transform = resized(serialization.required_preprocessing(network).transform(), input_size)
     pictures, judged = _pictures(data, unlabelled, validate, transform)
     tuned = finetune(
         network,
@@ -167,7 +167,7 @@ def finetune_network(
         tell=lambda line: print(line, file=sys.stderr),
     )
     if Processes.joined(named_device(device)).is_first():
-        models.save(recomposed(tuned.network) if recompose else tuned.network, output)
+        serialization.save(recomposed(tuned.network) if recompose else tuned.network, output)
         if tuned.blockwise:
             show_table(reconstruction_table(tuned.blockwise))
         show_table(tuned.table(), table)
@@ -188,7 +188,11 @@ def _networks(
     teacher: str | None, small: str, arch: str | None
 ) -> tuple[nn.Module | None, nn.Module]:
     """The original, if one is given, and the network to train."""
-    return (None, models.load(small, arch)) if teacher is None else load_pair(teacher, small, arch)
+    return (
+        (None, serialization.load(small, arch))
+        if teacher is None
+        else load_pair(teacher, small, arch)
+    )
 
 
 def _pictures(

@@ -13,22 +13,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from decompose import models
-from decompose.architectures import Transform, architecture_of, remember_preprocessing
-from decompose.calls import batch_size, moved
 from decompose.cli.outputs import tell_left_alone, tell_unreadable
-from decompose.data import picture_folder
-from decompose.detectors import is_detector, useful_scale
-from decompose.errors import DecomposeError, first_line
-from decompose.folding import fold_pairs, folded_of
-from decompose.forms import get_form
-from decompose.layers import find_layers
-from decompose.onnx.network import OnnxNetwork
-from decompose.patterns import matches, require_match
-from decompose.picture_formats import PictureFormat
-from decompose.pictures import default_workers
-from decompose.rewritten import find_rewritten
-from decompose.scenes import Scenes
+from decompose.data.folders import picture_folder
+from decompose.data.images import default_workers
+from decompose.data.voc import Scenes
+from decompose.layers.batchnorm import fold_pairs, folded_of
+from decompose.layers.detectors import is_detector, useful_scale
+from decompose.layers.discovery import find_layers
+from decompose.layers.forms import get_form
+from decompose.layers.rewritten import find_rewritten
+from decompose.models import serialization
+from decompose.models.architectures import Transform, architecture_of, remember_preprocessing
+from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.preprocessing import PictureFormat
+from decompose.utils.batches import batch_size, moved
+from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.name_patterns import matches, require_match
 
 _BATCH_SIZE = 8
 
@@ -44,7 +44,7 @@ class FolderInputs:
     """
 
     def __init__(self, folder: Path, network: nn.Module, most: int, workers: int) -> None:
-        transform = models.required_preprocessing(network).transform()
+        transform = serialization.required_preprocessing(network).transform()
         self._whole = is_detector(network)
         if self._whole:
             transform = partial(_shrunk, transform, network.transform)
@@ -90,7 +90,7 @@ def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None
             fixed[name] = float(number)
         except ValueError:
             raise DecomposeError(f"input {text!r}: write NAME=NUMBER") from None
-    network = models.load(source, arch, fixed=fixed)
+    network = serialization.load(source, arch, fixed=fixed)
     if isinstance(network, OnnxNetwork):
         tell_left_alone(network.left_alone)
     return network
@@ -156,13 +156,13 @@ def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
 def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
     first, *others = sources
     if not others:
-        return [models.load(first, arch)]
-    unnamed = [source for source in sources if models.is_unnamed_checkpoint(source)]
+        return [serialization.load(first, arch)]
+    unnamed = [source for source in sources if serialization.is_unnamed_checkpoint(source)]
     if arch is not None and not unnamed:
         raise DecomposeError(f"{', '.join(sources)}: have architectures already; give no --arch")
-    made = [models.load(source, arch if source in unnamed else None) for source in others]
+    made = [serialization.load(source, arch if source in unnamed else None) for source in others]
     named = arch or architecture_of(made[0])
-    before = models.load(first, str(named) if named and first in unnamed else None)
+    before = serialization.load(first, str(named) if named and first in unnamed else None)
     return [fold_pairs(before, folded_of(made[0])), *made]
 
 
@@ -172,7 +172,7 @@ def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
         size = None if input_size is None else parse_size(input_size)
         return torch.zeros(1, *network.signature.shape(size), dtype=network.signature.dtype)
     if input_size is None:
-        shape = models.required_preprocessing(network).input_shape()
+        shape = serialization.required_preprocessing(network).input_shape()
     else:
         first = next(iter(find_layers(network).values()))
         shape = (getattr(first, "in_channels", 3), *parse_size(input_size))

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.files import write_text
-from decompose.patterns import abbreviated
-from decompose.plans import Plan
+from decompose.models.plans import Plan
+from decompose.utils.files import write_text
+from decompose.utils.name_patterns import abbreviated
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:

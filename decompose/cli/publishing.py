@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from decompose import models
 from decompose.cli.inputs import blank_input
 from decompose.cli.options import Arch, InputSize
 from decompose.cli.outputs import tell_files
-from decompose.errors import DecomposeError
-from decompose.figures import read_record
-from decompose.model_cards import model_card
-from decompose.publishing import upload, write_folder
+from decompose.evaluation.model_card import model_card
+from decompose.evaluation.records import read_record
+from decompose.models import serialization
+from decompose.models.hub import upload, write_folder
+from decompose.utils.errors import DecomposeError
 
 
 def push_network(
@@ -39,11 +39,11 @@ def push_network(
     input_size: InputSize = None,
 ) -> None:
     """Publish a network on the Hugging Face hub, with a model card made from its plan and figures."""
-    if models.read_header(source) is None:
+    if serialization.read_header(source) is None:
         raise DecomposeError(f"{source}: is no network that compress wrote")
     if folder is not None and private:
         raise DecomposeError("--private is for the hub; a folder is as private as you keep it")
-    network = models.load(source, arch)
+    network = serialization.load(source, arch)
     card = model_card(
         network,
         blank_input(network, input_size),

@@ -3,15 +3,15 @@
 To add one, write its file beside the others and list it in ``METHODS``.
 """
 
-from decompose.errors import DecomposeError
 from decompose.methods.base import Method
 from decompose.methods.channel_decomposition import ChannelDecomposition
 from decompose.methods.cp import CanonicalPolyadic
 from decompose.methods.network_decoupling import DepthwisePointwise, PointwiseDepthwise
-from decompose.methods.principal_components import PrincipalComponents, principal_components
+from decompose.methods.pca import PrincipalComponents, principal_components
 from decompose.methods.spatial_decomposition import SpatialDecomposition
 from decompose.methods.svd import TruncatedSVD
 from decompose.methods.tucker import Tucker2
+from decompose.utils.errors import DecomposeError
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Conv, Expression, map_leaves
-from decompose.errors import DecomposeError
+from decompose.utils.errors import DecomposeError
 
 
 class Method(ABC):

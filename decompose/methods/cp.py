@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Chain, Conv, Expression, Geometry, at_least_float32
-from decompose.errors import DecomposeError
 from decompose.methods.base import Method
+from decompose.utils.errors import DecomposeError
 
 _ITERATIONS = 100
 _TOLERANCE = 1e-9

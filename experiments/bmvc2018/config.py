@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from decompose.recipes import Recipe
+from decompose.training.recipe import Recipe
 
 MASK = ("conv1_1", "conv5_1", "conv5_2", "conv5_3")
 """Layers that network decoupling leaves dense."""

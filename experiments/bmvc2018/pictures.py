@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config import MASK, NUM_TERMS
-
-from decompose.inspection import Inspection, LayerInspection
-from decompose.report import Point as PlottedPoint
-from decompose.report import plot_accuracy_against_macs, plot_spectra
+from decompose.evaluation.inspection import Inspection, LayerInspection
+from decompose.evaluation.plots import Point as PlottedPoint
+from decompose.evaluation.plots import plot_accuracy_against_macs, plot_spectra
+from experiments.bmvc2018.config import MASK, NUM_TERMS
 
 
 def draw(record: Mapping[str, Any], folder: Path) -> None:

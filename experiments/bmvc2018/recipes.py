@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from config import DEEPER, ENERGY_LEFT_OUT, MASK, MOST_TIMES_FEWER
-
 from decompose.algebra import Conv
+from decompose.compression.layerwise.pipeline import Treatment
 from decompose.methods import get_method
-from decompose.treatments import Treatment
-from decompose.wishes import rank_for_ratio
+from decompose.methods.ranks import rank_for_ratio
+from experiments.bmvc2018.config import DEEPER, ENERGY_LEFT_OUT, MASK, MOST_TIMES_FEWER
 
 FIRST = "conv1_1"
 """Its three input channels leave nothing to decompose; its filters can be pruned."""

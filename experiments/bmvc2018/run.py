@@ -6,11 +6,11 @@ methods are those of the papers: network decoupling without data, channel and sp
 and channel pruning from sampled activations, each layer reconstructed on what the layers before it
 give. Each figure stands beside the reported one.
 
-    python experiments/bmvc2018/run.py --output runs/bmvc2018                       # Fashion-MNIST
-    python experiments/bmvc2018/run.py --table c --output runs/bmvc2018             # one table alone
-    python experiments/bmvc2018/run.py --data imagenet/val --calibrate imagenet/train --train imagenet \
+    python -m experiments.bmvc2018.run --output runs/bmvc2018                       # Fashion-MNIST
+    python -m experiments.bmvc2018.run --table c --output runs/bmvc2018             # one table alone
+    python -m experiments.bmvc2018.run --data imagenet/val --calibrate imagenet/train --train imagenet \
         --device cuda
-    python experiments/bmvc2018/run.py --small --output runs/small       # to see that it runs
+    python -m experiments.bmvc2018.run --small --output runs/small       # to see that it runs
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
@@ -29,18 +29,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from config import DIGITS, FASHION, IMAGENET, IMAGENET_SMALL, NUM_TERMS, ORDERS, RECIPES, SMALL
-from pictures import draw
-from study import Study, masked_plan
-from subject import Subject, imagenet, offline
-from table import tables
 
-from decompose.convert import rebuild
-from decompose.data import FASHION_MNIST
+from decompose.data.folders import FASHION_MNIST
+from decompose.evaluation.provenance import environment
 from decompose.methods import get_method
-from decompose.progress import track
-from decompose.provenance import environment
-from decompose.records import keep, publish, take_up
+from decompose.models.conversion import rebuild
+from decompose.utils.progress import track
+from experiments.bmvc2018.config import (
+    DIGITS,
+    FASHION,
+    IMAGENET,
+    IMAGENET_SMALL,
+    NUM_TERMS,
+    ORDERS,
+    RECIPES,
+    SMALL,
+)
+from experiments.bmvc2018.pictures import draw
+from experiments.bmvc2018.study import Study, masked_plan
+from experiments.bmvc2018.subject import Subject, imagenet, offline
+from experiments.bmvc2018.table import tables
+from experiments.common.records import keep, publish, take_up
 
 
 def main(

@@ -10,21 +10,21 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from bisection import Point, bisect
-from config import DROP, MASK, MOST_PART, TUNED_TERMS
-from recipes import energy_kept, treatments
-from subject import Subject, accuracy
 from torch import nn
 
 import decompose
-from decompose.choices import Choice
-from decompose.finetuning import finetune
+from decompose.compression.layerwise.pipeline import apply_treatments
+from decompose.compression.layerwise.sampling import Sampler
+from decompose.data.images import default_workers
 from decompose.methods import get_method
-from decompose.pictures import default_workers
-from decompose.plans import Plan
-from decompose.records import keep
-from decompose.sampling import Sampler
-from decompose.treatments import apply_treatments
+from decompose.methods.choices import Choice
+from decompose.models.plans import Plan
+from decompose.training.finetuning import finetune
+from experiments.bmvc2018.bisection import Point, bisect
+from experiments.bmvc2018.config import DROP, MASK, MOST_PART, TUNED_TERMS
+from experiments.bmvc2018.recipes import energy_kept, treatments
+from experiments.bmvc2018.subject import Subject, accuracy
+from experiments.common.records import keep
 
 _MOST_HELD = 16
 """Networks: those of one search, so that the best need not be made again."""

@@ -7,36 +7,32 @@ the top-5 accuracy is nearly full, so there the drop is one of top-1 accuracy.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from config import FASHION, Setting
 from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Conv
-from decompose.architectures import Architecture, Transform
-from decompose.data import (
+from decompose.data.folders import (
     digits,
     fashion_mnist_pictures,
     labelled,
     picture_folder,
     pictures_in_memory,
 )
-from decompose.evaluation import evaluate
-from decompose.inputs import Images
-from decompose.layers import count_macs, find_layers, trace_shapes
-from decompose.modules import to_conv
-from decompose.pictures import Pictures, default_workers
-from decompose.vgg16 import vgg16_features
-
-sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
-
-from vgg16_classifier import BATCH, prepared, preprocessing, vgg16_classifier
+from decompose.data.images import Pictures, default_workers
+from decompose.evaluation.accuracy import evaluate
+from decompose.layers.discovery import count_macs, find_layers, trace_shapes
+from decompose.layers.modules import to_conv
+from decompose.models.architectures import Architecture, Transform
+from decompose.models.vgg16 import vgg16_features
+from decompose.utils.inputs import Images
+from experiments.bmvc2018.config import FASHION, Setting
+from experiments.common.classifiers import BATCH, prepared, preprocessing, vgg16_classifier
 
 IMAGENET_VGG16 = "torchvision:vgg16,weights=IMAGENET1K_V1"
 

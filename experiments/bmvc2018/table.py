@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/bmvc2018/table.py            writes results.md from results.json
-python experiments/bmvc2018/table.py --check    fails unless results.md and the folder's README
+python -m experiments.bmvc2018.table            writes results.md from results.json
+python -m experiments.bmvc2018.table --check    fails unless results.md and the folder's README
                                                 say what results.json says
 """
 
@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from config import (
+from decompose.methods import get_method
+from decompose.utils.tables import Table
+from experiments.bmvc2018.config import (
     DROP,
     MASK,
     MOST_PART,
@@ -24,10 +26,7 @@ from config import (
     REPORTED_MASKED_GMACS,
     REPORTED_TOP1_DROP,
 )
-
-from decompose.methods import get_method
-from decompose.records import render_or_check
-from decompose.tables import Table
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation, weight_deviation
-from decompose.candidates import RECIPES, Option, loss, options
-from decompose.layers import evaluating, find_originals, trace_shapes
-from decompose.modules import expression_macs, to_conv
-from decompose.plans import Plan
-from decompose.prediction import output_error
-from decompose.probing import probe
-from decompose.progress import track
-from decompose.statistics import gather
-from decompose.wishes import parse_recipe
+from decompose.compression.search.candidates import RECIPES, Option, loss, options
+from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.sensitivity import probe
+from decompose.compression.statistics import gather
+from decompose.layers.discovery import evaluating, find_originals, trace_shapes
+from decompose.layers.modules import expression_macs, to_conv
+from decompose.methods.ranks import parse_recipe
+from decompose.models.plans import Plan
+from decompose.utils.progress import track
 
 NUM_IMAGES = 4
 SCATTER = 0.12

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from decompose.algebra import leaves
-from decompose.errors import DecomposeError
-from decompose.layers import evaluating
-from decompose.modules import to_conv
-from decompose.plans import Plan
-from decompose.progress import track
+from decompose.layers.discovery import evaluating
+from decompose.layers.modules import to_conv
+from decompose.models.plans import Plan
+from decompose.utils.errors import DecomposeError
+from decompose.utils.progress import track
 
 _ITERATIONS = 5
 """Of the higher-order orthogonal iteration, as in our own method."""

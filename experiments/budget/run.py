@@ -5,7 +5,7 @@ of that when each layer gets its own (``decompose.plan(macs=...)``) and is refit
 pictures, or on none. Relative squared error of pool5 on the twelve photographs that scikit-image and
 scikit-learn ship; no labels, no training.
 
-    python experiments/budget/run.py --calibrate PICTURES --output runs/budget
+    python -m experiments.budget.run --calibrate PICTURES --output runs/budget
 
 ``PICTURES`` is a folder of photographs to plan and repair on, others than those twelve; the README
 beside this file tells where the committed figures' sixteen come from. Forty minutes on two cores.
@@ -22,20 +22,20 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from objective import correlate
-from peer import executed_macs, tensorly_torch
-from table import LABELS, summarize
 from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.data import photographs, picture_folder
-from decompose.layers import count_macs, outputs, trace_shapes
-from decompose.plans import Plan
-from decompose.progress import track
-from decompose.records import keep, publish
-from decompose.report import Point, plot_error_against_macs
+from decompose.data.folders import photographs, picture_folder
+from decompose.evaluation.plots import Point, plot_error_against_macs
+from decompose.layers.discovery import count_macs, outputs, trace_shapes
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from decompose.models.plans import Plan
+from decompose.utils.progress import track
+from experiments.budget.objective import correlate
+from experiments.budget.peer import executed_macs, tensorly_torch
+from experiments.budget.table import LABELS, summarize
+from experiments.common.records import keep, publish
 
 FEWER = (2.14, 3.0, 3.7)
 """How many times fewer MACs."""

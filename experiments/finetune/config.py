@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from decompose.recipes import Recipe
+from decompose.training.recipe import Recipe
 
 FROM_SCRATCH = 1 / 4
 """The share whose architecture is trained from random weights as well."""

@@ -7,26 +7,21 @@ nothing to do with it, without labels, cut into tiles of the size that the netwo
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from config import Setting
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.blockwise import reconstruct_
-from decompose.data import fashion_mnist_pictures, photographs
-from decompose.evaluation import evaluate
-from decompose.layers import count_macs, trace_shapes
-
-sys.path.append(str(Path(__file__).parents[1]))  # what experiments share
-
-from vgg16_classifier import BATCH, prepared, preprocessing, vgg16_classifier
+from decompose.data.folders import fashion_mnist_pictures, photographs
+from decompose.evaluation.accuracy import evaluate
+from decompose.layers.discovery import count_macs, trace_shapes
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from decompose.training.blockwise import reconstruct_
+from experiments.common.classifiers import BATCH, prepared, preprocessing, vgg16_classifier
+from experiments.finetune.config import Setting
 
 SHARE = 1 / 4
 STEPS = 100

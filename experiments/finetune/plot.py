@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from config import BARS
 from matplotlib.figure import Figure
 
-from decompose.report import save_figure
+from decompose.evaluation.plots import save_figure
+from experiments.finetune.config import BARS
 
 CURVES = {
     "distilled": "from the decomposition, distilled",

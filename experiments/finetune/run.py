@@ -5,8 +5,8 @@ as truncated, repaired and reconstructed blockwise without labels, finetuned on 
 original as teacher. (2) VGG16's real convolutions with a quarter of their MACs, repaired on photographs
 alone. (3) The same architecture trained as long from random weights. (4) What a step of training costs.
 
-    python experiments/finetune/run.py --output runs/finetune            # all of it
-    python experiments/finetune/run.py --small --output runs/small       # few pictures, to see that it runs
+    python -m experiments.finetune.run --output runs/finetune            # all of it
+    python -m experiments.finetune.run --small --output runs/small       # few pictures, to see that it runs
 
 About an hour on two idle cores, by estimate. Expect the network with a quarter of the MACs to come
 within 0.3 points of the original's accuracy, and the one with an eighth within one. Checkpoints and
@@ -21,23 +21,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import photographs_only
-import throughput
 import torch
 import typer
-from config import FULL, SMALL, Setting
-from networks import NUM_CLASSES
-from plot import draw
-from study import Study
-from table import VGG16, tables
 from torch import nn
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16
-from decompose.memory import keep_freed_memory
-from decompose.progress import track
-from decompose.provenance import environment
-from decompose.records import keep, publish, take_up
+from decompose.evaluation.provenance import environment
+from decompose.inference.allocator import keep_freed_memory
+from decompose.models.architectures import OFFLINE_VGG16
+from decompose.utils.progress import track
+from experiments.common.records import keep, publish, take_up
+from experiments.finetune import photographs_only, throughput
+from experiments.finetune.config import FULL, SMALL, Setting
+from experiments.finetune.networks import NUM_CLASSES
+from experiments.finetune.plot import draw
+from experiments.finetune.study import Study
+from experiments.finetune.table import VGG16, tables
 
 
 def main(

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from config import BARS, FROM_SCRATCH, Setting
-from networks import vgg_style
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import decompose
-from decompose.blockwise import reconstruct_
-from decompose.convert import plan_of
-from decompose.data import fashion_mnist_pictures
-from decompose.evaluation import evaluate
-from decompose.finetuning import Finetuned, finetune
-from decompose.layers import count_macs, count_params, trace_shapes
-from decompose.recipes import Recipe
-from decompose.statistics import Statistics
+from decompose.compression.statistics import Statistics
+from decompose.data.folders import fashion_mnist_pictures
+from decompose.evaluation.accuracy import evaluate
+from decompose.layers.discovery import count_macs, count_params, trace_shapes
+from decompose.models.conversion import plan_of
+from decompose.training.blockwise import reconstruct_
+from decompose.training.finetuning import Finetuned, finetune
+from decompose.training.recipe import Recipe
+from experiments.finetune.config import BARS, FROM_SCRATCH, Setting
+from experiments.finetune.networks import vgg_style
 
 _MEAN, _STD = (0.286,) * 3, (0.353,) * 3
 

@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/finetune/table.py            writes results.md from results.json
-python experiments/finetune/table.py --check    fails unless results.md and the folder's README
+python -m experiments.finetune.table            writes results.md from results.json
+python -m experiments.finetune.table --check    fails unless results.md and the folder's README
                                                 say what results.json says
 """
 
@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config import BARS, FROM_SCRATCH, WAYS
-
-from decompose.records import render_or_check
-from decompose.tables import Table, format_spread, format_threads
+from decompose.utils.tables import Table, format_spread, format_threads
+from experiments.common.records import render_or_check
+from experiments.finetune.config import BARS, FROM_SCRATCH, WAYS
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

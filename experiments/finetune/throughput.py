@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from decompose.engines import Call
-from decompose.layers import count_macs, trace_shapes
-from decompose.lessons import Lesson
-from decompose.progress import track
-from decompose.recipes import Recipe
-from decompose.timing import time_in_turns
+from decompose.inference.engines import Call
+from decompose.inference.timing import time_in_turns
+from decompose.layers.discovery import count_macs, trace_shapes
+from decompose.training.objective import Lesson
+from decompose.training.recipe import Recipe
+from decompose.utils.progress import track
 
 
 def measure(

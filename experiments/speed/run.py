@@ -4,8 +4,8 @@ Uniform network decoupling (PW+DW, T = 2 to 4, conv1_1 dense) against dense in e
 and 8; then mixtures planned for a share of the original's time in ONNX Runtime and repaired on
 photographs, with what they lose and how fast they are.
 
-    python experiments/speed/run.py --calibrate PICTURES --output runs/speed
-    python experiments/speed/run.py --calibrate PICTURES --output runs/speed --part budgets --batch 1
+    python -m experiments.speed.run --calibrate PICTURES --output runs/speed
+    python -m experiments.speed.run --calibrate PICTURES --output runs/speed --part budgets --batch 1
 
 Forty-five minutes on two idle cores. Expect 0.80 to 0.88 of the promise in ONNX Runtime, 0.60 to 0.70 in
 eager torch, and twice the speed of dense for an error of about 0.02. ``table.py`` renders the figures.
@@ -20,19 +20,19 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from table import summarize
 from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.benchmark import SideBySide, time_side_by_side
-from decompose.data import photographs, picture_folder
-from decompose.engines import get_engine
-from decompose.layers import outputs
-from decompose.records import keep, publish
-from decompose.report import plot_speed_up
-from decompose.statistics import Statistics
+from decompose.compression.statistics import Statistics
+from decompose.data.folders import photographs, picture_folder
+from decompose.evaluation.plots import plot_speed_up
+from decompose.inference.benchmark import SideBySide, time_side_by_side
+from decompose.inference.engines import get_engine
+from decompose.layers.discovery import outputs
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from experiments.common.records import keep, publish
+from experiments.speed.table import summarize
 
 DENSE = ("conv1_1",)
 RANKS = (2, 3, 4)

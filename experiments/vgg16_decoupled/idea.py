@@ -1,6 +1,6 @@
 """Draw the idea: one output channel of a real convolution as a sum of depthwise separable terms.
 
-    python experiments/vgg16_decoupled/idea.py idea.png
+    python -m experiments.vgg16_decoupled.idea idea.png
 
 A few seconds. Each term is one column of pointwise weights times one depthwise kernel (Guo et al.
 2018, PW+DW); of the 64 input channels of conv2_1 the eight with the largest kernels are shown.
@@ -15,8 +15,8 @@ import typer
 from matplotlib.figure import Figure
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16
-from decompose.report import save_figure, show_weights, write_sign
+from decompose.evaluation.plots import save_figure, show_weights, write_sign
+from decompose.models.architectures import OFFLINE_VGG16
 
 LAYER, CHANNEL = "conv2_1", 3
 SHOWN_INPUTS, SHOWN_TERMS = 8, 4

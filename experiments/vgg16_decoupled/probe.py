@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.transforms.functional import normalize
 
-from decompose.data import digits
-from decompose.layers import evaluating
-from decompose.progress import track
+from decompose.data.folders import digits
+from decompose.layers.discovery import evaluating
+from decompose.utils.progress import track
 
 PIXELS = 64
 BATCH_SIZE = 16

@@ -6,7 +6,7 @@ and without training. PW+DW, four terms, conv1_1 left as it is. Beside it, at th
 of both orders and spatial decomposition that loses the least, found without data as well and
 repaired on synthetic pictures.
 
-    python experiments/vgg16_decoupled/run.py --output runs/demo        (``make demo``)
+    python -m experiments.vgg16_decoupled.run --output runs/demo        (``make demo``)
 
 Six minutes on two idle cores. Expect 2.12x fewer MACs, a relative error of about 0.18 in pool5 on
 twelve photographs, a tenth of that for the mixture, and DW+PW behind PW+DW at every rank. ``table.py``
@@ -22,22 +22,22 @@ from typing import Annotated
 
 import torch
 import typer
-from probe import classify_digits
-from table import tables
 from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation
-from decompose.architectures import OFFLINE_VGG16, Architecture
-from decompose.benchmark import time_side_by_side
-from decompose.data import photographs
-from decompose.engines import Eager
-from decompose.inspection import inspect_network
-from decompose.layers import count_macs, outputs, trace_shapes
-from decompose.progress import track
-from decompose.provenance import environment
-from decompose.records import keep, publish
-from decompose.report import Point, plot_error_against_macs, plot_spectra
+from decompose.data.folders import photographs
+from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.plots import Point, plot_error_against_macs, plot_spectra
+from decompose.evaluation.provenance import environment
+from decompose.inference.benchmark import time_side_by_side
+from decompose.inference.engines import Eager
+from decompose.layers.discovery import count_macs, outputs, trace_shapes
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from decompose.utils.progress import track
+from experiments.common.records import keep, publish
+from experiments.vgg16_decoupled.probe import classify_digits
+from experiments.vgg16_decoupled.table import tables
 
 METHOD, RANK = "pw_dw", 4
 ORDERS = ("pw_dw", "dw_pw")

@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/vgg16_decoupled/table.py            writes results.md from results.json
-python experiments/vgg16_decoupled/table.py --check    fails unless results.md and the README
+python -m experiments.vgg16_decoupled.table            writes results.md from results.json
+python -m experiments.vgg16_decoupled.table --check    fails unless results.md and the README
                                                        say what results.json says
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.benchmark import SideBySide
-from decompose.comparison import Change, Comparison
-from decompose.records import render_or_check
-from decompose.tables import Table, format_threads
+from decompose.evaluation.comparison import Change, Comparison
+from decompose.inference.benchmark import SideBySide
+from decompose.utils.tables import Table, format_threads
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parents[1] / "README.md"

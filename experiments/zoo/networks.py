@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import decompose
-from decompose.calls import Example
-from decompose.inputs import Inputs
-from decompose.norms import reestimate_
+from decompose.layers.norms import reestimate_
+from decompose.utils.batches import Example
+from decompose.utils.inputs import Inputs
 
 
 class UNet(nn.Module):

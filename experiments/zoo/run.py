@@ -4,8 +4,8 @@ Each network (``networks``) is planned without data for half its MACs, rewritten
 original, in eager torch and, where it can be exported, in ONNX Runtime. Weights are random, so nothing
 is said of accuracy: a plan for trained ones chooses otherwise where kernels have more to give.
 
-    python experiments/zoo/run.py --output runs/zoo
-    python experiments/zoo/run.py --output runs/zoo --only ResNet-50     # this one anew
+    python -m experiments.zoo.run --output runs/zoo
+    python -m experiments.zoo.run --output runs/zoo --only ResNet-50     # this one anew
 
 Fifty minutes on one core. Each network leaves a record, and an interrupted run goes on
 behind the last. Expect 2.00 times fewer MACs of each; where half cannot be had, the least of
@@ -24,19 +24,19 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from networks import SUBJECTS, Subject
-from table import summarize
 from torch import nn
 
 import decompose
 from decompose import DecomposeError, Plan
-from decompose.calls import Example
-from decompose.comparison import compare_weights
-from decompose.engines import get_engine
-from decompose.errors import BudgetError
-from decompose.latencies import Place, time_networks
-from decompose.records import keep, publish
-from decompose.timing import machine
+from decompose.evaluation.comparison import compare_weights
+from decompose.inference.engines import get_engine
+from decompose.inference.latency import Place, time_networks
+from decompose.inference.timing import machine
+from decompose.utils.batches import Example
+from decompose.utils.errors import BudgetError
+from experiments.common.records import keep, publish
+from experiments.zoo.networks import SUBJECTS, Subject
+from experiments.zoo.table import summarize
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the MACs: the first that can be reached is taken."""

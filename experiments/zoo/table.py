@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/zoo/table.py            writes results.md from results.json
-python experiments/zoo/table.py --check    fails unless results.md and the README say what
+python -m experiments.zoo.table            writes results.md from results.json
+python -m experiments.zoo.table --check    fails unless results.md and the README say what
                                            results.json says
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.records import render_or_check
-from decompose.tables import Table, format_threads
+from decompose.utils.tables import Table, format_threads
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from decompose.algebra import Chain, Conv, Expression, Sum, balanced, compose, leaves, map_leaves
 from decompose.algebra.balancing import input_energies, output_energies
-from decompose.choices import Choice
+from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from decompose.methods.choices import Choice
+from tests.support.strategies import Case, conv_cases
 
 
 def energy(expression: Expression) -> float:

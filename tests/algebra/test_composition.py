@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from decompose.algebra import Chain, Conv, Geometry, Sum, compose, run, with_groups
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from decompose.layers.modules import to_conv
+from tests.support.strategies import Case, conv_cases
 
 F64 = torch.float64
 

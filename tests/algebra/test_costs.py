@@ -6,8 +6,8 @@ from hypothesis import given
 from torch.utils.flop_counter import FlopCounterMode
 
 from decompose.algebra import Chain, Conv, Geometry, Sum, macs, output_size, params, run
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from decompose.layers.modules import to_conv
+from tests.support.strategies import Case, conv_cases
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

@@ -6,8 +6,8 @@ from hypothesis import given
 
 from decompose.algebra import Chain, Conv, Sum, run
 from decompose.algebra.execution import swap_transposed_layout
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from decompose.layers.modules import to_conv
+from tests.support.strategies import Case, conv_cases
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

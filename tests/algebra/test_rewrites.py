@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decompose.algebra import Chain, Conv, Sum, macs, merge_branches, params, run, split_branches
+from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases, spatial
+from tests.support.strategies import Case, conv_cases, spatial
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

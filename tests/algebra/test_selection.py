@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from decompose.algebra import Conv, keep_inputs, keep_outputs, merged, params, run
+from decompose.layers.modules import to_conv
 from decompose.methods import METHODS, get_method
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from tests.support.strategies import Case, conv_cases
 
 KEPT = torch.tensor([0, 2])
 

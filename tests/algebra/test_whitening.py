@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from decompose import Choice
 from decompose.algebra import Conv, Whitening, compose, leaves, with_groups
+from decompose.layers.modules import to_conv
 from decompose.methods import METHODS, get_method
-from decompose.modules import to_conv
-from tests.strategies import Case, conv_cases
+from tests.support.strategies import Case, conv_cases
 
 CLOSED_FORMS = [name for name, method in METHODS.items() if not method.iterates]
 NESTED = Choice("spatial", 4, (Choice("pw_dw", 1), Choice("dw_pw", 1)))

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from tests.cli.cases import ARCH, run
-from tests.picture_cases import photograph
+from tests.data.cases import photograph
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import torch
 
 import decompose
 from decompose.cli.inputs import load_all
-from decompose.errors import DecomposeError
 from decompose.methods import METHODS
+from decompose.utils.errors import DecomposeError
 from tests.cli.cases import ARCH, Captured, run
 
 ROOT = Path(__file__).parents[2]

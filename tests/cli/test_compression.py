@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 import decompose
-from decompose.architectures import OFFLINE_VGG16
-from decompose.folding import folded_of
+from decompose.layers.batchnorm import folded_of
+from decompose.models.architectures import OFFLINE_VGG16
 from tests.cli.cases import ARCH, Captured, run
 
 

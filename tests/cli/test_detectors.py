@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 import decompose
-from decompose.architectures import Architecture
 from decompose.cli.inputs import calibration_pictures
+from decompose.models.architectures import Architecture
 from tests.cli.cases import Captured, run
-from tests.voc_cases import write_voc
+from tests.data.voc_cases import write_voc
 
 DETECTOR = "torchvision:ssdlite320_mobilenet_v3_large"
 

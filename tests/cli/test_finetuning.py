@@ -8,9 +8,9 @@ import torchvision
 from safetensors.torch import load_file
 
 import decompose
-from decompose.convert import plan_of
+from decompose.models.conversion import plan_of
 from tests.cli.cases import Captured, run
-from tests.finetuning_cases import make_pictures
+from tests.training.cases import make_pictures
 
 ARCH = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 

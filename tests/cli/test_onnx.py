@@ -7,10 +7,10 @@ import pytest
 import torch
 from onnx import helper
 
-from decompose.plans import Plan
+from decompose.models.plans import Plan
 from tests.cli.cases import Captured, run
-from tests.onnx.cases import run_onnx, small_cnn
-from tests.picture_cases import photograph
+from tests.data.cases import photograph
+from tests.models.onnx.cases import run_onnx, small_cnn
 
 
 def one_error(capsys: Captured) -> str:

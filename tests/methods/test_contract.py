@@ -22,10 +22,10 @@ from decompose.algebra import (
     run,
     weight_deviation,
 )
-from decompose.errors import DecomposeError
+from decompose.layers.modules import Original, expression_macs, to_conv, to_expression, to_module
 from decompose.methods import METHODS, Method, get_method
-from decompose.modules import Original, expression_macs, to_conv, to_expression, to_module
-from tests.strategies import Case, conv_cases
+from decompose.utils.errors import DecomposeError
+from tests.support.strategies import Case, conv_cases
 
 EVEN = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 EVERY_METHOD = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from decompose.algebra import weight_deviation
-from decompose.errors import DecomposeError
+from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
-from decompose.modules import to_conv
+from decompose.utils.errors import DecomposeError
 
 
 def test_a_planted_rank_is_found() -> None:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import decompose
 from decompose import Choice
 from decompose.algebra import Deviation, compose, leaves, weight_deviation
-from decompose.layers import find_originals
+from decompose.layers.discovery import find_originals
+from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.methods import METHODS
 from decompose.methods.network_decoupling import NetworkDecoupling
-from decompose.modules import DecomposedLayer, to_conv
-from tests.strategies import Case, conv_cases, spatial
+from tests.support.strategies import Case, conv_cases, spatial
 
 PW_DW, DW_PW = METHODS["pw_dw"], METHODS["dw_pw"]
 ORDERS = [order for order in METHODS.values() if isinstance(order, NetworkDecoupling)]

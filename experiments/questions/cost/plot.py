@@ -8,9 +8,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
-from table import speed_ups
 
-from decompose.report import save_figure
+from decompose.evaluation.plots import save_figure
+from experiments.questions.cost.table import speed_ups
 
 MARKERS = "osD^v"
 LEAST_SHOWN = 0.8

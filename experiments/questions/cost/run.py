@@ -6,7 +6,7 @@ regular one made narrower until its weights are as few as the separable one's. T
 separable network: the trained regular one decomposed (PW+DW), without training, as truncated and
 repaired on unlabelled training pictures.
 
-    python experiments/questions/cost/run.py --output runs/cost
+    python -m experiments.questions.cost.run --output runs/cost
 
 Seven minutes on two cores. Expect the drop-in to lose four points of accuracy and the wider and the deeper
 one none, at 1.7 and 2.5 times the regular network's time. ``table.py`` renders the figures.
@@ -14,7 +14,6 @@ one none, at 1.7 and 2.5 times the regular network's time. ``table.py`` renders 
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,21 +21,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from networks import Design, as_deep, as_wide, build, num_params
-from plot import draw
-from table import summarize
 from torch import Tensor, nn
 
 import decompose
-from decompose.benchmark import time_side_by_side
-from decompose.data import fashion_mnist
-from decompose.engines import Eager
-from decompose.progress import track
-from decompose.records import keep, publish
-
-sys.path.append(str(Path(__file__).parents[1]))  # what the questions share
-
-from classifiers import accuracy, costs, train_
+from decompose.data.folders import fashion_mnist
+from decompose.inference.benchmark import time_side_by_side
+from decompose.inference.engines import Eager
+from decompose.utils.progress import track
+from experiments.common.records import keep, publish
+from experiments.common.small_classifiers import accuracy, costs, train_
+from experiments.questions.cost.networks import Design, as_deep, as_wide, build, num_params
+from experiments.questions.cost.plot import draw
+from experiments.questions.cost.table import summarize
 
 REGULAR = Design(separable=False, width=16, depth=2)
 SEEDS = 3

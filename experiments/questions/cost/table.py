@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/questions/cost/table.py            writes results.md from results.json
-python experiments/questions/cost/table.py --check    fails unless results.md and the README say
+python -m experiments.questions.cost.table            writes results.md from results.json
+python -m experiments.questions.cost.table --check    fails unless results.md and the README say
                                                       what results.json says
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decompose.benchmark import SideBySide
-from decompose.records import render_or_check
-from decompose.tables import Table, format_spread
+from decompose.inference.benchmark import SideBySide
+from decompose.utils.tables import Table, format_spread
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

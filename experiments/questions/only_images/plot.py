@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from decompose.evaluation.plots import save_figure
 from decompose.methods import METHODS
-from decompose.report import save_figure
 
 STYLES = {"truncated": ":", "repaired": "-"}
 

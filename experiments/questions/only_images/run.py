@@ -4,7 +4,7 @@ Both are trained here, on data made here (``signals``, ``volumes``), and decompo
 any network of pictures, at several ranks and in both orders (PW+DW and DW+PW), without training: as
 truncated, and repaired on unlabelled inputs.
 
-    python experiments/questions/only_images/run.py --output runs/only_images
+    python -m experiments.questions.only_images.run --output runs/only_images
 
 Six minutes on two cores. Expect two terms of PW+DW, repaired, to lose two or three points of accuracy
 at about three times fewer MACs, and four terms half a point. ``table.py`` renders the figures.
@@ -12,29 +12,24 @@ at about three times fewer MACs, and four terms half a point. ``table.py`` rende
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import signals
 import torch
 import typer
-import volumes
-from networks import classifier
-from plot import draw_accuracy, draw_inputs
-from table import summarize
 from torch import Tensor, nn
 
 import decompose
-from decompose.progress import track
-from decompose.records import keep, publish
-
-sys.path.append(str(Path(__file__).parents[1]))  # what the questions share
-
-from classifiers import accuracy, costs, train_
+from decompose.utils.progress import track
+from experiments.common.records import keep, publish
+from experiments.common.small_classifiers import accuracy, costs, train_
+from experiments.questions.only_images import signals, volumes
+from experiments.questions.only_images.networks import classifier
+from experiments.questions.only_images.plot import draw_accuracy, draw_inputs
+from experiments.questions.only_images.table import summarize
 
 SEEDS = 3
 RANKS = (1, 2, 4, 6)

@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/questions/only_images/table.py            writes results.md from results.json
-python experiments/questions/only_images/table.py --check    fails unless results.md and the README
+python -m experiments.questions.only_images.table            writes results.md from results.json
+python -m experiments.questions.only_images.table --check    fails unless results.md and the README
                                                              say what results.json says
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from decompose.methods import METHODS
-from decompose.records import render_or_check
-from decompose.tables import Table, format_spread
+from decompose.utils.tables import Table, format_spread
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from decompose.report import save_figure
+from decompose.evaluation.plots import save_figure
 
 SHOWN_CHANNELS, SHOWN_INPUTS, SHOWN_TERMS = 6, 8, 4
 GAP = 1

@@ -4,7 +4,7 @@ How much of each layer its first depthwise separable terms hold (PW+DW, Guo et a
 networks trained by others on four kinds of data, beside random weights of the same shapes; what one
 term can represent; and the filters themselves. Weights alone: no data, no training.
 
-    python experiments/questions/why/run.py --output runs/why
+    python -m experiments.questions.why.run --output runs/why
 
 Ten seconds on two cores, and a download of 90 MB the first time. Expect one term of nine to hold at least
 half of every convolution of VGG16, where it holds a sixth of random weights. ``table.py`` renders the
@@ -18,14 +18,20 @@ from typing import Annotated
 
 import torch
 import typer
-from filters import draw_filters
-from one_term import best_term, draw_terms, examples
-from spectra import draw_spectra, spectra
-from table import summarize
-from weights import SOURCES, VGG16, VGG16_TRAINED_ON, read_convs, vgg16_convs
 
-from decompose.progress import track
-from decompose.records import keep, publish
+from decompose.utils.progress import track
+from experiments.common.records import keep, publish
+from experiments.questions.why.filters import draw_filters
+from experiments.questions.why.one_term import best_term, draw_terms, examples
+from experiments.questions.why.spectra import draw_spectra, spectra
+from experiments.questions.why.table import summarize
+from experiments.questions.why.weights import (
+    SOURCES,
+    VGG16,
+    VGG16_TRAINED_ON,
+    read_convs,
+    vgg16_convs,
+)
 
 DRAWN = "conv1_2", "conv3_1"
 """Layers of VGG16 whose filters are drawn."""

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decompose.algebra import Conv
+from decompose.evaluation.plots import save_figure
 from decompose.methods import METHODS
-from decompose.report import save_figure
-from decompose.wishes import rank_for_ratio
+from decompose.methods.ranks import rank_for_ratio
 
 METHOD = METHODS["pw_dw"]
 FEWER_WEIGHTS = 2

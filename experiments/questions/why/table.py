@@ -1,7 +1,7 @@
 """Render the figures of ``run.py``, without computing any of them again.
 
-python experiments/questions/why/table.py            writes results.md from results.json
-python experiments/questions/why/table.py --check    fails unless results.md and the README say
+python -m experiments.questions.why.table            writes results.md from results.json
+python -m experiments.questions.why.table --check    fails unless results.md and the README say
                                                      what results.json says
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from decompose.records import render_or_check
-from decompose.tables import Table
+from decompose.utils.tables import Table
+from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -20,10 +20,10 @@ from onnx import numpy_helper
 
 import decompose
 from decompose.algebra import Conv
-from decompose.architectures import OFFLINE_VGG16
-from decompose.errors import DecomposeError, first_line
-from decompose.layers import find_originals
-from decompose.modules import to_conv
+from decompose.layers.discovery import find_originals
+from decompose.layers.modules import to_conv
+from decompose.models.architectures import OFFLINE_VGG16
+from decompose.utils.errors import DecomposeError, first_line
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A model and a budget become a smaller model."""

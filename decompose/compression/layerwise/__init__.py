@@ -1,0 +1,1 @@
+"""The papers' data-driven methods, layer after layer."""

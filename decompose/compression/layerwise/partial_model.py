@@ -1,0 +1,124 @@
+"""A network on its way from the original to what is made of it, layer after layer.
+
+A layer that is treated is put in its place at once, so that the layers after it see what it gives. Where
+its inputs are pruned, the layer that writes them is put there anew with fewer outputs, whatever it
+has become by then.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, Expression, keep_outputs, widened
+from decompose.compression.layerwise.channel_pruning import (
+    Kept,
+    put_,
+    remember_kept,
+    shrink_normalisations_,
+)
+from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
+from decompose.compression.layerwise.dependencies import Succession
+from decompose.compression.layerwise.sampling import Samples
+from decompose.layers.discovery import find_originals, obstacle
+from decompose.layers.modules import DecomposedLayer, to_conv, to_module
+from decompose.methods.choices import Choice
+from decompose.models.conversion import like_original
+
+
+class Workpiece:
+    """A copy of a network, and what has become of its layers.
+
+    Args:
+        model: left as it was.
+        successions: of its layers, by consumer; only where inputs are to be pruned.
+
+    Attributes:
+        small: the network as it is now.
+        convs: the dense layers as pruning left them, in float32 at least, on the CPU.
+    """
+
+    def __init__(self, model: nn.Module, successions: Mapping[str, Succession]) -> None:
+        self.small = copy.deepcopy(model)
+        self._originals, self._successions = find_originals(model), successions
+        self.convs = {name: _at_hand(to_conv(m)) for name, m in self._originals.items()}
+        self._made: dict[str, tuple[Expression, Choice | None]] = {
+            name: (conv, None) for name, conv in self.convs.items()
+        }
+        self._kept: dict[str, Kept] = dict.fromkeys(self.convs, Kept())
+
+    def obstacle(self, consumer: str) -> str | None:
+        """Why a layer's inputs cannot be pruned, or ``None`` if they can."""
+        succession = self._successions.get(consumer)
+        if succession is None:
+            return "no one layer writes them for it alone"
+        for name in (consumer, succession.producer):
+            if self.convs[name].groups != 1:
+                return f"{name} has groups"
+            if reason := obstacle(self._originals[name]):
+                return f"{name}: {reason}"
+        return None
+
+    def kept_inputs(self, name: str) -> Tensor | None:
+        """The input channels that a layer still has, ``(n,)`` int64; ``None`` for all."""
+        return self._kept[name].inputs
+
+    def prune(self, name: str, num_kept: int, samples: Samples, ridge: float) -> Samples:
+        """Choose a layer's inputs, refit it, and let nothing write the others.
+
+        Args:
+            name: of the layer, without ``obstacle``.
+            num_kept: inputs that stay.
+            samples: of the layer with all its inputs.
+            ridge: of the refit.
+
+        Returns:
+            The samples of the inputs that stay.
+        """
+        rows = moments(samples)
+        kept = select_inputs(self.convs[name], rows, num_kept)
+        self.convs[name] = refit_inputs(self.convs[name], rows, kept, ridge=ridge)
+        self._kept[name] = self._kept[name]._replace(inputs=kept)
+        self.take(name, self.convs[name], None)
+        self._shrink(self._successions[name], kept)
+        return samples.of_inputs(kept)
+
+    def take(self, name: str, expression: Expression, choice: Choice | None) -> None:
+        """Put what a layer became in its place.
+
+        Args:
+            name: of the layer.
+            expression: what it computes.
+            choice: what made it; ``None`` where it is one convolution.
+        """
+        self._made[name] = expression, choice
+        original = self._originals[name]
+        module = to_module(expression)
+        if choice is not None:
+            standing = to_module(self.convs[name])
+            module = DecomposedLayer(standing, expression, choice)  # type: ignore[arg-type]
+        module.to(original.weight.device, original.weight.dtype)
+        remember_kept(module, self._kept[name])
+        put_(self.small, name, like_original(original, module))
+
+    def _shrink(self, succession: Succession, kept: Tensor) -> None:
+        name = succession.producer
+        expression, choice = self._made[name]
+        smaller = keep_outputs(self.convs[name], kept)
+        assert isinstance(smaller, Conv)
+        self.convs[name] = smaller
+        self._kept[name] = self._kept[name]._replace(outputs=kept)
+        self.take(name, keep_outputs(expression, kept), choice)
+        shrink_normalisations_(self.small, succession.normalisations, kept)
+
+
+def _at_hand(conv: Conv) -> Conv:
+    """The convolution where it can be computed with: on the CPU, in float32 at least."""
+    wide = widened(conv)
+    assert isinstance(wide, Conv)
+    return replace(
+        wide, weight=wide.weight.cpu(), bias=None if wide.bias is None else wide.bias.cpu()
+    )

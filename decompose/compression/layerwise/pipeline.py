@@ -1,0 +1,242 @@
+"""What the papers do to a layer with data, one after another, and to a network layer by layer.
+
+Layers are treated in the order in which they run, each on what it sees now and towards what the
+original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
+1505.06798, section 3.3). Within a layer, as He et al. 2017 (arXiv 1707.06168, section 4.1) combine
+theirs: its inputs are pruned, the kernel that is left is decomposed spatially, the last factor of
+that by channels. Network decoupling (Guo et al. 2018) comes last, to whatever kernel takes fewer
+weights by it. Alone it needs no data; after other methods the last factors are refitted to the data
+once more, which the paper does not say.
+
+Each layer takes a pass up to it; where all inputs fit into one batch, one pass does for all layers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, Expression, at_least_float32, leaves
+from decompose.compression.layerwise.channel_pruning import put_
+from decompose.compression.layerwise.dependencies import find_successions
+from decompose.compression.layerwise.low_rank_regression import (
+    RIDGE,
+    ROUNDS,
+    decompose_channels,
+    decompose_spatially,
+    refit_last,
+)
+from decompose.compression.layerwise.partial_model import Workpiece
+from decompose.compression.layerwise.sampling import Sampler, Samples
+from decompose.layers.discovery import evaluating, find_originals, obstacle
+from decompose.layers.modules import Original, to_conv
+from decompose.layers.relu import Rectifier, find_rectifiers
+from decompose.methods import DEFAULT_METHOD, get_method
+from decompose.methods.choices import Choice
+from decompose.methods.ranks import num_weights
+from decompose.utils.errors import DecomposeError
+from decompose.utils.progress import track
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to one layer; what is ``None`` is not.
+
+    Attributes:
+        num_inputs: input channels that are kept.
+        spatial: rank of spatial decomposition, or its bound where that is less.
+        channel: rank of channel decomposition, of what is last by then, likewise.
+        energy: share of each kernel's energy that network decoupling keeps.
+        method: the order of network decoupling.
+    """
+
+    num_inputs: int | None = None
+    spatial: int | None = None
+    channel: int | None = None
+    energy: float | None = None
+    method: str = DEFAULT_METHOD
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether there is anything to fit: network decoupling alone needs none."""
+        return any(part is not None for part in (self.num_inputs, self.spatial, self.channel))
+
+
+def apply_treatments(
+    treatments: Mapping[str, Treatment],
+    model: nn.Module,
+    sampler: Sampler,
+    *,
+    ridge: float = RIDGE,
+    rounds: int = ROUNDS,
+) -> nn.Module:
+    """Treat layers of a network.
+
+    A network whose channels were pruned is a module like any other, but no plan tells how to
+    rebuild it from its architecture: save its ``state_dict`` together with your own code.
+
+    Args:
+        treatments: by the full names of convolutions of one group.
+        model: left as it was.
+        sampler: of the model, for these layers.
+        ridge: pull of every fit towards what is known without data, in the units of ``regression``.
+        rounds: alternations of the rectified channel decomposition with each penalty.
+
+    Returns:
+        A new network.
+
+    Raises:
+        DecomposeError: inputs are to be pruned and the model cannot be traced, a layer has groups or
+            cannot be swapped for another module, or a method cannot take it.
+    """
+    originals = find_originals(model)
+    for name, treatment in treatments.items():
+        if name not in originals:
+            raise DecomposeError(f"layer {name}: there is no such dense layer")
+        if reason := _obstacle(originals[name], treatment):
+            raise DecomposeError(f"layer {name} cannot be treated: {reason}")
+    prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
+    work = Workpiece(model, find_successions(model) if prunes else {})
+    rectifiers = {
+        name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
+        for name, r in find_rectifiers(model, sampler.example, treatments).items()
+    }
+    todo = {name: t for name, t in treatments.items() if name in sampler.names}
+    for name, treatment in todo.items():
+        if treatment.num_inputs is not None and (reason := work.obstacle(name)):
+            warnings.warn(f"{name}: its inputs are not pruned: {reason}", stacklevel=2)
+            todo[name] = replace(treatment, num_inputs=None)
+
+    def treat_layer(name: str, samples: Samples | None) -> None:
+        """Prune and decompose a layer of a full name, in its place."""
+        treatment = todo[name]
+        if samples is not None and treatment.num_inputs is not None:
+            samples = work.prune(name, treatment.num_inputs, samples, ridge)
+        conv, rectifier = work.convs[name], rectifiers.get(name)
+        work.take(name, *treat(conv, treatment, samples, rectifier, ridge=ridge, rounds=rounds))
+
+    if sampler.batch is not None:
+        _treat_in_passing(work, sampler, todo, treat_layer)
+    else:
+        for name in track([n for n in sampler.names if n in todo], "treating layers"):
+            needs_data = todo[name].needs_data
+            treat_layer(name, sampler.sample(work.small, name) if needs_data else None)
+    return work.small
+
+
+def treat(
+    conv: Conv,
+    treatment: Treatment,
+    samples: Samples | None = None,
+    rectifier: Rectifier | None = None,
+    *,
+    ridge: float = RIDGE,
+    rounds: int = ROUNDS,
+) -> tuple[Expression, Choice | None]:
+    """Decompose one layer, its inputs pruned already.
+
+    Args:
+        conv: the layer, in float32 at least, on the CPU.
+        treatment: what is done.
+        samples: of the layer; not needed where network decoupling is all that is done.
+        rectifier: what follows it.
+        ridge: as for ``apply_treatments``.
+        rounds: as for ``apply_treatments``.
+
+    Returns:
+        What it becomes, and the choice that says so; ``None`` where it stays one convolution.
+    """
+    treatment = _bounded(treatment, conv)
+    assert samples is not None or not treatment.needs_data
+    expression: Expression = conv
+    if samples is not None and treatment.spatial is not None:
+        expression = decompose_spatially(conv, samples, treatment.spatial, rectifier, ridge=ridge)
+    if samples is not None and treatment.channel is not None:
+        expression = decompose_channels(
+            expression, samples, treatment.channel, rectifier, ridge=ridge, rounds=rounds
+        )
+    decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
+    if any(decoupled):
+        expression = Choice("", 0, tuple(decoupled)).go_on(expression)
+        if samples is not None:
+            expression = refit_last(expression, samples, rectifier, ridge=ridge)
+    return expression, _choice(treatment, decoupled)
+
+
+def _obstacle(module: Original, treatment: Treatment) -> str | None:
+    grouped = treatment.needs_data and to_conv(module).groups != 1
+    return "it has groups" if grouped else obstacle(module)
+
+
+def _bounded(treatment: Treatment, conv: Conv) -> Treatment:
+    spatial, channel = treatment.spatial, treatment.channel
+    return replace(
+        treatment,
+        spatial=spatial and min(spatial, get_method("spatial").max_rank(conv)),
+        channel=channel and min(channel, conv.out_channels),
+    )
+
+
+def _decoupling(leaf: Conv, treatment: Treatment) -> Choice | None:
+    """Network decoupling of a kernel, where that takes fewer weights."""
+    method = get_method(treatment.method)
+    if treatment.energy is None or method.obstacle(leaf) is not None:
+        return None
+    choice = Choice(method.name, method.rank_for_energy(leaf, treatment.energy))
+    smaller = num_weights(choice.rewrite(leaf.without_weights())) < leaf.weight.numel()
+    return choice if smaller else None
+
+
+def _choice(treatment: Treatment, decoupled: list[Choice | None]) -> Choice | None:
+    if treatment.spatial is None and treatment.channel is None:
+        return decoupled[0]
+    if treatment.channel is None:
+        assert treatment.spatial is not None
+        return Choice("spatial", treatment.spatial, tuple(decoupled))
+    if treatment.spatial is None:
+        return Choice("channel", treatment.channel, tuple(decoupled))
+    first, *others = decoupled
+    inner = Choice("channel", treatment.channel, tuple(others))
+    return Choice("spatial", treatment.spatial, (first, inner))
+
+
+def _treat_in_passing(
+    work: Workpiece,
+    sampler: Sampler,
+    todo: Mapping[str, Treatment],
+    treat_layer: Callable[[str, Samples | None], None],
+) -> None:
+    """Treat each layer when its input arrives, in one pass of all inputs at once."""
+    assert sampler.batch is not None
+
+    def make(name: str, x: Tensor) -> Tensor:
+        """Treat a layer, and give what it makes of its input ``(batch, I, *input_size)`` then."""
+        treat_layer(name, sampler.samples_of(name, x) if todo[name].needs_data else None)
+        kept = work.kept_inputs(name)
+        made = work.small.get_submodule(name)
+        return made(x if kept is None else x.index_select(1, kept.to(x.device)))
+
+    for name in todo:
+        put_(work.small, name, _Awaiting(partial(make, name)))
+    with evaluating(work.small):
+        work.small(sampler.batch)
+
+
+class _Awaiting(nn.Module):
+    """Stands where a layer will be that is made from what it sees.
+
+    Args:
+        make: makes the layer and puts it in its place; from its input to its output.
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._make = make
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, I, *input_size)`` to ``(batch, O, *output_size)``."""
+        return self._make(x)

@@ -1,0 +1,144 @@
+"""A few places of many inputs: what a layer sees there, and what the original makes of it.
+
+Neighbouring places of one picture tell nearly the same, so that a fit learns more from ten places of
+each of many pictures than from all places of a few (Zhang et al. 2016, arXiv 1505.06798, section 4;
+He et al. 2017, arXiv 1707.06168, section 4). The places are drawn once, by a seed, from those of
+the layer's output, without repeating any within a picture.
+
+The original runs once, for all layers. What a layer sees is taken from the smaller network as it is
+when it is asked for, so that layers before it may have been rewritten: with the original's output
+as the target, that is the asymmetric reconstruction of Zhang et al., section 3.3. Activations are
+streamed; only the samples are kept, n (I K + O) numbers a layer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, at_least_float32, patches_at, places_at
+from decompose.layers.discovery import evaluating, find_originals, respond
+from decompose.layers.hooks import calls_until, observing
+from decompose.layers.modules import to_conv
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images, Inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a layer sees at n places, and what it should write there; in float32 at least.
+
+    Attributes:
+        seen: patches of its present input, ``(n, I, *kernel_size)``.
+        wanted: the original's output, ``(n, O)``.
+    """
+
+    seen: Tensor
+    wanted: Tensor
+
+    def of_inputs(self, kept: Tensor) -> Samples:
+        """The same of some of the input channels, ``(n,)`` int64."""
+        return replace(self, seen=self.seen[:, kept])
+
+
+class Sampler:
+    """Draws places, and keeps what the original writes there.
+
+    Args:
+        model: the original; left as it was.
+        images: unlabelled inputs that give the same each time they are gone through.
+        names: of layers with a spatial axis that are not transposed, in full.
+        num_places: places of each output; all of them where there are fewer.
+        batch_size: inputs at a time.
+        seed: of the places.
+
+    Raises:
+        DecomposeError: there are no inputs, or a layer has no such axis or is transposed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        names: Sequence[str],
+        *,
+        num_places: int = 10,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> None:
+        originals = find_originals(model)
+        self._inputs, self._batch_size = Inputs(images, model), batch_size
+        self._convs: dict[str, Conv] = {name: to_conv(originals[name]) for name in names}
+        for name, conv in self._convs.items():
+            if conv.geometry.transposed or conv.geometry.num_axes == 0:
+                raise DecomposeError(f"layer {name}: only ordinary convolutions can be sampled")
+        self._chosen: dict[str, list[Tensor]] = defaultdict(list)
+        self._wanted: dict[str, list[Tensor]] = defaultdict(list)
+        self._num_batches = 0
+        generator = torch.Generator().manual_seed(seed)
+
+        def keep(name: str, _: Tensor, output: Tensor) -> None:
+            """Draw places of a layer's output ``(batch, O, *output_size)``, and keep what is there."""
+            conv = self._convs[name]
+            size = output.shape[output.ndim - conv.geometry.num_axes :]
+            chosen = _draw(len(output), prod(size), num_places, generator).to(output.device)
+            self._chosen[name].append(chosen)
+            self._wanted[name].append(at_least_float32(places_at(conv, output, chosen)).cpu())
+
+        with evaluating(model), observing({name: originals[name] for name in names}, keep):
+            for x in self._inputs.batches(batch_size):
+                respond(model, x)
+                self._num_batches += 1
+
+    @property
+    def example(self) -> Tensor:
+        """The first input, ``(1, ...)``."""
+        return next(iter(self._inputs))
+
+    @property
+    def batch(self) -> Tensor | None:
+        """All inputs, if they are one batch that calls each layer once."""
+        one = all(len(chosen) == 1 for chosen in self._chosen.values())
+        return next(self._inputs.batches(self._batch_size)) if one else None
+
+    @property
+    def names(self) -> list[str]:
+        """The layers that the original reaches, in the order in which they run."""
+        return list(self._chosen)
+
+    def sample(self, small: nn.Module, name: str) -> Samples:
+        """What a layer of a smaller network sees, and what the original writes.
+
+        Args:
+            small: a network with the same layers, rewritten or not.
+            name: of one of ``names``.
+        """
+        layer = small.get_submodule(name)
+        chosen = iter(self._chosen[name])
+        calls = len(self._chosen[name]) // self._num_batches
+        with evaluating(small):
+            seen = [
+                self._taken(name, before, next(chosen))
+                for x in self._inputs.batches(self._batch_size)
+                for before, _ in calls_until(small, layer, calls, x)
+            ]
+        return Samples(torch.cat(seen), torch.cat(self._wanted[name]))
+
+    def samples_of(self, name: str, before: Tensor) -> Samples:
+        """The same from the layer's input when ``batch`` passes, ``(batch, I, *input_size)``."""
+        (chosen,), (wanted,) = self._chosen[name], self._wanted[name]
+        return Samples(self._taken(name, before, chosen), wanted)
+
+    def _taken(self, name: str, before: Tensor, chosen: Tensor) -> Tensor:
+        return at_least_float32(patches_at(self._convs[name], before, chosen)).cpu()
+
+
+def _draw(batch: int, num_places: int, most: int, generator: torch.Generator) -> Tensor:
+    """Different places for each input, ``(batch, n)``, int64."""
+    order = torch.rand(batch, num_places, generator=generator)
+    return order.topk(min(most, num_places)).indices

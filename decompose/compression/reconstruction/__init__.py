@@ -1,0 +1,1 @@
+"""Layers refitted to the original's outputs."""

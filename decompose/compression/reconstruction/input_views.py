@@ -1,0 +1,56 @@
+"""Other views of an input, to fit on where inputs are few.
+
+What a layer is refitted to is the original's own output, which is right on any input. So one picture
+serves as several: as it is, mirrored, its middle enlarged, and halved and tiled with its mirror
+images, which shows the layers the same things at other places and scales.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decompose.utils.batches import Example
+
+_ZOOM = 0.7
+"""Share of each side that the enlarged middle shows."""
+
+
+def views(x: Example) -> list[Any]:
+    """An input and its other views, all of its shape and dtype.
+
+    Args:
+        x: ``(batch, C, *size)``; only pictures, with two axes, are seen at other scales. Without
+            axes, ``(batch, C)``, there are no other views, nor of inputs that are not one tensor.
+    """
+    if not isinstance(x, Tensor) or x.ndim < 3:
+        return [x]
+    if x.ndim != 4 or not x.is_floating_point():
+        return [x, x.flip(-1)]
+    return [x, x.flip(-1), _enlarged(x), _tiled(x)]
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    """The middle at the size of the whole."""
+    windows = [
+        slice((pixels - kept) // 2, (pixels + kept) // 2)
+        for pixels, kept in ((pixels, max(1, round(_ZOOM * pixels))) for pixels in x.shape[2:])
+    ]
+    return _resized(x[:, :, windows[0], windows[1]], list(x.shape[2:]))
+
+
+def _tiled(x: Tensor) -> Tensor:
+    """The whole at half its size, beside and above its mirror images, so that the edges meet."""
+    height, width = x.shape[2:]
+    small = _resized(x, [(height + 1) // 2, (width + 1) // 2])
+    wide = torch.cat([small, small.flip(-1)], dim=-1)
+    return torch.cat([wide, wide.flip(-2)], dim=-2)[:, :, :height, :width]
+
+
+def _resized(x: Tensor, size: list[int]) -> Tensor:
+    # In float32 at least: resizing has no kernel for half precision everywhere.
+    wide = x if x.dtype == torch.float64 else x.float()
+    return F.interpolate(wide, size=size, mode="bicubic", antialias=True).to(x.dtype)

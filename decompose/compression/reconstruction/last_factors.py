@@ -1,0 +1,105 @@
+"""The last factors of an expression as unknowns of a regression.
+
+Where they are ordinary convolutions, all their weights are (``algebra.features``); where one is
+transposed, or they fall into different groups, the scale of each output channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decompose.algebra import (
+    Conv,
+    Expression,
+    Strides,
+    at_least_float32,
+    bias_of,
+    features,
+    last_factors,
+    last_weights,
+    leaves,
+    places,
+    run,
+    scale_outputs,
+    strides_for,
+    with_last_weights,
+)
+from decompose.compression.reconstruction.ridge import Fit
+
+_MOST_PLACES = 4096
+"""Places of one output that a regression sees, more or less."""
+
+_MOST_FEATURES = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What the original makes of its own input, at the places that a regression sees.
+
+    Attributes:
+        rows: ``(num_places, O)``, in float32 at least.
+        strides: which places of the output these are.
+    """
+
+    rows: Tensor
+    strides: Strides
+
+    @classmethod
+    def of(cls, conv: Conv, output: Tensor) -> Targets:
+        """Take them from the output ``(batch, O, *output_size)`` of a convolution."""
+        strides = strides_for(output.shape, conv.geometry.num_axes, _MOST_PLACES)
+        kept = at_least_float32(output[:: strides.inputs])
+        return cls(places(conv, kept, strides.places), strides)
+
+
+def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
+    """Features and targets for the regression of a layer's last factors, or of channels' scales.
+
+    Args:
+        expression: in float32 at least.
+        seen: input of the layer.
+        wanted: what it should make of it.
+
+    Returns:
+        ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
+        is a group.
+    """
+    conv = last_factors(expression)[0].conv
+    every, step = wanted.strides
+    seen, rows = at_least_float32(seen[::every]), wanted.rows
+    if can_refit(expression):
+        targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
+        return features(expression, seen, step), targets
+    bias = bias_of(expression)
+    outputs = places(conv, run(expression, seen), step)
+    unbiased = outputs if bias is None else outputs - bias
+    return unbiased.T.unsqueeze(2), rows.T.unsqueeze(2)
+
+
+def can_refit(expression: Expression) -> bool:
+    """Whether the last factors are one linear map of patches."""
+    convs = [factor.conv for factor in last_factors(expression)]
+    groups = {conv.groups for conv in convs}
+    num_features = sum(conv.weight[0].numel() for conv in convs)
+    scatters = any(conv.geometry.transposed for conv in convs)
+    return len(groups) == 1 and not scatters and num_features <= _MOST_FEATURES
+
+
+def refitted(expression: Expression, fit: Fit) -> Expression:
+    """The expression with what a fit to ``samples_of`` says; it has a bias, whatever it had."""
+    weight = next(leaves(expression)).weight
+    weights, bias = fit.weights.to(weight), fit.bias.flatten().to(weight)
+    if can_refit(expression):
+        return with_last_weights(expression, weights, bias)
+    return scale_outputs(expression, weights.flatten(), bias)
+
+
+def prior_of(expression: Expression) -> Tensor:
+    """What a fit to ``samples_of`` starts from, ``(groups, O / groups, F)`` in float64."""
+    if can_refit(expression):
+        return last_weights(expression).double().cpu()
+    outputs = last_factors(expression)[0].conv.out_channels
+    return torch.ones(outputs, 1, 1, dtype=torch.float64)

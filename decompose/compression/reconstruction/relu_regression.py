@@ -1,0 +1,101 @@
+"""Regression on what goes on of the targets, where a rectifier follows them.
+
+The error that counts is that of the rectified outputs; what lies below the threshold is free. Its
+bound by ``Rectifier.targets`` is a squared error, so that ridge regression lowers it, a few rounds
+in turn. That needs rows again and again, so some are kept: all of them where inputs are few, and an
+even choice of them where there are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from decompose.compression.reconstruction.ridge import Fit, Rows, ridge_fit
+from decompose.layers.relu import Rectifier
+
+_ROUNDS = 3
+
+_MOST_KEPT = 2**26
+"""Numbers kept of one layer's rows: a quarter of a gigabyte in float32."""
+
+Portion = tuple[Tensor, Tensor]
+"""Features ``(groups, n, F)`` and targets ``(groups, n, O / groups)``."""
+
+
+@dataclass
+class Keeper:
+    """Keeps every portion while they are few, then every second, every fourth and so on."""
+
+    portions: list[tuple[int, Portion]] = field(default_factory=list)
+    _seen: int = 0
+    _stride: int = 1
+    _held: int = 0
+
+    def add(self, portion: Portion) -> None:
+        """Offer the next portion."""
+        if self._seen % self._stride == 0:
+            self.portions.append((self._seen, portion))
+            self._held += _size(portion)
+        self._seen += 1
+        while self._held > _MOST_KEPT and len(self.portions) > 2:
+            self._stride *= 2
+            self.portions = [p for p in self.portions if p[0] % self._stride == 0]
+            self._held = sum(_size(portion) for _, portion in self.portions)
+
+
+def rectified_fit(
+    rows: Rows,
+    portions: Sequence[Portion],
+    prior: Tensor,
+    ridge: float,
+    start: Fit,
+    rectifier: Rectifier,
+) -> Fit:
+    """Lower the error of the rectified outputs.
+
+    Args:
+        rows: the sums over all rows.
+        portions: some of the rows.
+        prior: as for ``ridge_fit``.
+        ridge: as for ``ridge_fit``.
+        start: what to begin with.
+        rectifier: what follows, ``by_group``.
+    """
+    fit = start
+    share = rows.count / sum(z.shape[1] for z, _ in portions)
+    for _ in range(_ROUNDS):
+        y, yz = rows.y.clone(), rows.yz.clone()
+        for features, wanted in portions:
+            moved = rectifier.targets(wanted, _predict(fit, features)) - wanted
+            y += share * moved.sum(1).cpu().double()
+            yz += share * (moved.mT @ features).cpu().double()
+        fit = ridge_fit(replace(rows, y=y, yz=yz), prior, ridge)
+    return fit
+
+
+def rectified_error(portions: Sequence[Portion], fit: Fit, rectifier: Rectifier) -> float:
+    """Squared error of what goes on, summed over the rows."""
+    total = 0.0
+    for features, wanted in portions:
+        difference = rectifier.read(_predict(fit, features)) - rectifier.read(wanted)
+        total += float(difference.square().sum(dtype=torch.float64))
+    return total
+
+
+def rectified_energy(portions: Sequence[Portion], rectifier: Rectifier) -> float:
+    """Squared size of what is to go on, summed over the rows."""
+    return sum(
+        float(rectifier.read(wanted).square().sum(dtype=torch.float64)) for _, wanted in portions
+    )
+
+
+def _predict(fit: Fit, features: Tensor) -> Tensor:
+    return features @ fit.weights.to(features).mT + fit.bias.to(features).unsqueeze(1)
+
+
+def _size(portion: Portion) -> int:
+    return sum(part.numel() for part in portion)

@@ -1,0 +1,169 @@
+"""Repair: refit what truncation left, so that each layer gives what the original's gave.
+
+Layer after layer, in the order in which they run, the last factors of a decomposed layer are
+regressed on the *original* layer's output, given the input that the layer has now, after all
+layers before it were truncated and repaired: the asymmetric reconstruction of Zhang et al. 2016
+(arXiv 1505.06798, section 3.3). Errors of earlier layers are so made good by later ones, and
+activations that had shrunk grow back. Where a rectifier follows, what it cuts off is left out of
+account (section 3.2; ``rectified``).
+
+With few inputs a regression overfits. So each input is seen in several ``views``, synthetic inputs
+help, and the fit is pulled towards the truncated factor by a ridge (``regression``). How hard, or
+whether only each channel's scale or only its bias is refitted, and whether the kernel is truncated
+in its own coordinates or in whitened ones (``algebra.whitening``), is decided for each layer on
+inputs held out of the fit (``cross_validation``). Where nothing makes those better, the layer is
+left as it was.
+
+Memory does not grow with the number of inputs. Each layer takes a pass of the small network up to it,
+and the first of several one of the original (``lookahead``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, widened
+from decompose.compression.covariances import Marginals, gather_marginals, is_whitenable
+from decompose.compression.reconstruction.cross_validation import Draft, judge_ways
+from decompose.compression.reconstruction.input_views import views
+from decompose.compression.reconstruction.last_factors import refitted
+from decompose.compression.reconstruction.target_cache import Lookahead
+from decompose.data.synthetic import synthetic_inputs
+from decompose.layers.discovery import evaluating, trace_shapes
+from decompose.layers.hooks import calls_until
+from decompose.layers.modules import DecomposedLayer, to_conv
+from decompose.layers.relu import Rectifier, find_rectifiers
+from decompose.layers.rewritten import find_inexact
+from decompose.utils.batches import Example
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images, Inputs
+from decompose.utils.progress import track
+from decompose.utils.tables import Table
+
+_NUM_AIDS = 16
+_AIDS_SEED = 1
+"""Other synthetic inputs than those that networks are repaired on without data."""
+
+
+@dataclass(frozen=True)
+class LayerRepair:
+    """What was done to one layer.
+
+    Attributes:
+        name: its full name.
+        how: ``ridge 0.3``, ``scale``, ``bias``, ``not refitted``, with ``whitened`` before it where
+            the kernel was truncated in whitened coordinates, and ``rectified`` after it where the
+            refit left free what a rectifier cuts off; ``left`` where nothing made it better.
+        before: relative squared error of its output, given the repaired layers before it; where a
+            rectifier follows, of what goes on.
+        after: the same on inputs held out of the fit, once it is repaired.
+    """
+
+    name: str
+    how: str
+    before: float
+    after: float
+
+
+def repair_table(repairs: Sequence[LayerRepair]) -> Table:
+    """A row a layer."""
+    rows = [(r.name, r.how, f"{r.before:.5f}", f"{r.after:.5f}") for r in repairs]
+    return Table(
+        "Repair; error of each layer's output on inputs held out, layers before it repaired",
+        ["layer", "refit", "before", "after"],
+        rows,
+    )
+
+
+def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRepair]:
+    """Refit the last factors of every decomposed layer, in place.
+
+    Args:
+        small: what ``apply`` made of the model.
+        model: the original; left as it was.
+        images: unlabelled inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin
+            with such; at least two.
+
+    Returns:
+        What was done to each layer that had lost something, in the order in which they run.
+
+    Raises:
+        DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
+    """
+    inputs = Inputs(images, model)
+    some = list(islice(inputs, 2))
+    first = some[0]
+    calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
+    todo = find_inexact(small, model, calls)
+    if todo and len(some) < 2:
+        raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
+    convs = {name: to_conv(original) for name, (_, original) in todo.items()}
+    marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
+    rectifiers = find_rectifiers(model, first, todo)
+    shown = _Shown(inputs, _aids(first, model))
+    originals = {name: original for name, (_, original) in todo.items()}
+    lookahead = Lookahead(model, originals, calls)
+    repairs = []
+    with evaluating(model, small):
+        for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
+            drafts = _drafts(layer, convs[name], marginals.get(name), rectifiers.get(name))
+            for index, x in shown:
+                wanted = lookahead.targets(name, x)
+                seen = calls_until(small, layer, calls[name], x)
+                for (before, _), after in zip(seen, wanted, strict=True):
+                    for draft in drafts:
+                        draft.add(index, before, after)
+            repairs.append(_repair(name, layer, drafts))
+    return repairs
+
+
+class _Shown:
+    """What layers are fitted to: the views of each input, with its number, and then the aids."""
+
+    def __init__(self, inputs: Inputs, aids: Iterable[Any]) -> None:
+        self._inputs, self._aids = inputs, aids
+
+    def __iter__(self) -> Iterator[tuple[int | None, Any]]:
+        """Go through them; aids have no number."""
+        for index, x in enumerate(self._inputs, start=1):
+            for view in views(x):
+                yield index, view
+        for x in self._aids:
+            yield None, x
+
+
+def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
+    """Inputs to help where the given ones are few."""
+    if isinstance(example, Tensor) and not example.is_floating_point():
+        return []
+    return Inputs(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
+
+
+def _drafts(
+    layer: DecomposedLayer,
+    conv: Conv,
+    marginals: Marginals | None,
+    rectifier: Rectifier | None,
+) -> list[Draft]:
+    """The layer as it is, and truncated in whitened coordinates."""
+    drafts = [Draft("", widened(layer.expression), rectifier)]
+    if marginals is not None:
+        wide = widened(conv)
+        assert isinstance(wide, Conv)
+        white = layer.choice.rewrite(wide, marginals.whitening())
+        drafts.append(Draft("whitened, ", white, rectifier))
+    return drafts
+
+
+def _repair(name: str, layer: DecomposedLayer, drafts: Sequence[Draft]) -> LayerRepair:
+    verdict = judge_ways(drafts)
+    way = verdict.way
+    if way is None:
+        return LayerRepair(name, "left", verdict.before, verdict.after)
+    layer.assign(refitted(way.draft.expression, way.fit()))
+    return LayerRepair(name, way.how, verdict.before, verdict.after)

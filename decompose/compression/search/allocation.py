@@ -1,0 +1,94 @@
+"""The best mixture under a budget: one candidate a layer, by integer programming.
+
+With candidates c of layer l that cost a_lc and lose e_lc, minimise ``sum e_lc x_lc`` over binary x
+with one candidate a layer and ``sum a_lc x_lc <= budget``: a multiple-choice knapsack, which
+scipy's HiGHS solves to optimality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from decompose.methods.choices import Choice
+from decompose.utils.errors import BudgetError
+from decompose.utils.stdio import silenced
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to leave or rewrite a layer.
+
+    Attributes:
+        choice: the method and rank; ``None`` leaves the layer as it is.
+        cost: in the budget's unit, MACs or parameters.
+        loss: what the search adds up over the layers; 0 as it is.
+    """
+
+    choice: Choice | None
+    cost: int
+    loss: float
+
+
+def allocate(
+    candidates: Mapping[str, Sequence[Candidate]], budget: float, unit: str
+) -> dict[str, Candidate]:
+    """Pick a candidate for every layer, so that the sum of losses is the least within a budget.
+
+    Args:
+        candidates: for every layer, by name.
+        budget: what all layers together may cost.
+        unit: what costs are counted in, for errors.
+
+    Raises:
+        BudgetError: even the cheapest candidates cost more.
+    """
+    least = sum(min(c.cost for c in group) for group in candidates.values())
+    if least > budget:
+        raise BudgetError(
+            f"no plan meets the budget of {budget:,.0f} {unit}: the least is {least:,} {unit}"
+        )
+    flat = [(name, candidate) for name, group in candidates.items() for candidate in group]
+    if not flat:
+        return {}
+    rows = {name: row for row, name in enumerate(candidates)}
+    one_each = csr_array(
+        (np.ones(len(flat)), ([rows[name] for name, _ in flat], range(len(flat)))),
+        shape=(len(rows), len(flat)),
+    )
+    # Costs in units of the budget: the solver's tolerances are absolute.
+    costs = np.array([[candidate.cost / max(budget, 1) for _, candidate in flat]])
+    # HiGHS has a line that it prints however quiet it is told to be (jump-dev/HiGHS.jl, issue 312).
+    with silenced():
+        solution = milp(
+            np.array([candidate.loss for _, candidate in flat]),
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(costs, -np.inf, 1)],
+            options={"mip_rel_gap": 0},
+        )
+    assert solution.x is not None, solution.message
+    picked = {name: c for (name, c), x in zip(flat, solution.x, strict=True) if x > 0.5}
+    # The solver holds the budget to a tolerance; a last step back keeps it to the letter.
+    return _within(picked, candidates, budget)
+
+
+def _within(
+    picked: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], budget: float
+) -> dict[str, Candidate]:
+    while sum(candidate.cost for candidate in picked.values()) > budget:
+        name, cheaper = min(
+            (
+                (name, c)
+                for name, group in candidates.items()
+                for c in group
+                if c.cost < picked[name].cost
+            ),
+            key=lambda step: step[1].loss - picked[step[0]].loss,
+        )
+        picked = {**picked, name: cheaper}
+    return picked

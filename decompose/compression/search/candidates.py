@@ -1,0 +1,197 @@
+"""The candidates of a layer: methods and combinations, at ranks worth trying."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from decompose.algebra import Conv, Expression, Whitening, weight_deviation
+from decompose.methods import Method
+from decompose.methods.choices import Choice
+from decompose.methods.ranks import Recipe, combine, largest_rank
+
+RECIPES = (
+    "pw_dw",
+    "dw_pw",
+    "spatial",
+    "channel",
+    "tucker",
+    "svd",
+    "spatial+pw_dw",
+    "spatial+dw_pw",
+    "channel+pw_dw",
+    "channel+dw_pw",
+    "tucker+pw_dw",
+    "tucker+dw_pw",
+)
+"""What a budget chooses from by default: all but CP, which iterates too long."""
+
+_SHARES = np.geomspace(0.85, 0.05, 24)
+"""Shares of a layer's weights at which a low-rank method is tried by itself."""
+
+_OUTER_STEP = 5
+"""Of those, every so many are tried as the outer method of a combination."""
+
+_MOST_INNER_TERMS = 3
+
+_MOST_GAIN = 3.0
+"""How much more a combination may win by repair than its outer method alone."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to leave or rewrite a layer, and what it costs and does.
+
+    Attributes:
+        choice: the method and rank; ``None`` leaves the layer as it is.
+        cost: MACs or parameters.
+        error: relative squared error, of the kernel or of what the kernel does to an output.
+    """
+
+    choice: Choice | None
+    cost: int
+    error: float
+
+    @property
+    def label(self) -> str:
+        """The methods' names; ``dense`` where there are none."""
+        return "dense" if self.choice is None else self.choice.label
+
+
+def options(
+    conv: Conv,
+    recipes: Sequence[Recipe],
+    cost: Callable[[Expression], int],
+    error: Callable[[Expression], float] | None = None,
+    whitening: Whitening | None = None,
+) -> list[Option]:
+    """Ways to rewrite a layer, none both dearer and worse than another of the same methods.
+
+    Args:
+        conv: the layer.
+        recipes: methods and combinations, as ``wishes.parse_recipe`` reads them.
+        cost: counts an expression's MACs or parameters.
+        error: measures an expression in the layer's place; by default the relative squared error
+            of its kernel.
+        whitening: the coordinates in which the methods truncate, where errors are measured.
+
+    Returns:
+        The layer as it is, then the others.
+    """
+    dense = Option(None, cost(conv), 0.0)
+    outers = [
+        _Outer(method, conv, cost, error, whitening)
+        for method in dict.fromkeys(recipe[0] for recipe in recipes)
+        if not method.obstacle(conv)
+    ]
+    alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
+    named = {recipe[0].name for recipe in recipes if len(recipe) == 1}
+    found = [dense, *(o for o in alone if o.label in named)]
+    for outer in outers:
+        inside = [r for r in recipes if r[0] is outer.method and len(r) > 1]
+        found += outer.combined(inside, [dense, *alone]) if inside else []
+    families: dict[str, list[Option]] = defaultdict(list)
+    for option in found:
+        families[option.label].append(option)
+    return [option for family in families.values() for option in undominated(family)]
+
+
+class _Outer:
+    """A method of one layer, alone and with others inside."""
+
+    def __init__(
+        self,
+        method: Method,
+        conv: Conv,
+        cost: Callable[[Expression], int],
+        error: Callable[[Expression], float] | None,
+        whitening: Whitening | None,
+    ) -> None:
+        self.method = method
+        self._conv, self._cost, self._error = conv, cost, error
+        self._whitening = whitening
+        self._shape = conv.without_weights()
+        self._outline = method.prepare(self._shape)
+        self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
+        self._draft = cache(method.draft)
+        self._whitened = cache(self._whiten)
+        self._weight_errors = cache(lambda: method.errors(conv).tolist())
+        self._measured: dict[int, float] = {}
+
+    def alone(self) -> list[Option]:
+        """One for every rank."""
+        name = self.method.name
+        return [
+            Option(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
+            for rank in self._ranks
+        ]
+
+    def combined(self, recipes: Sequence[Recipe], others: Sequence[Option]) -> list[Option]:
+        """Combinations that promise more than others do."""
+        found = []
+        for rank in self._ranks[::_OUTER_STEP]:
+            # The factors' own truncation only adds to the error.
+            least = self._measure(rank)
+            for choice in _combined(recipes, self._shape, rank):
+                price = self._cost(choice.go_on(self._outline(rank)))
+                if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
+                    expression = self._drafted(rank, choice.go_on)
+                    found.append(Option(choice, price, self._error_of(expression)))
+        return found
+
+    def _measure(self, rank: int) -> float:
+        if self._error is None:
+            return self._weight_errors()[rank - 1]
+        if rank not in self._measured:
+            self._measured[rank] = self._error(self._drafted(rank, lambda made: made))
+        return self._measured[rank]
+
+    def _drafted(self, rank: int, go_on: Callable[[Expression], Expression]) -> Expression:
+        """The expression of a rank, its factors rewritten in turn."""
+        if self._whitening is None:
+            return go_on(self._draft(self._conv)(rank))
+        channels = self._whitening.reads_channels(go_on(self._outline(rank)))
+        made = go_on(self._draft(self._whitened(channels))(rank))
+        return self._whitening.back(made, channels=channels)
+
+    def _whiten(self, channels: bool) -> Conv:
+        assert self._whitening is not None
+        return self._whitening.into(self._conv, channels=channels)
+
+    def _error_of(self, expression: Expression) -> float:
+        if self._error is None:
+            return weight_deviation(expression, self._conv).relative
+        return self._error(expression)
+
+
+def undominated(found: Sequence[Option]) -> list[Option]:
+    """Sorted by falling cost; each does worse than the one before."""
+    kept: list[Option] = []
+    for option in sorted(found, key=lambda o: (o.cost, o.error)):
+        if not kept or option.error < kept[-1].error:
+            kept.append(option)
+    return kept[::-1]
+
+
+def loss(error: float) -> float:
+    """-log(1 - e) of a relative squared error e, capped short of infinity."""
+    return max(0.0, -math.log(max(1 - error, 1e-6)))
+
+
+def _combined(recipes: Sequence[Recipe], conv: Conv, rank: int) -> list[Choice]:
+    """Choices of combinations with this outer rank, at inner ranks worth trying."""
+    inner_ranks = range(1, _MOST_INNER_TERMS + 1)
+    made = [combine(recipe, conv, rank, terms) for recipe in recipes for terms in inner_ranks]
+    return list(dict.fromkeys(choice for choice in made if choice.then))
+
+
+def _ranks(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:
+    """All ranks where they are few, and else those that keep the shares of ``_SHARES``."""
+    if bound <= len(_SHARES):
+        return list(range(1, bound + 1))
+    return sorted({largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES})

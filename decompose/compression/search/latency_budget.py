@@ -1,0 +1,188 @@
+"""Plans for a budget of time, in one engine.
+
+The options of a layer are priced by what they take there alone (``latencies``). With T the original's
+time, t_l that of its layer l alone and t_l(option) that of an option, a plan is predicted to take
+
+    R + s sum_l t_l(option),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
+
+what the layers do not account for stays, and where alone they take longer than together, so do the
+options. Chosen layers run in the form that is the fastest there (``tuning``). The plan is then made and
+timed, and where it misses the budget, made again with what was missing taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil
+
+import torch
+from torch import nn
+
+from decompose.algebra import Conv
+from decompose.compression.search.candidates import Option
+from decompose.compression.search.mixtures import mixture
+from decompose.inference.latency import Latencies, Place, Variant, time_networks
+from decompose.inference.tuning import fastest, time_forms
+from decompose.layers.discovery import Shapes
+from decompose.layers.forms import DEFAULT_FORM
+from decompose.layers.rewritten import find_rewritten
+from decompose.methods import get_method
+from decompose.methods.low_rank import LowRankMethod
+from decompose.models.conversion import apply, take_forms_
+from decompose.models.plans import Pace, Plan
+from decompose.utils.batches import Example, batch_size
+from decompose.utils.errors import DecomposeError
+from decompose.utils.progress import track
+
+_MOST_OF_A_FAMILY = 6
+"""Options of the same methods that are timed, from the dearest to the cheapest."""
+
+_FEWER_MACS = 0.6
+"""An option that loses no less than another with this share of its MACs is not timed: no two methods
+differ so much in how fast their MACs run."""
+
+_CHANNEL_BLOCK = 16
+"""Channels that engines compute together; the last block takes as long as a full one."""
+
+_NUM_TRIES = 4
+
+
+def paced(
+    model: nn.Module,
+    example: Example,
+    convs: Mapping[str, Conv],
+    shapes: Shapes,
+    weighed: Mapping[str, Sequence[Option]],
+    dense: Mapping[str, str],
+    share: float,
+    place: Place,
+) -> Plan:
+    """The mixture that loses the least within a share of the original's time.
+
+    Args:
+        model: the original; left as it was.
+        example: one batch, as large as it is to be fast for.
+        convs: the layers that may be rewritten.
+        shapes: their inputs' shapes for one input of the network.
+        weighed: their options.
+        dense: why the others may not.
+        share: of the original's latency, in (0, 1].
+        place: the engine, its threads and device.
+
+    Raises:
+        DecomposeError: no plan is fast enough, or the engine cannot run the network.
+    """
+    num_inputs = batch_size(example)
+    original_ms = time_networks({"original": model}, example, place)["original"]
+    latencies = Latencies(place)
+    priced = _price(convs, shapes, weighed, num_inputs, latencies)
+    dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
+    alone_ms = sum(dense_ms.values())
+    rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
+    allowed_ms = (share * original_ms - rest_ms) / scale
+    least_ms = sum(min(option.cost for option in found) for found in priced.values()) / 1e3
+    plan = Plan()
+    for _ in range(_NUM_TRIES):
+        if allowed_ms < least_ms:
+            least = (rest_ms + scale * least_ms) / original_ms
+            raise _unreachable(share, original_ms, least, plan.pace)
+        plan = mixture(priced, dense, 1e3 * allowed_ms, "µs")
+        taken_ms = sum(
+            plan.notes[name].cost / 1e3 if name in plan.notes else ms
+            for name, ms in dense_ms.items()
+        )
+        predicted = (rest_ms + scale * taken_ms) / original_ms
+        small = apply(plan, model)
+        plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
+        take_forms_(small, plan.forms)
+        timed = time_networks({"original": model, "small": small}, example, place)
+        now_ms = timed["original"]
+        pace = Pace(str(place), num_inputs, now_ms, predicted * now_ms, timed["small"])
+        plan = replace(plan, pace=pace)
+        missed = timed["small"] / now_ms - share
+        if missed <= 0 or not plan.layers:
+            break
+        allowed_ms = taken_ms - missed * original_ms / scale
+    return plan
+
+
+def _unreachable(
+    share: float, original_ms: float, least: float, pace: Pace | None
+) -> DecomposeError:
+    """That no plan takes so small a share of the time, and which one may be had."""
+    last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
+    return DecomposeError(
+        f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest options "
+        f"of all layers it is {least:.0%}{last}"
+    )
+
+
+def _fastest_forms(
+    small: nn.Module, shapes: Shapes, batch_size: int, latencies: Latencies
+) -> dict[str, str]:
+    """The forms of the rewritten layers that are faster than the default one."""
+    forms = {
+        name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
+        for name, layer in find_rewritten(small).items()
+    }
+    return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
+
+
+def _dense_cost(found: Sequence[Option]) -> float:
+    return next(option.cost for option in found if option.choice is None)
+
+
+def _price(
+    convs: Mapping[str, Conv],
+    shapes: Shapes,
+    weighed: Mapping[str, Sequence[Option]],
+    batch_size: int,
+    latencies: Latencies,
+) -> dict[str, list[Option]]:
+    """Options of every layer, their costs in microseconds for one batch."""
+    priced = {}
+    for name in track(list(convs), "timing candidates"):
+        conv = convs[name].without_weights()
+        hopeful = [option for option in weighed[name] if not _hopeless(option, weighed[name])]
+        found = [_aligned(option, conv) for option in _thinned(hopeful)]
+        variants = [Variant(option.choice) for option in found]
+        totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
+        priced[name] = [
+            replace(option, cost=round(1e3 * total))
+            for option, total in zip(found, totals_ms, strict=True)
+        ]
+    return priced
+
+
+def _hopeless(option: Option, others: Sequence[Option]) -> bool:
+    return option.choice is not None and any(
+        o.cost <= _FEWER_MACS * option.cost and o.error <= option.error for o in others
+    )
+
+
+def _aligned(option: Option, conv: Conv) -> Option:
+    """The option with its rank raised to whole blocks of channels, which lose no more."""
+    choice = option.choice
+    if choice is None or choice.then or choice.rank < _CHANNEL_BLOCK:
+        return option
+    method = get_method(choice.method)
+    if not isinstance(method, LowRankMethod):
+        return option
+    blocks = ceil(choice.rank / _CHANNEL_BLOCK)
+    rank = min(_CHANNEL_BLOCK * blocks, method.max_rank(conv))
+    return replace(option, choice=replace(choice, rank=rank))
+
+
+def _thinned(found: Sequence[Option]) -> list[Option]:
+    """A few options of each family, evenly from the dearest to the cheapest."""
+    families: dict[str, list[Option]] = {}
+    for option in found:
+        families.setdefault(option.label, []).append(option)
+    kept = []
+    for family in families.values():
+        family.sort(key=lambda option: -option.cost)
+        most = min(len(family), _MOST_OF_A_FAMILY)
+        places = torch.linspace(0, len(family) - 1, most).round().long().tolist()
+        kept += [family[place] for place in places]
+    return kept

@@ -1,0 +1,222 @@
+"""From a network and a wish to a plan."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import fx, nn
+
+from decompose import algebra
+from decompose.algebra import Conv
+from decompose.compression.search.candidates import RECIPES
+from decompose.compression.search.latency_budget import paced
+from decompose.compression.search.mixtures import mixture
+from decompose.compression.search.scoring import Cost, macs_of_calls, reasons_to_stay, weigh
+from decompose.compression.statistics import Statistics
+from decompose.inference.engines import DEFAULT_ENGINE, get_engine
+from decompose.inference.latency import Place
+from decompose.layers.discovery import (
+    Shapes,
+    count_macs,
+    count_params,
+    find_originals,
+    trace_shapes,
+)
+from decompose.layers.eligibility import find_quantised
+from decompose.layers.modules import Original, to_conv
+from decompose.methods import DEFAULT_METHOD, Method
+from decompose.methods.choices import Choice
+from decompose.methods.ranks import parse_recipe, rank_rule
+from decompose.models.plans import Plan
+from decompose.utils.batches import Example, device_of
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images
+from decompose.utils.name_patterns import last_match, matches, require_match
+
+
+def plan(
+    model: nn.Module,
+    example: Example,
+    *,
+    method: str | None = None,
+    rank: int | Mapping[str, int] | None = None,
+    energy: float | None = None,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    methods: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    calibrate: Images | Statistics | None = None,
+) -> Plan:
+    """Choose how to rewrite the layers of a network.
+
+    Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
+    do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each
+    layer gets the method and rank that together change the network's output the least, from its
+    weights and from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones.
+    A layer that would not get cheaper stays as it is, unless ``rank`` names it in full.
+
+    Args:
+        model: any module; left as it was.
+        example: one batch: a tensor, a tuple of positional inputs, or inputs by name (``calls``). Its
+            sizes tell what a layer costs, its batch size what a latency is of.
+        method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
+            the other, outermost first (``spatial+pw_dw``).
+        rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
+            the last that fits counts, other layers stay as they are). It must be within the bound
+            of some layer; the others take their own bound. Of a combination it is the inner rank.
+        energy: share of the energy that each layer keeps, in (0, 1].
+        ratio: how many times fewer weights each layer gets, by its outermost method.
+        macs: MACs to keep of the whole network's, in (0, 1].
+        params: parameters to keep of the whole network's, in (0, 1].
+        latency: time to take of what the whole network takes, in (0, 1].
+        engine: where it is to take that: a name of ``decompose.inference.engines.ENGINES``; eager torch by
+            default.
+        threads: that the engine has on the CPU; torch's own number by default.
+        methods: what the budget may choose from; ``candidates.RECIPES`` by default.
+        skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
+        calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
+            plan will also be repaired on; or the statistics that ``measure`` took from such.
+            Without it the plan supposes no repair.
+
+    Returns:
+        The plan; its ``dense`` part says why each other layer was left.
+
+    Raises:
+        DecomposeError: the wish is incomplete or contradicts itself, no plan can meet the budget
+            (the message says what the least is), a rank is out of bounds, a name fits no layer,
+            weights are not finite, or a method does not exist.
+    """
+    skip = (skip,) if isinstance(skip, str) else skip
+    budgets = {"macs": macs, "params": params, "latency": latency}
+    _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
+    if latency is None and (engine is not None or threads is not None):
+        raise DecomposeError("an engine and its threads are what a latency is of; give latency")
+    place = Place(
+        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
+    )
+    recipe = parse_recipe(method or DEFAULT_METHOD)
+    ranks = _ranks_by_pattern(rank)
+    modules = find_originals(model)
+    if not modules:
+        raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
+    for pattern in (*skip, *ranks):
+        require_match(modules, pattern)
+    shapes = trace_shapes(model, example)
+    dense = reasons_to_stay(model, example, skip, shapes)
+    convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
+    macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
+    if macs is None and params is None and latency is None:
+        for pattern, number in ranks.items():
+            _require_within_bound(recipe[-1], modules, pattern, number)
+        rule = rank_rule(recipe, ranks, partial(last_match, ranks), energy, ratio)
+        return _uniform(rule, convs, macs_of, dense, named=ranks)
+    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    if params is not None:
+        params_of = dict.fromkeys(convs, algebra.params)
+        weighed = weigh(model, example, recipes, convs, params_of, calibrate)
+        return mixture(weighed, dense, _allowed_params(model, convs, params), "parameters")
+    weighed = weigh(model, example, recipes, convs, macs_of, calibrate)
+    if macs is not None:
+        return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
+    assert latency is not None
+    return paced(model, example, convs, shapes, weighed, dense, latency, place)
+
+
+def _hint(model: nn.Module) -> str:
+    if quantised := find_quantised(model):
+        return f"; {next(iter(quantised))} and others are quantised"
+    is_graph = isinstance(model, fx.GraphModule)
+    return "; it is a graph: give the module that it was exported from" if is_graph else ""
+
+
+def _allowed_macs(
+    model: nn.Module, convs: Mapping[str, Conv], shapes: Shapes, share: float
+) -> float:
+    counted = count_macs(model, shapes)
+    rest = sum(counted[name] for name in counted if name not in convs)
+    return share * sum(counted.values()) - rest
+
+
+def _allowed_params(model: nn.Module, convs: Mapping[str, Conv], share: float) -> float:
+    total = count_params(model)
+    return share * total - (total - sum(map(algebra.params, convs.values())))
+
+
+def _uniform(
+    rule: Callable[[str, Conv], Choice | str],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    dense: Mapping[str, str],
+    named: Mapping[str, int],
+) -> Plan:
+    """One rule for all layers; one that would cost no less stays as it is, unless it is named."""
+    layers: dict[str, Choice] = {}
+    dense = dict(dense)
+    for name, conv in convs.items():
+        choice = rule(name, conv)
+        if isinstance(choice, str):
+            dense[name] = choice
+        elif name in named or costs[name](choice.rewrite(conv.without_weights())) < costs[name](
+            conv
+        ):
+            layers[name] = choice
+        else:
+            dense[name] = f"{choice.label} of rank {choice.rank_label} costs no less"
+    return Plan(layers, {name: dense[name] for name in sorted(dense)})
+
+
+def _require_one_wish(
+    budgets: Mapping[str, float | None],
+    rules: Sequence[object],
+    methods: Sequence[str] | None,
+    calibrate: Images | Statistics | None,
+) -> None:
+    given = {name: share for name, share in budgets.items() if share is not None}
+    if not given:
+        if methods is not None:
+            raise DecomposeError(f"methods are what a budget chooses from; give {_or(budgets)}")
+        if calibrate is not None:
+            raise DecomposeError("one method's rank needs no inputs to calibrate on; apply does")
+        return
+    if len(given) > 1 or any(rule is not None for rule in rules):
+        raise DecomposeError(f"a budget of {_or(budgets)} stands alone, with methods and skip")
+    for name, share in given.items():
+        if not 0 < share <= 1:
+            raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")
+
+
+def _or(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
+    if rank is None:
+        return {}
+    by_pattern = rank if isinstance(rank, Mapping) else {"*": rank}
+    try:
+        return {pattern: operator.index(number) for pattern, number in by_pattern.items()}
+    except TypeError:
+        raise DecomposeError(f"rank {rank!r} is no whole number") from None
+
+
+def _require_within_bound(
+    method: Method, modules: Mapping[str, Original], pattern: str, rank: int
+) -> None:
+    convs = {name: to_conv(module) for name, module in modules.items() if matches(name, pattern)}
+    bounds = {name: method.max_rank(c) for name, c in convs.items() if method.obstacle(c) is None}
+    widest = max(bounds, key=bounds.__getitem__, default=None)
+    bound = rank if widest is None else bounds[widest]
+    if not 1 <= rank <= bound:
+        where = "" if pattern == "*" else f" for {pattern}"
+        most = "at least" if widest is None else f"to {bound}, that of layer {widest}"
+        raise DecomposeError(
+            f"rank {rank} of {method.name}{where} is out of bounds: it is 1 {most}"
+        )

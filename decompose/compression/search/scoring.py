@@ -1,0 +1,210 @@
+"""What the candidates of every layer cost, and what they would do to the network's output.
+
+Predicted from statistics of the layers (``prediction``), then scaled by what rewriting one layer at a
+time does to the network (``probing``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from torch import nn
+
+from decompose import algebra
+from decompose.algebra import Conv, Expression, Whitening
+from decompose.compression.covariances import Marginals, is_whitenable
+from decompose.compression.search.candidates import RECIPES, Option, options
+from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.sensitivity import probe
+from decompose.compression.statistics import Statistics, gather
+from decompose.data.synthetic import synthetic_inputs
+from decompose.layers.discovery import Shapes, find_originals, obstacle, trace_shapes
+from decompose.layers.eligibility import find_quantised, find_readers
+from decompose.layers.modules import Original, expression_macs, to_conv
+from decompose.methods.ranks import Recipe, parse_recipe
+from decompose.utils.batches import Example, first
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images
+from decompose.utils.name_patterns import matches
+from decompose.utils.progress import track
+
+_NUM_SYNTHETIC = 6
+
+_UNREACHED = "not reached by the example"
+
+Cost = Callable[[Expression], int]
+"""What an expression in a layer's place costs."""
+
+
+def measure(
+    model: nn.Module,
+    example: Example,
+    images: Images,
+    *,
+    methods: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+) -> Statistics:
+    """Take from inputs all that ``plan`` needs of them, to be kept for any number of budgets.
+
+    Args:
+        model: left as it was.
+        example: one batch (``calls``).
+        images: unlabelled inputs, a tensor or an iterable of batches.
+        methods: what budgets will choose from.
+        skip: layers to leave, as for ``plan``.
+
+    Raises:
+        DecomposeError: there are no inputs, or the network does not take them.
+    """
+    shapes = trace_shapes(model, example)
+    stay = reasons_to_stay(model, example, skip, shapes)
+    convs = {
+        name: to_conv(module) for name, module in find_originals(model).items() if name not in stay
+    }
+    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    costs = {name: partial(macs_of_calls, shapes[name]) for name in convs}
+    return _weigh_on(model, images, recipes, convs, costs, repaired=True)[1]
+
+
+def weigh(
+    model: nn.Module,
+    example: Example,
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    calibrate: Images | Statistics | None,
+) -> dict[str, list[Option]]:
+    """The options of every layer, their errors those that the network's output would show.
+
+    Args:
+        model: left as it was.
+        example: one batch (``calls``).
+        recipes: methods and combinations to choose from.
+        convs: the layers, by name.
+        costs: what an expression in each layer's place costs.
+        calibrate: inputs, or what ``measure`` took from them; synthetic ones by default, and no
+            repair is then supposed.
+
+    Raises:
+        DecomposeError: the statistics are those of another network, or there are no inputs.
+    """
+    if isinstance(calibrate, Statistics):
+        _require_same_layers(convs, calibrate)
+        whitenings = _whitenings(convs, calibrate)
+        weighed = _options(recipes, convs, costs, calibrate, whitenings)
+        return _scaled(weighed, calibrate.gains)
+    images = calibrate
+    if images is None:
+        images = synthetic_inputs(first(example), model, num=_NUM_SYNTHETIC)
+    repaired = calibrate is not None
+    weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
+    return _scaled(weighed, known.gains)
+
+
+def _weigh_on(
+    model: nn.Module,
+    images: Images,
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    *,
+    repaired: bool,
+) -> tuple[dict[str, list[Option]], Statistics]:
+    """The options of every layer, and the statistics with their gains."""
+    # Gone through twice.
+    images = list(images) if isinstance(images, Iterator) else images
+    statistics = gather(model, images, convs)
+    whitenings = _whitenings(convs, statistics) if repaired else {}
+    weighed = _options(recipes, convs, costs, statistics, whitenings)
+    known = {name: weighed[name] for name in weighed if name in statistics.layers}
+    gains = probe(model, images, known, repaired=repaired, whitenings=whitenings)
+    return weighed, replace(statistics, gains=gains)
+
+
+def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
+    """The coordinates in which repair may truncate."""
+    found = {
+        name: Marginals.of_patches(conv, statistics.layers[name])
+        for name, conv in convs.items()
+        if name in statistics.layers and is_whitenable(conv)
+    }
+    return {name: marginals.whitening() for name, marginals in found.items()}
+
+
+def _options(
+    recipes: Sequence[Recipe],
+    convs: Mapping[str, Conv],
+    costs: Mapping[str, Cost],
+    statistics: Statistics,
+    whitenings: Mapping[str, Whitening],
+) -> dict[str, list[Option]]:
+    found = {}
+    for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
+        known = statistics.layers.get(name)
+        wide = algebra.widened(conv)
+        assert isinstance(wide, Conv)
+        error = None if known is None else output_error(wide, known)
+        found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
+    return found
+
+
+def _scaled(
+    weighed: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[Option]]:
+    return {
+        name: [replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) for o in found]
+        for name, found in weighed.items()
+    }
+
+
+def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:
+    for name, conv in convs.items():
+        known = statistics.layers.get(name)
+        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
+            raise DecomposeError(f"layer {name}: the statistics are those of another network")
+
+
+def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
+    """MACs of an expression in a layer's place, in all calls of the layer."""
+    return sum(expression_macs(expression, shape) for shape in shapes)
+
+
+def reasons_to_stay(
+    model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
+) -> dict[str, str]:
+    """Why layers stay as they are whatever the wish, by name.
+
+    Args:
+        model: left as it was.
+        example: one batch (``calls``).
+        skip: names and patterns.
+        shapes: what ``trace_shapes`` says of the example.
+    """
+    originals = find_originals(model)
+    reasons = {
+        name: reason
+        for name, module in originals.items()
+        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
+    }
+    # One that is never called may be read all the same.
+    watched = {
+        n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
+    }
+    read = find_readers(model, example, watched)
+    if read:
+        told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
+        warnings.warn(f"left dense: {told}", stacklevel=3)
+    return find_quantised(model) | reasons | read
+
+
+def _reason_to_skip(
+    name: str, module: Original, skip: Sequence[str], *, reached: bool
+) -> str | None:
+    if any(matches(name, pattern) for pattern in skip):
+        return "skipped by name"
+    if not reached:
+        return _UNREACHED
+    return obstacle(module)

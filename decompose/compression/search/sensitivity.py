@@ -1,0 +1,162 @@
+"""How predicted errors become real: layers rewritten one at a time, and the network run.
+
+The gain of a layer and of the methods that rewrite it is the relative squared error of the network's
+output with that layer alone rewritten, over what ``prediction`` says of it. Where rewritten layers
+will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
+Methods differ in what repair wins them back: the pointwise kernels of DW+PW have more freedom
+than the depthwise ones of PW+DW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from itertools import islice
+from operator import add
+from statistics import median
+
+from torch import Tensor, nn
+
+from decompose.algebra import Deviation, Expression, Whitening, widened
+from decompose.compression.reconstruction.last_factors import (
+    Targets,
+    prior_of,
+    refitted,
+    samples_of,
+)
+from decompose.compression.reconstruction.ridge import RidgePath, Rows, squared_error
+from decompose.compression.search.candidates import Option
+from decompose.layers.discovery import evaluating, find_originals, respond, trace_shapes
+from decompose.layers.hooks import calls_until, replacing
+from decompose.layers.modules import Original, to_conv, to_module
+from decompose.utils.batches import Example
+from decompose.utils.inputs import Images, Inputs
+from decompose.utils.progress import track
+
+_SHARE = 0.4
+"""A layer's cost at which its methods are probed, as a share of what it costs dense."""
+
+_WORTHWHILE = 3.0
+"""Methods that lose so many times more than another of their cost are not probed."""
+
+_RIDGES = (3.0, 0.3, 0.03, 0.003)
+_EVERY = 3
+"""One input of so many tells which ridge."""
+
+_HELD, _FITTED = 4, 12
+"""Inputs that errors are measured on, and that repairs are fitted to, at most."""
+
+_MOST_KINDS, _FEW_KINDS = 5, 2
+"""How many kinds of rewriting are probed in a layer: with repair, and without."""
+
+_LEAST = 1e-8
+"""Predicted errors below this say nothing of others."""
+
+
+def probe(
+    model: nn.Module,
+    images: Images,
+    options: Mapping[str, Sequence[Option]],
+    *,
+    repaired: bool,
+    whitenings: Mapping[str, Whitening] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measure the gains of every layer.
+
+    Args:
+        model: left as it was.
+        images: unlabelled inputs.
+        options: by layer, with their predicted errors.
+        repaired: whether rewritten layers will be repaired.
+        whitenings: by layer, the coordinates in which it is rewritten.
+
+    Returns:
+        By layer and label of the choice; a layer that was not probed is missing. Labels that were
+        not probed have the median of their layer's. Empty where the output never changed.
+    """
+    originals = find_originals(model)
+    inputs = Inputs(images, model)
+    every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
+    held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
+    fitted = [x for x in every if not any(x is other for other in held)] or every
+    calls = {name: len(seen) for name, seen in trace_shapes(model, every[0]).items()}
+    gains = {}
+    with evaluating(model):
+        expected = [respond(model, x) for x in held]
+        for name, found in track(options.items(), "probing", total=len(options)):
+            chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
+            whitening = (whitenings or {}).get(name)
+            expressions = [_rewritten(originals[name], o, whitening) for o in chosen]
+            if repaired and chosen:
+                reference = partial(calls_until, model, originals[name], calls[name])
+                conv = to_conv(originals[name])
+                seen = [(x, Targets.of(conv, y)) for each in fitted for x, y in reference(each)]
+                expressions = [_repaired(expression, seen) for expression in expressions]
+            measured = {
+                option.label: _output_error(model, originals[name], e, held, expected)
+                / option.error
+                for option, e in zip(chosen, expressions, strict=True)
+            }
+            if measured:
+                middle = median(measured.values())
+                labels = {option.label for option in found}
+                gains[name] = {label: measured.get(label, middle) for label in labels}
+    # An output that nothing moves, such as a class, tells nothing of the layers.
+    return gains if any(any(found.values()) for found in gains.values()) else {}
+
+
+def _worth_probing(options: Sequence[Option]) -> list[Option]:
+    """One of each kind, near the share of cost, unless another is far better; the best first."""
+    dense = max(option.cost for option in options)
+    nearest: dict[str, Option] = {}
+    for option in options:
+        best = nearest.get(option.label)
+        if option.choice is None or option.error < _LEAST:
+            continue
+        if best is None or _distance(option, dense) < _distance(best, dense):
+            nearest[option.label] = option
+    hopeful = [option for option in nearest.values() if not _hopeless(option, options)]
+    return sorted(hopeful, key=lambda option: option.error)
+
+
+def _hopeless(option: Option, others: Sequence[Option]) -> bool:
+    return any(o.cost <= option.cost and o.error * _WORTHWHILE < option.error for o in others)
+
+
+def _distance(option: Option, dense: int) -> float:
+    return abs(option.cost / dense - _SHARE)
+
+
+def _rewritten(original: Original, option: Option, whitening: Whitening | None) -> Expression:
+    assert option.choice is not None
+    return option.choice.draft(to_conv(original), whitening)
+
+
+def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
+    """The expression refitted to the original layer's inputs and outputs."""
+    wide = widened(expression)
+    rows = [Rows.of(*samples_of(wide, x, y)) for x, y in calls]
+    everything, prior = reduce(add, rows), prior_of(wide)
+    ridge = _RIDGES[0]
+    if len(rows) > 1:
+        held = reduce(add, rows[::_EVERY])
+        path = RidgePath(everything - held, prior)
+        ridge = min(_RIDGES, key=lambda ridge: squared_error(held, path.fit(ridge)))
+    return refitted(wide, RidgePath(everything, prior).fit(ridge))
+
+
+def _output_error(
+    model: nn.Module,
+    layer: Original,
+    expression: Expression,
+    inputs: Sequence[Example],
+    expected: Sequence[Sequence[Tensor]],
+) -> float:
+    """Relative squared error of the network's output with one layer rewritten."""
+    deviation = Deviation()
+    module = to_module(expression).to(layer.weight)
+    with replacing(layer, module):
+        for x, references in zip(inputs, expected, strict=True):
+            for output, reference in zip(respond(model, x), references, strict=True):
+                deviation += Deviation.between(output, reference)
+    return deviation.relative

@@ -1,0 +1,289 @@
+"""What a layer's input looks like, and how much its output matters.
+
+One pass over unlabelled inputs gathers, for every layer to be decomposed,
+
+- the mean and the covariance C of its input's patches, from which the channels' covariance
+  follows;
+- the metric B of its output: how strongly the network's output y moves with it, to first order.
+  With z the layer's output at one place and v of random signs,
+  ``B = E[sum over places g g^T] / E|y|^2`` for ``g = d(v . y) / dz``.
+
+An expression in the layer's place whose kernel differs by D then moves the network's output by a
+relative squared error of ``tr(B D C D^T)``, as if its errors at different places had nothing to do
+with one another: the Kronecker-factored Gauss-Newton matrix of Martens and Grosse 2015 (arXiv
+1503.05671), for convolutions Grosse and Martens 2016 (arXiv 1602.01407), put to use on a
+perturbation of known shape instead of a gradient.
+
+Only sums are kept, so memory does not grow with the number of inputs: 4 bytes for each entry of a
+covariance, about half a gigabyte for VGG16.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from decompose.algebra import Conv, Strides, at_least_float32, patches, places, strides_for
+from decompose.layers.discovery import evaluating, find_originals, respond
+from decompose.layers.hooks import observing
+from decompose.layers.modules import to_conv
+from decompose.utils.batches import map_tensors
+from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.files import writing
+from decompose.utils.inputs import Images, Inputs
+from decompose.utils.progress import track
+
+_MOST_PLACES = 512
+"""Places of one output whose patches are taken, more or less."""
+
+_WIDEST = 8192
+"""Patches longer than this keep their variances only."""
+
+_FORMAT = "decompose-statistics"
+_PARTS = ("mean", "covariance", "metric")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStatistics:
+    """Moments of one layer's input and the metric of its output, on the CPU.
+
+    A patch has D = I / groups k_1 ... k_N entries.
+
+    Attributes:
+        num_patches: how many were seen.
+        mean: of a patch, ``(groups, D)``.
+        covariance: of a patch, ``(groups, D, D)``; ``(groups, D)``, its diagonal, where a patch is
+            too long.
+        metric: B, ``(groups, O / groups, O / groups)``.
+    """
+
+    num_patches: int
+    mean: Tensor
+    covariance: Tensor
+    metric: Tensor
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether the covariance is known by its diagonal only."""
+        return self.covariance.ndim == 2
+
+    def channel_covariance(self, num_taps: int) -> Tensor:
+        """Covariance of the channels at one tap, averaged over taps, ``(groups, I', I')``."""
+        if self.is_diagonal:
+            return torch.diag_embed(self.covariance.unflatten(1, (-1, num_taps)).mean(2))
+        blocks = self.covariance.unflatten(2, (-1, num_taps)).unflatten(1, (-1, num_taps))
+        return blocks.diagonal(dim1=2, dim2=4).mean(-1)
+
+    def tap_covariance(self, num_taps: int) -> Tensor:
+        """Covariance of the taps of one channel, averaged over channels, ``(taps, taps)``."""
+        if self.is_diagonal:
+            return torch.diag(self.covariance.unflatten(1, (-1, num_taps)).mean((0, 1)))
+        blocks = self.covariance.unflatten(2, (-1, num_taps)).unflatten(1, (-1, num_taps))
+        return blocks.diagonal(dim1=1, dim2=3).mean((0, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What ``gather`` found.
+
+    Attributes:
+        layers: by full name.
+        num_inputs: inputs seen.
+        gains: by layer and methods, the measured error of the network's output over the predicted
+            one (``probing``); empty until probed.
+    """
+
+    layers: Mapping[str, LayerStatistics]
+    num_inputs: int
+    gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write the statistics to a safetensors file.
+
+        Raises:
+            DecomposeError: the file cannot be written.
+        """
+        tensors = {
+            f"{name}/{part}": getattr(layer, part).contiguous()
+            for name, layer in self.layers.items()
+            for part in _PARTS
+        }
+        record = {
+            "num_inputs": self.num_inputs,
+            "num_patches": {name: layer.num_patches for name, layer in self.layers.items()},
+            "gains": self.gains,
+        }
+        metadata = {"format": _FORMAT, "record": json.dumps(record)}
+        with writing(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DecomposeError: there is no such file, or it holds no statistics.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise DecomposeError(f"{path}: cannot be read as statistics: {reason(error)}") from None
+        if metadata.get("format") != _FORMAT:
+            raise DecomposeError(f"{path}: holds no statistics")
+        record = json.loads(metadata["record"])
+        layers = {
+            name: LayerStatistics(count, *(tensors[f"{name}/{part}"] for part in _PARTS))
+            for name, count in record["num_patches"].items()
+        }
+        return cls(layers, record["num_inputs"], record["gains"])
+
+
+def gather(model: nn.Module, images: Images, names: Iterable[str] | None = None) -> Statistics:
+    """Gather the statistics of a network's layers in one pass.
+
+    Args:
+        model: left as it was.
+        images: unlabelled inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin
+            with such.
+        names: layers by full name; all convolutions and fully connected layers by default.
+
+    Raises:
+        DecomposeError: there are no inputs, or the network's output holds no floating tensor.
+    """
+    originals = find_originals(model)
+    chosen = {name: originals[name] for name in names or originals}
+    sums = {name: _Sums(to_conv(module)) for name, module in chosen.items()}
+    inputs = Inputs(images, model)
+    energy, count = 0.0, 0
+    generator = torch.Generator().manual_seed(0)
+    with evaluating(model), torch.enable_grad():
+        for x in track(inputs, "gathering statistics", inputs.count()):
+            with _observing(sums, chosen):
+                leaves: list[Tensor] = []
+                outputs = respond(model, map_tensors(partial(_as_leaf, leaves), x))
+                energy += sum(float(y.detach().double().square().sum()) for y in outputs)
+                _backpropagate(outputs, leaves or _trained(model), generator)
+            count += 1
+    return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
+
+
+class _Sums:
+    """Adds up the moments of one layer."""
+
+    def __init__(self, conv: Conv) -> None:
+        self.conv = conv
+        groups = conv.groups
+        transposed = conv.geometry.transposed
+        self._depth = conv.weight.shape[1] if transposed else conv.weight[0].numel()
+        self._diagonal = self._depth > _WIDEST
+        shape = (groups, self._depth) if self._diagonal else (groups, self._depth, self._depth)
+        outputs = conv.out_channels // groups
+        self.count = 0
+        self._shift: Tensor | None = None
+        self._sum = torch.zeros(groups, self._depth, dtype=torch.float64)
+        self._square = torch.zeros(shape).to(at_least_float32(conv.weight))
+        self._metric = torch.zeros(groups, outputs, outputs, dtype=torch.float64)
+
+    def add_input(self, x: Tensor, output: Tensor) -> None:
+        """Add the patches of one call."""
+        every, step = self._strides(output)
+        rows = _grouped(_patches(self.conv, at_least_float32(x.detach()[::every]), step), self.conv)
+        if self._shift is None:
+            # Variances far below the mean's square would drown in rounding.
+            self._shift = rows.mean(1, keepdim=True)
+        rows = rows - self._shift
+        self.count += rows.shape[1]
+        self._sum += rows.sum(1).cpu().double()
+        if self._diagonal:
+            self._square += rows.square().sum(1)
+        else:
+            self._square.baddbmm_(rows.mT, rows)
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add the gradient with respect to the output of one call."""
+        every, step = self._strides(gradient)
+        rows = places(self.conv, at_least_float32(gradient[::every]), step)
+        total = gradient.numel() // self.conv.out_channels
+        rows = rows.unflatten(1, (self.conv.groups, -1)).transpose(0, 1)
+        self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
+
+    def _strides(self, output: Tensor) -> Strides:
+        return strides_for(output.shape, self.conv.geometry.num_axes, _MOST_PLACES)
+
+    def statistics(self, energy: float) -> LayerStatistics:
+        """What the sums say; ``energy`` is that of all outputs of the network."""
+        assert self._shift is not None
+        mean, square = self._sum / self.count, self._square.cpu().double() / self.count
+        if self._diagonal:
+            covariance = (square - mean.square()).clamp_min(0)
+        else:
+            covariance = square - mean.unsqueeze(2) * mean.unsqueeze(1)
+        mean = mean + self._shift.squeeze(1).cpu()
+        metric = self._metric / energy if energy else self._metric
+        if self.conv.geometry.transposed:
+            # A pixel meets each tap at another place of the output.
+            taps = self.conv.num_taps
+            mean = mean.repeat_interleave(taps, 1)
+            eye = torch.eye(taps, dtype=torch.float64)
+            covariance = torch.stack([torch.kron(block, eye) for block in covariance])
+        dtype = self._square.dtype
+        return LayerStatistics(self.count, mean, covariance.to(dtype), metric)
+
+
+def _observing(
+    sums: Mapping[str, _Sums], layers: Mapping[str, nn.Module]
+) -> AbstractContextManager[None]:
+    def observe(name: str, x: Tensor, output: Tensor) -> None:
+        sums[name].add_input(x, output)
+        if output.requires_grad:
+            output.register_hook(sums[name].add_gradient)
+
+    return observing(layers, observe)
+
+
+def _as_leaf(leaves: list[Tensor], x: Tensor) -> Tensor:
+    """An input that gradients go back to, added to the others."""
+    if not x.is_floating_point():
+        return x
+    leaves.append(x.detach().requires_grad_())
+    # A network may work in place, which a leaf does not allow.
+    return leaves[-1].clone()
+
+
+def _trained(model: nn.Module) -> list[Tensor]:
+    """Where gradients go back to in a network of tokens."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _backpropagate(
+    outputs: Iterable[Tensor], leaves: Sequence[Tensor], generator: torch.Generator
+) -> None:
+    """Send random signs back from the outputs; the layers' hooks see the gradients."""
+    wanted = [y for y in outputs if y.requires_grad]
+    signs = [(2 * torch.randint(2, y.shape, generator=generator) - 1).to(y) for y in wanted]
+    if wanted and leaves:
+        torch.autograd.grad(wanted, leaves, signs, allow_unused=True)
+
+
+def _patches(conv: Conv, x: Tensor, step: int) -> Tensor:
+    """Patches as rows, ``(N, I / groups * taps * groups)``; of a transposed one the pixels."""
+    if conv.geometry.transposed:
+        num_axes = conv.geometry.num_axes
+        grid = (slice(None), slice(None), *[slice(None, None, step)] * num_axes)
+        return x[grid].movedim(1, -1).flatten(0, num_axes)
+    return patches(conv, x, step).flatten(1)
+
+
+def _grouped(rows: Tensor, conv: Conv) -> Tensor:
+    return rows.unflatten(1, (conv.groups, -1)).transpose(0, 1).contiguous()

@@ -1,0 +1,1 @@
+"""Images to calibrate on, to evaluate on and to train on."""

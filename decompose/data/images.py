@@ -1,0 +1,209 @@
+"""Picture files, read in order by processes, each with a label and in each network's preprocessing."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from decompose.models.architectures import Transform
+from decompose.utils.errors import DecomposeError, reason
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures.
+
+    Attributes:
+        views: those that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
+        labels: their classes, ``(batch,)``, int64; -1 where there is none.
+        places: their places among all pictures, ``(batch,)``, int64.
+        unreadable: the others, by path, with the reason.
+    """
+
+    views: tuple[Tensor, ...]
+    labels: Tensor
+    places: Tensor
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Tensor:
+        """The pictures in the first preprocessing."""
+        return self.views[0]
+
+
+Sample = tuple[Sequence[Tensor] | str, int]
+"""A picture in every preprocessing, or why it cannot be read; and its place."""
+
+
+class Pictures(Dataset[Sample]):
+    """Pictures, each with a label.
+
+    Args:
+        samples: paths and labels.
+        transform: the preprocessing.
+        classes: the classes' names by label; empty where the data does not tell.
+        read: opens the picture of a path; raises ``DecomposeError`` where it cannot.
+        damaged: what of the data is not among the samples, by path, with the reason.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[tuple[str, int]],
+        transform: Transform,
+        classes: Sequence[str] = (),
+        read: Callable[[str], Image.Image] | None = None,
+        damaged: Mapping[str, str] | None = None,
+    ) -> None:
+        self.samples = samples
+        self.transforms: tuple[Transform, ...] = (transform,)
+        self.classes = classes
+        self.damaged: Mapping[str, str] = damaged or {}
+        self._read = read or read_picture
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The picture in every preprocessing, or why it cannot be read; and its place."""
+        path, _ = self.samples[index]
+        try:
+            picture = self._read(path)
+        except DecomposeError as error:
+            return str(error).removeprefix(f"{path}: "), index
+        return [transform(picture) for transform in self.transforms], index
+
+    def seen_by(self, *transforms: Transform) -> Pictures:
+        """The same pictures in other preprocessings, each decoded once for all of them."""
+        seen = copy.copy(self)
+        seen.transforms = transforms
+        return seen
+
+    def subset(self, num: int, seed: int = 0) -> Pictures:
+        """So many of the pictures, from all classes alike as far as these have them.
+
+        Args:
+            num: of pictures.
+            seed: of the draw.
+
+        Raises:
+            DecomposeError: there are fewer.
+        """
+        if not 0 < num <= len(self):
+            raise DecomposeError(f"a subset of {num} pictures: there are {len(self)}")
+        return self.chosen(balanced_choice([label for _, label in self.samples], num, seed))
+
+    def chosen(self, places: Iterable[int]) -> Pictures:
+        """The pictures at some places, in their order."""
+        some = copy.copy(self)
+        some.samples = [self.samples[place] for place in places]
+        return some
+
+    def parted(self, share: float, seed: int = 0) -> tuple[Pictures, Pictures]:
+        """Most of the pictures, and a share held out, of all classes alike as far as these have them.
+
+        Args:
+            share: to hold out, in (0, 1).
+            seed: of the draw.
+
+        Raises:
+            DecomposeError: there are fewer than two.
+        """
+        if len(self) < 2:
+            raise DecomposeError("a single picture leaves none to hold out")
+        num = min(max(1, round(share * len(self))), len(self) - 1)
+        held = balanced_choice([label for _, label in self.samples], num, seed)
+        return self.chosen(sorted({*range(len(self))} - {*held})), self.chosen(held)
+
+    def batches(
+        self,
+        batch_size: int,
+        workers: int = 0,
+        places: Sequence[int] | None = None,
+        collate: Callable[[Sequence[Sample]], Any] | None = None,
+    ) -> DataLoader[Any]:
+        """The pictures in order.
+
+        Args:
+            batch_size: pictures at a time.
+            workers: processes that decode.
+            places: of the pictures wanted, among all; all by default.
+            collate: makes something else of them than a ``Batch``.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            self,
+            batch_size,
+            sampler=range(len(self)) if places is None else places,
+            num_workers=workers,
+            collate_fn=collate or self._collate,
+        )
+        return loader
+
+    def sorted_out(
+        self, given: Sequence[Sample]
+    ) -> tuple[tuple[tuple[Tensor, ...], ...], list[int], dict[str, str]]:
+        """What could be read in every preprocessing, its places, and why others could not be, by path."""
+        read = [(views, place) for views, place in given if not isinstance(views, str)]
+        by_transform = tuple(zip(*(views for views, _ in read), strict=True))
+        damaged = {self.samples[place][0]: why for why, place in given if isinstance(why, str)}
+        return by_transform or ((),) * len(self.transforms), [place for _, place in read], damaged
+
+    def _collate(self, given: Sequence[Sample]) -> Batch:
+        by_transform, places, damaged = self.sorted_out(given)
+        return Batch(
+            tuple(torch.stack(views) if views else torch.empty(0) for views in by_transform),
+            torch.tensor([self.samples[place][1] for place in places], dtype=torch.int64),
+            torch.tensor(places, dtype=torch.int64),
+            damaged,
+        )
+
+
+def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
+    """Places of so many labels, in order, as many of each class as of any other.
+
+    Where a class has too few, the others give more; what does not go evenly falls to classes by lot.
+    """
+    rng = np.random.default_rng(seed)
+    of_class = np.asarray(labels)
+    # Each picture's turn within its class; all first turns come before all second ones.
+    turns = np.empty(len(of_class))
+    for label in np.unique(of_class):
+        (members,) = np.nonzero(of_class == label)
+        turns[members] = rng.permutation(len(members))
+    order = np.lexsort((rng.random(len(of_class)), turns))
+    return sorted(order[:num].tolist())
+
+
+def read_picture(path: str | Path, opened: IO[bytes] | None = None) -> Image.Image:
+    """Read a picture as RGB.
+
+    Args:
+        path: of the file.
+        opened: its content, where it lies elsewhere.
+
+    Raises:
+        DecomposeError: it cannot be read as a picture.
+    """
+    try:
+        with Image.open(opened or path) as picture:
+            return picture.convert("RGB")
+    except Image.UnidentifiedImageError:
+        raise DecomposeError(f"{path}: is no picture") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DecomposeError(f"{path}: cannot be read as a picture: {reason(error)}") from None
+
+
+def default_workers() -> int:
+    """Number of decoding processes: one a core that this process may use, eight at most."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)

@@ -1,0 +1,174 @@
+"""Inputs that look natural to a network, made of nothing.
+
+Dead leaves (Lee, Mumford, Huang 2001, "Occlusion Models for Natural Images"): balls of random place
+and colour that cover one another, their radii r distributed as r^-3 in two dimensions, so that no
+scale is special; over them a texture whose amplitude falls with frequency as 1/f. Baradad et al.
+2021 (arXiv 2106.05963) show that such pictures train features nearly as photographs do. On a line
+they are steps, in space blobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod, sqrt
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from decompose.layers.detectors import is_detector
+from decompose.models.architectures import preprocessing_of
+from decompose.utils.batches import Example, map_tensors
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_LEAST_RADIUS = 2.0
+_MOST_BALLS = 900
+_TEXTURE = 0.08
+_HUE = 0.15
+"""Deviation of a ball's channels from its brightness."""
+
+
+@overload
+def synthetic_inputs(
+    example: Tensor, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+) -> Tensor: ...
+
+
+@overload
+def synthetic_inputs(
+    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+) -> Images: ...
+
+
+def synthetic_inputs(
+    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+) -> Images:
+    """Make inputs for statistics and repair where there is no data.
+
+    Their mean and deviation are, channel by channel, those of the example if it is more than a
+    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what
+    the network's preprocessing makes of pictures, where it was loaded by a name that tells; else
+    ImageNet's for three channels, and 0 and 1 for others.
+
+    Args:
+        example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``; or
+            several inputs (``calls``), of which those of floating numbers with a spatial axis are
+            made anew.
+        model: the network they are for.
+        num: how many.
+        seed: the same seed makes the same inputs.
+
+    Returns:
+        ``(num, *example.shape[1:])``, of the example's dtype and device; of several inputs, as many
+        tuples of one batch each.
+
+    Raises:
+        DecomposeError: the example holds no floating numbers.
+    """
+    if not isinstance(example, Tensor):
+        return [(_synthetic_batch(example, model, seed + number),) for number in range(num)]
+    if not example.is_floating_point():
+        raise DecomposeError("inputs can be made for networks of floating numbers only")
+    generator = torch.Generator().manual_seed(seed)
+    shape = tuple(example.shape[1:])
+    if len(shape) < 2:
+        return torch.randn(num, *shape, generator=generator).to(example)
+    pictures = torch.stack([_dead_leaves(shape, generator) for _ in range(num)])
+    return _normalized(pictures, example, model).to(example)
+
+
+def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> Any:
+    """One batch, its floating tensors that have a spatial axis made anew, others as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    detects = model is not None and is_detector(model)
+
+    def made(x: Tensor) -> Tensor:
+        """The tensor that stands in for one of the example's, of its shape and dtype."""
+        if not x.is_floating_point() or x.ndim < 3:
+            return x
+        if detects:
+            # Its pictures have no batch axis, and it normalises them itself.
+            return _dead_leaves(tuple(x.shape), generator).to(x)
+        return synthetic_inputs(x, model, num=len(x), seed=seed)
+
+    return map_tensors(made, example)
+
+
+def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """One picture in [0, 1], ``(C, *size)``."""
+    channels, *size = shape
+    axes = len(size)
+    grid = [torch.arange(pixels, dtype=torch.float32) for pixels in size]
+    picture = torch.full((channels, *size), 0.5)
+    empty = torch.ones(size, dtype=torch.bool)
+    most = max(size) / 1.5
+    for _ in range(_MOST_BALLS):
+        share = float(torch.rand(1, generator=generator))
+        # The inverse of the distribution function of r^-(axes + 1).
+        power = -float(axes)
+        radius = (
+            _LEAST_RADIUS**power - (_LEAST_RADIUS**power - max(most, 3.0) ** power) * share
+        ) ** (1 / power)
+        places = torch.rand(axes, generator=generator).tolist()
+        brightness = torch.rand(1, generator=generator)
+        colour = (brightness + _HUE * torch.randn(channels, generator=generator)).clamp(0, 1)
+        centre = [
+            p * (pixels + 2 * radius) - radius for p, pixels in zip(places, size, strict=True)
+        ]
+        box = tuple(
+            slice(max(0, int(c - radius)), max(0, min(pixels, int(c + radius) + 1)))
+            for c, pixels in zip(centre, size, strict=True)
+        )
+        distance = torch.zeros([1] * axes)
+        for axis, (c, window) in enumerate(zip(centre, box, strict=True)):
+            along = (grid[axis][window] - c).square()
+            distance = distance + along.view([-1 if a == axis else 1 for a in range(axes)])
+        new = (distance <= radius**2) & empty[box]
+        picture[(slice(None), *box)][:, new] = colour.unsqueeze(1)
+        empty[box] &= ~new
+        if not empty.any():
+            break
+    return (picture + _TEXTURE * _pink_noise(size, generator)).clamp(0, 1)
+
+
+def _pink_noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Noise of mean 0 and deviation 1, its amplitude falling as 1/f, ``size``."""
+    *others, last = size
+    frequency = torch.zeros([1] * len(size))
+    for axis, along in enumerate([*map(torch.fft.fftfreq, others), torch.fft.rfftfreq(last)]):
+        frequency = frequency + along.square().view(
+            [-1 if a == axis else 1 for a in range(len(size))]
+        )
+    frequency[(0,) * len(size)] = 1.0
+    spectrum = torch.fft.rfftn(torch.randn(*size, generator=generator)) / frequency.sqrt()
+    spectrum[(0,) * len(size)] = 0
+    noise = torch.fft.irfftn(spectrum, s=tuple(size))
+    return noise / noise.square().mean().sqrt().clamp_min(1e-12)
+
+
+def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> Tensor:
+    channels, axes = pictures.shape[1], tuple(range(2, pictures.ndim))
+    seen = example.detach().float()
+    view = (-1, *[1] * len(axes))
+    if prod(seen.shape[2:]) > 1 and float(seen.std()) > 0:
+        mean, deviation = seen.mean((0, *axes)).cpu(), seen.std((0, *axes)).cpu()
+        centred = pictures - pictures.mean((0, *axes)).view(view)
+        return centred / pictures.std((0, *axes)).view(view) * deviation.view(view) + mean.view(
+            view
+        )
+    if model is not None and is_detector(model):
+        return pictures  # it normalises them itself
+    preprocessing = None if model is None else preprocessing_of(model)
+    transform = None if preprocessing is None else preprocessing.transform()
+    known = getattr(transform, "mean", None), getattr(transform, "std", None)
+    if known[0] is None and channels == len(_IMAGENET_MEAN):
+        known = _IMAGENET_MEAN, _IMAGENET_STD
+    if known[0] is None or len(known[0]) != channels:
+        # Of pictures in [0, 1] whose brightness is uniform.
+        known = (0.5,), (sqrt(1 / 12),)
+    mean, deviation = (torch.tensor(values).view(view) for values in known)
+    return (pictures - mean) / deviation

@@ -1,0 +1,172 @@
+"""Pictures with the objects that they show, in VOC's layout.
+
+::
+
+    VOC2007/JPEGImages/000001.jpg
+    VOC2007/Annotations/000001.xml
+    VOC2007/ImageSets/Main/test.txt        names of pictures, one a line
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from decompose.data.images import EXTENSIONS, Pictures, Sample
+from decompose.data.voc_annotations import Objects, read_objects
+from decompose.models.architectures import Transform
+from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.optional_dependencies import required
+
+_SPLITS = ("test", "val")
+"""Lists of pictures to evaluate on, the better one first."""
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """Some pictures, each of its own size.
+
+    Attributes:
+        views: those that could be read, ``(3, H, W)`` each, once for each preprocessing.
+        places: their places among all pictures.
+        unreadable: the others, by path, with the reason.
+    """
+
+    views: tuple[Sequence[Tensor], ...]
+    places: Sequence[int]
+    unreadable: Mapping[str, str]
+
+
+class Scenes:
+    """Pictures with the objects that they show.
+
+    Args:
+        pictures: unlabelled.
+        objects: of each picture, by path.
+    """
+
+    def __init__(self, pictures: Pictures, objects: Mapping[str, Objects]) -> None:
+        self._pictures = pictures
+        self._objects = objects
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The preprocessings."""
+        return self._pictures.transforms
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """What of the data is left out, by path, with the reason."""
+        return self._pictures.damaged
+
+    @property
+    def samples(self) -> list[tuple[str, list[Any]]]:
+        """Every picture's path, and its objects' names, boxes and difficulties."""
+        return [(path, _as_list(self._objects[path])) for path, _ in self._pictures.samples]
+
+    def objects(self, place: int) -> Objects:
+        """Those of the picture at a place."""
+        return self._objects[self._pictures.samples[place][0]]
+
+    def classes(self) -> list[str]:
+        """Of all objects, in the order of their names."""
+        return sorted({n for path, _ in self._pictures.samples for n in self._objects[path].names})
+
+    def seen_by(self, *transforms: Transform) -> Scenes:
+        """The same in other preprocessings, each picture decoded once for all of them."""
+        seen = copy.copy(self)
+        seen._pictures = self._pictures.seen_by(*transforms)
+        return seen
+
+    def subset(self, num: int, seed: int = 0) -> Scenes:
+        """So many of the pictures, drawn by lot; raises ``DecomposeError`` where there are fewer."""
+        some = copy.copy(self)
+        some._pictures = self._pictures.subset(num, seed)
+        return some
+
+    def batches(
+        self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None
+    ) -> DataLoader[Any]:
+        """The pictures in order, as ``SceneBatch``.
+
+        Args:
+            batch_size: pictures at a time.
+            workers: processes that decode.
+            places: of the pictures wanted, among all; all by default.
+        """
+        return self._pictures.batches(batch_size, workers, places, self._collate)
+
+    def _collate(self, given: Sequence[Sample]) -> SceneBatch:
+        return SceneBatch(*self._pictures.sorted_out(given))
+
+
+def voc_scenes(folder: str | Path, transform: Transform) -> Scenes:
+    """Pictures in VOC's layout, those that its list ``test`` names, or ``val`` where it has no ``test``.
+
+    Annotations that cannot be read are left out, with their pictures, and said to be damaged.
+
+    Args:
+        folder: ``VOC2007``, or another of its layout.
+        transform: the preprocessing.
+
+    Raises:
+        DecomposeError: there is no such folder, it is laid out otherwise, no annotation in it can
+            be read, or defusedxml is not installed.
+    """
+    folder = Path(folder)
+    required("defusedxml", "defusedxml", "detection")
+    objects: dict[str, Objects] = {}
+    damaged: dict[str, str] = {}
+    for name in _names(folder):
+        annotation = folder / "Annotations" / f"{name}.xml"
+        try:
+            objects[str(_picture(folder / "JPEGImages", name))] = read_objects(annotation)
+        except DecomposeError as error:
+            damaged[str(annotation)] = str(error).removeprefix(f"{annotation}: ")
+    if not objects:
+        path, reason = next(iter(damaged.items()), (folder, "its list of pictures is empty"))
+        raise DecomposeError(f"no annotation could be read; the first is {path}: {reason}")
+    return Scenes(Pictures([(path, -1) for path in objects], transform, damaged=damaged), objects)
+
+
+def _names(folder: Path) -> Iterable[str]:
+    """What the pictures to evaluate on are called."""
+    lists = [folder / "ImageSets" / "Main" / f"{split}.txt" for split in _SPLITS]
+    named = next((path for path in lists if path.is_file()), None)
+    if named is None or not (folder / "Annotations").is_dir():
+        raise DecomposeError(
+            f"{folder}: is not laid out as VOC is: JPEGImages/*.jpg, Annotations/*.xml and "
+            f"ImageSets/Main/{_SPLITS[0]}.txt or {_SPLITS[1]}.txt"
+        )
+    try:
+        lines = named.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DecomposeError(f"{named}: cannot be read: {reason(error)}") from None
+    listed = (line.strip() for line in lines if line.strip())
+    return dict.fromkeys(_unflagged(line, folder / "Annotations") for line in listed)
+
+
+def _unflagged(line: str, annotations: Path) -> str:
+    """What a line names, without what lists of one class say behind it: whether that is shown."""
+    known = (annotations / f"{line}.xml").is_file()
+    return line if known else re.sub(r"\s+(-1|0|1)$", "", line)
+
+
+def _picture(folder: Path, name: str) -> Path:
+    """The file of a picture, VOC's ending by default."""
+    paths = [folder / f"{name}{ending}" for ending in EXTENSIONS]
+    return next((path for path in paths if path.is_file()), folder / f"{name}.jpg")
+
+
+def _as_list(objects: Objects) -> list[Any]:
+    return [objects.names, objects.boxes.tolist(), objects.difficult.tolist()]

@@ -1,0 +1,286 @@
+"""How far a smaller network lies from its original, and what it saves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+
+from decompose.algebra import Deviation, compose, weight_deviation
+from decompose.compression.layerwise.channel_pruning import embedded, kept_outputs
+from decompose.layers.batchnorm import fold_pairs, folded_of
+from decompose.layers.discovery import (
+    count_macs,
+    count_params,
+    evaluating,
+    find_layers,
+    respond,
+    trace_shapes,
+)
+from decompose.layers.hooks import observing
+from decompose.layers.modules import DecomposedLayer, to_expression
+from decompose.utils.batches import Example, batch_size
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images, chunks
+from decompose.utils.progress import track
+from decompose.utils.tables import Table, format_count
+
+_CHUNK = 4  # inputs at a time, since the outputs of every layer are held
+
+
+@dataclass(frozen=True)
+class Change:
+    """A count before and after."""
+
+    before: int
+    after: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer there are after."""
+        return self.before / self.after if self.after else float("inf")
+
+    def __add__(self, other: Change) -> Change:
+        return Change(self.before + other.before, self.after + other.after)
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One convolution or fully connected layer before and after.
+
+    Attributes:
+        name: its full name.
+        method: what rewrote it; ``dense`` if nothing did.
+        rank: its rank, those of its factors behind it; empty if dense.
+        macs: MACs for one input of the network.
+        params: weights and biases.
+        weight_error: relative squared error of the composed kernel.
+        output_error: relative squared error of the layer's output, errors of earlier layers
+            included; ``None`` where only weights were compared.
+    """
+
+    name: str
+    method: str
+    rank: str
+    macs: Change
+    params: Change
+    weight_error: float
+    output_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network beside the smaller one made from it.
+
+    A relative squared error is the sum of squared differences over the sum of squares.
+
+    Attributes:
+        layers: the convolutions and fully connected layers, in the network's order.
+        macs: of all convolutions and fully connected layers, for one input.
+        params: of the whole network.
+        weight_error: relative squared error of all kernels together.
+        output_error: relative squared error of all that the network returns, of a detector of what
+            its heads give; ``None`` where only weights were compared.
+        agreement: share of inputs whose highest score is that of the same class; ``None`` where
+            the output is no vector of scores.
+        num_inputs: inputs that the outputs were compared on.
+    """
+
+    layers: tuple[LayerComparison, ...]
+    macs: Change
+    params: Change
+    weight_error: float
+    output_error: float | None = None
+    agreement: float | None = None
+    num_inputs: int = 0
+
+    def table(self, *, weights: bool = True) -> Table:
+        """A row a layer, and one for the network.
+
+        Args:
+            weights: show the error of kernels, which tells nothing of layers that were refitted: where
+                their inputs never lie, a kernel may be anything.
+        """
+        columns = ["layer", "method", "terms", "MMACs", "after", "ratio", "k\nparams", "after"]
+        title = "Before and after"
+        if weights:
+            columns.append("weight\nerror")
+        if self.output_error is not None:
+            columns.append("output\nerror")
+            title += f"; output error on {self.num_inputs} inputs"
+        rows = [
+            (layer.name, layer.method, layer.rank, *_cells(layer, weights=weights))
+            for layer in self.layers
+        ]
+        return Table(title, columns, rows, ("network", "", "", *_cells(self, weights=weights)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Comparison:
+        """What ``to_dict`` made."""
+        layers = tuple(LayerComparison(**_with_changes(layer)) for layer in record["layers"])
+        return cls(**{**_with_changes(record), "layers": layers})
+
+    def __str__(self) -> str:
+        agreement = "" if self.agreement is None else f"\nSame top-1 class: {self.agreement:.1%}\n"
+        return f"{self.table()}{agreement}"
+
+
+def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
+    """Set a network beside the smaller one made from it: costs, weights and outputs.
+
+    Args:
+        model: the original; left as it was, as is ``small``.
+        small: what ``apply`` made of it.
+        images: inputs ``(batch, ...)`` or by name, or an iterable of such (``inputs``). The first tells
+            what MACs are counted for.
+
+    Raises:
+        DecomposeError: ``small`` was not made from ``model``, or there are no inputs.
+    """
+    inputs = chunks(images, _CHUNK)
+    first = next(inputs)
+    model = fold_pairs(model, folded_of(small))
+    comparison = compare_weights(model, small, first)
+    run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
+    total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
+    for chunk in track(chain([first], inputs), "comparing outputs", total):
+        run.add(chunk)
+    return replace(
+        comparison,
+        layers=tuple(
+            replace(layer, output_error=run.layers[layer.name].relative)
+            for layer in comparison.layers
+        ),
+        output_error=run.output.relative,
+        agreement=run.agreement,
+        num_inputs=run.num_inputs,
+    )
+
+
+def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Comparison:
+    """Set a network beside the smaller one made from it, without data: costs and weights.
+
+    Args:
+        model: the original; left as it was, as is ``small``.
+        small: what ``apply`` made of it.
+        example: one batch (``calls``); only its shape matters.
+
+    Raises:
+        DecomposeError: ``small`` was not made from ``model``, or does not take the example.
+    """
+    model = fold_pairs(model, folded_of(small))
+    originals, layers = find_layers(model), find_layers(small)
+    if unknown := [name for name in originals if name not in layers]:
+        raise DecomposeError(
+            f"the smaller network was not made from the other: it lacks {', '.join(unknown[:5])}"
+        )
+    shapes = trace_shapes(model, example)
+    before, after = count_macs(model, shapes), count_macs(small, shapes)
+    compared, deviation = [], Deviation()
+    for name, original in originals.items():
+        layer = layers[name]
+        difference = _layer_deviation(name, original, layer)
+        deviation += difference
+        choice = layer.choice if isinstance(layer, DecomposedLayer) else None
+        compared.append(
+            LayerComparison(
+                name,
+                "dense" if choice is None else choice.label,
+                "" if choice is None else choice.rank_label,
+                Change(before[name], after[name]),
+                Change(count_params(original), count_params(layer)),
+                difference.relative,
+            )
+        )
+    return Comparison(
+        tuple(compared),
+        Change(sum(before.values()), sum(after.values())),
+        Change(count_params(model), count_params(small)),
+        deviation.relative,
+    )
+
+
+def _layer_deviation(name: str, original: nn.Module, layer: nn.Module) -> Deviation:
+    try:
+        whole = compose(to_expression(original))
+        kernel = compose(to_expression(layer))
+        kernel = embedded(kernel, layer, whole.out_channels, whole.in_channels)
+        return weight_deviation(kernel, whole)
+    except (TypeError, ValueError) as error:
+        raise DecomposeError(
+            f"the smaller network was not made from the other: {name} differs: {error}"
+        ) from None
+
+
+def _with_changes(record: Mapping[str, Any]) -> dict[str, Any]:
+    changes = {key: Change(**record[key]) for key in ("macs", "params")}
+    return {**record, **changes}
+
+
+class _OutputComparison:
+    """Adds up, a chunk of inputs at a time, how far the outputs of two networks lie apart."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        small: nn.Module,
+        names: Sequence[str],
+    ) -> None:
+        self._model, self._small = model, small
+        originals, rewritten = find_layers(model), find_layers(small)
+        self._originals = {name: originals[name] for name in names}
+        self._rewritten = {name: rewritten[name] for name in names}
+        self._same_class: int | None = 0
+        self.layers = dict.fromkeys(names, Deviation())
+        self.output = Deviation()
+        self.num_inputs = 0
+
+    @property
+    def agreement(self) -> float | None:
+        return None if self._same_class is None else self._same_class / self.num_inputs
+
+    def add(self, x: Example) -> None:
+        """Run both networks on one more batch."""
+        expected: dict[str, list[Tensor]] = defaultdict(list)
+
+        def keep(name: str, _: Tensor, output: Tensor) -> None:
+            # An activation in place would overwrite what is only referred to.
+            expected[name].append(output.clone())
+
+        def compare_layer(name: str, _: Tensor, output: Tensor) -> None:
+            reference = kept_outputs(self._rewritten[name], expected[name].pop(0))
+            self.layers[name] += Deviation.between(output, reference)
+
+        with evaluating(self._model, self._small):
+            with observing(self._originals, keep):
+                references = respond(self._model, x)
+            with observing(self._rewritten, compare_layer):
+                outputs = respond(self._small, x)
+        for output, reference in zip(outputs, references, strict=True):
+            self.output += Deviation.between(output, reference)
+        self.num_inputs += batch_size(x)
+        if self._same_class is not None and [reference.ndim for reference in references] == [2]:
+            same = outputs[0].argmax(1) == references[0].argmax(1)
+            self._same_class += int(same.sum())
+        else:
+            self._same_class = None
+
+
+def _cells(item: LayerComparison | Comparison, *, weights: bool) -> tuple[str, ...]:
+    return (
+        format_count(item.macs.before / 1e6),
+        format_count(item.macs.after / 1e6),
+        f"{item.macs.ratio:.2f}",
+        format_count(item.params.before / 1e3),
+        format_count(item.params.after / 1e3),
+        *([f"{item.weight_error:.4f}"] if weights else []),
+        *([] if item.output_error is None else [f"{item.output_error:.4f}"]),
+    )

@@ -1,0 +1,256 @@
+"""How good detectors are: mean average precision of several networks in one pass over pictures.
+
+As ``evaluation`` does for classifiers, each picture is decoded once for all networks, and the processes
+that ``torchrun`` or ``accelerate launch`` started share the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decompose.data.voc import SceneBatch, Scenes
+from decompose.data.voc_annotations import VOC_CLASSES, label_of
+from decompose.evaluation.accuracy import seen_once
+from decompose.evaluation.average_precision import Boxes, Precision, average_precision
+from decompose.evaluation.provenance import Provenance
+from decompose.evaluation.throughput import Clock, Throughput
+from decompose.layers.discovery import evaluating
+from decompose.models.architectures import Architecture, Transform
+from decompose.utils.distributed import Processes
+from decompose.utils.errors import DecomposeError
+from decompose.utils.progress import track
+from decompose.utils.tables import Table
+
+
+@dataclass(frozen=True)
+class DetectionEvaluation:
+    """The precision of detectors on the same pictures.
+
+    Attributes:
+        precisions: by network; the others are compared with the first.
+        num_pictures: pictures read.
+        num_objects: in them, without the difficult ones.
+        classes: of these objects.
+        unreadable: pictures and annotations that could not be read, by path, with the reason; they
+            count nowhere.
+        throughput: of this run.
+        provenance: what was evaluated on what.
+    """
+
+    precisions: Mapping[str, Precision]
+    num_pictures: int
+    num_objects: int
+    classes: Sequence[str]
+    unreadable: Mapping[str, str]
+    throughput: Throughput | None
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, ready for JSON."""
+        return asdict(self)
+
+    def table(self) -> Table:
+        """A row a network: its precisions, and what they are more than the first's."""
+        first = next(iter(self.precisions.values()))
+        rows = []
+        for name, own in self.precisions.items():
+            cells = []
+            for key in ("map_50", "map", "map_voc2007"):
+                value, change = getattr(own, key), getattr(own, key) - getattr(first, key)
+                cells += [f"{100 * value:.2f}", "" if own is first else f"{100 * change:+.2f}"]
+            rows.append((name, *cells))
+        return Table(
+            f"Mean average precision on {self.num_pictures:,} pictures with {self.num_objects:,} "
+            f"objects of {len(self.classes):,} classes; difficult ones do not count",
+            [
+                "network",
+                *("IoU 0.5\nCOCO %", "change"),
+                *("IoU 0.5:0.95\nCOCO %", "change"),
+                *("IoU 0.5\nVOC 2007 %", "change"),
+            ],
+            rows,
+        )
+
+
+def evaluate_detectors(
+    networks: Mapping[str, nn.Module],
+    scenes: Scenes,
+    categories: Mapping[str, Sequence[str]],
+    *,
+    transforms: Mapping[str, Transform] | None = None,
+    batch_size: int = 1,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype | None = None,
+) -> DetectionEvaluation:
+    """Measure the mean average precision of detectors, in one pass over the pictures.
+
+    Args:
+        networks: by name, as torchvision's: a list of ``(3, H, W)`` to a list of dicts of boxes,
+            labels and scores. They are moved to ``device``.
+        scenes: pictures and their objects.
+        categories: of each network, its classes' names by label.
+        transforms: the preprocessing of networks that want another than the pictures come in.
+        batch_size: pictures at a time.
+        workers: processes that decode.
+        device: where the networks run; of several GPUs each process takes one.
+        precision: of the networks' products, by automatic mixed precision; their own by default.
+
+    Raises:
+        DecomposeError: a network gives no boxes, there is a class that a network does not know, no
+            picture could be read, none shows an object, or pycocotools is not installed.
+    """
+    processes = Processes.joined(device)
+    seen_by = {name: (transforms or {}).get(name, scenes.transforms[0]) for name in networks}
+    provenance = Provenance.of(networks, seen_by, scenes.samples, precision)
+    classes = scenes.classes()
+    labels = {name: _class_of_label(name, categories[name], classes) for name in networks}
+    scenes, views = seen_once(scenes, seen_by)
+    runner = _Runner(networks, views, labels, processes.device, precision)
+    places = range(len(scenes))[processes.index :: processes.count]
+    loader = scenes.batches(batch_size, workers, places)
+    found: dict[int, list[Boxes]] = {}
+    unreadable: dict[str, str] = {}
+    clock = Clock()
+    with evaluating(*networks.values()):
+        for batch in track(clock.waiting(loader), "detecting", total=len(loader)):
+            found |= runner.run(batch)
+            unreadable |= batch.unreadable
+    gathered = processes.gather((found, unreadable, clock.read()))
+    found = {place: boxes for part, _, _ in gathered for place, boxes in part.items()}
+    unreadable = {path: why for _, part, _ in gathered for path, why in part.items()}
+    throughputs = [throughput for _, _, throughput in gathered if throughput is not None]
+    return _summed_up(
+        list(networks),
+        {place: found[place] for place in sorted(found)},
+        scenes,
+        {**scenes.damaged, **unreadable},
+        Throughput.together(throughputs) if throughputs else None,
+        provenance,
+    )
+
+
+def categories_of(architecture: Architecture) -> Sequence[str]:
+    """The names of a detector's classes, by label.
+
+    They are those of its weights; 21 classes are VOC's in their order, behind a background.
+
+    Raises:
+        DecomposeError: they are not known.
+    """
+    known = architecture.categories()
+    count = architecture.options.get("num_classes", len(known))
+    if count == len(VOC_CLASSES) + 1:
+        return ["__background__", *VOC_CLASSES]
+    if not known or count != len(known):
+        raise DecomposeError(f"{architecture}: the names of its classes are not known")
+    return known
+
+
+def _summed_up(
+    names: Sequence[str],
+    found: Mapping[int, Sequence[Boxes]],
+    scenes: Scenes,
+    unreadable: Mapping[str, str],
+    throughput: Throughput | None,
+    provenance: Provenance,
+) -> DetectionEvaluation:
+    """What all processes found, judged."""
+    if not found:
+        path, reason = next(iter(unreadable.items()))
+        raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
+    classes = scenes.classes()
+    objects = [scenes.objects(place) for place in found]
+    there = [
+        Boxes(
+            shown.boxes,
+            torch.tensor([classes.index(name) for name in shown.names], dtype=torch.int64),
+            torch.ones(len(shown.names)),
+        )
+        for shown in objects
+    ]
+    difficult = [shown.difficult for shown in objects]
+    num_objects = sum(int((~hard).sum()) for hard in difficult)
+    if not num_objects:
+        raise DecomposeError("the pictures show no object, but for difficult ones")
+    precisions = {
+        name: average_precision(
+            [boxes[index] for boxes in found.values()], there, difficult, classes
+        )
+        for index, name in enumerate(track(names, "averaging precision"))
+    }
+    judged = list(next(iter(precisions.values())).ap_50)
+    return DetectionEvaluation(
+        precisions, len(found), num_objects, judged, unreadable, throughput, provenance
+    )
+
+
+def _class_of_label(network: str, categories: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """The data's class for each label of a network, -1 where there is none, ``(labels,)``."""
+    mapped = torch.full((len(categories),), -1)
+    for index, name in enumerate(classes):
+        label = label_of(name, categories)
+        if label is None:
+            raise DecomposeError(
+                f"{network}: does not know the class {name!r} of the annotations; it has "
+                f"{len(categories)}, such as {categories[len(categories) // 2]!r}"
+            )
+        mapped[label] = index
+    return mapped
+
+
+@dataclass
+class _Runner:
+    """Puts batches through every network."""
+
+    networks: Mapping[str, nn.Module]
+    views: Sequence[int]
+    labels: Mapping[str, Tensor]
+    device: torch.device
+    precision: torch.dtype | None
+
+    def __post_init__(self) -> None:
+        for network in self.networks.values():
+            network.to(self.device)
+
+    def run(self, batch: SceneBatch) -> dict[int, list[Boxes]]:
+        """What each network finds in each picture, by the picture's place."""
+        if not batch.places:
+            return {}
+        by_network = [
+            self._boxes(name, network, batch.views[view])
+            for (name, network), view in zip(self.networks.items(), self.views, strict=True)
+        ]
+        return dict(zip(batch.places, map(list, zip(*by_network, strict=True)), strict=True))
+
+    def _boxes(self, name: str, network: nn.Module, images: Sequence[Tensor]) -> list[Boxes]:
+        """The boxes of the data's classes in each picture."""
+        dtype = next(network.parameters()).dtype
+        mixed = torch.autocast(
+            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
+        )
+        with mixed:
+            given = network([image.to(self.device, dtype) for image in images])
+        if not isinstance(given, list) or len(given) != len(images):
+            raise DecomposeError(
+                f"{name}: gives a {type(given).__name__}, not a list with the boxes of each picture"
+            )
+        return [self._read(name, item) for item in given]
+
+    def _read(self, name: str, item: Any) -> Boxes:
+        try:
+            corners, labels, scores = (item[key].cpu() for key in ("boxes", "labels", "scores"))
+            classes = self.labels[name][labels]
+            boxes = Boxes(corners.float().reshape(len(labels), 4), classes, scores.float())
+        except (TypeError, KeyError, IndexError, AttributeError, RuntimeError):
+            raise DecomposeError(
+                f"{name}: gives no boxes, labels below {len(self.labels[name])} and scores"
+            ) from None
+        if not torch.isfinite(boxes.corners).all() or not torch.isfinite(boxes.scores).all():
+            raise DecomposeError(f"{name}: gives boxes that are not finite (NaN or Inf)")
+        return boxes.where(classes >= 0)

@@ -1,0 +1,90 @@
+"""What was evaluated on what, in digests and words: enough to do it again and see that it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from platform import python_version
+from typing import Any
+
+import torch
+from torch import nn
+
+from decompose.inference.timing import machine
+from decompose.models.architectures import Transform
+from decompose.utils.hashing import content_of
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was evaluated on what.
+
+    Attributes:
+        weights: SHA-256 of each network's weights.
+        preprocessing: of each network, in words.
+        data: SHA-256 of the pictures' names and labels, or of their objects.
+        precision: of the networks' products; ``own`` for that of their weights.
+    """
+
+    weights: Mapping[str, str]
+    preprocessing: Mapping[str, str]
+    data: str
+    precision: str
+
+    @classmethod
+    def of(
+        cls,
+        networks: Mapping[str, nn.Module],
+        transforms: Mapping[str, Transform],
+        samples: Iterable[Sequence[Any]],
+        precision: torch.dtype | None,
+    ) -> Provenance:
+        """Gather it.
+
+        Args:
+            networks: by name.
+            transforms: their preprocessing.
+            samples: the pictures that they are evaluated on: names, and what is known of them.
+            precision: of mixed precision, if any.
+        """
+        listing = json.dumps([list(sample) for sample in samples])
+        return cls(
+            {name: weights_digest(network) for name, network in networks.items()},
+            {name: in_words(transform) for name, transform in transforms.items()},
+            hashlib.sha256(listing.encode()).hexdigest(),
+            "own" if precision is None else str(precision).removeprefix("torch."),
+        )
+
+    def key(self) -> str:
+        """All of it in one text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers, with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(content_of(tensor))
+    return digest.hexdigest()
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What computed: the machine, torch's threads, and the versions of what decides about figures."""
+    versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
+    return {
+        "machine": machine(torch.device(device)),
+        "threads": torch.get_num_threads(),
+        "python": python_version(),
+        "torch": torch.__version__,
+        **versions,
+    }
+
+
+def in_words(transform: Transform) -> str:
+    """What a preprocessing prints itself as, in one line and without an address in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(transform).split()))

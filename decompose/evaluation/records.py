@@ -1,0 +1,91 @@
+"""What a record of ``decompose evaluate`` says of a network, which it knows by its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from decompose.evaluation.provenance import weights_digest
+from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.files import parse_json
+
+_SPLITS = ("train", "val", "validation", "test")
+
+_PRECISIONS = {
+    "map_50": "mAP at IoU 0.5",
+    "map": "mAP at IoU 0.5:0.95",
+    "map_voc2007": "mAP of VOC 2007",
+}
+
+
+class Figure(NamedTuple):
+    """A share that was measured.
+
+    Attributes:
+        title: of what it is.
+        value: the share.
+        low: where it lies at least, with 95 % confidence, if that is told.
+        high: where it lies at most.
+    """
+
+    title: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what ``decompose evaluate`` wrote.
+
+    Raises:
+        DecomposeError: there is no such file, or it is no such record.
+    """
+    try:
+        record = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
+    if not isinstance(record, dict) or not {"accuracies", "precisions"} & set(record):
+        raise DecomposeError(f"{path}: is no record of decompose evaluate")
+    return record
+
+
+def figures_of(network: nn.Module, record: Mapping[str, Any]) -> list[Figure]:
+    """What a record says of a network, which it knows by its weights.
+
+    Raises:
+        DecomposeError: the record is of other weights, or none that ``decompose evaluate`` wrote.
+    """
+    digest = weights_digest(network)
+    try:
+        known = record["provenance"]["weights"]
+        name = next((name for name, other in known.items() if other == digest), None)
+        if name is None:
+            raise DecomposeError("the record is not of this network: it has other weights")
+        if "accuracies" in record:
+            return _accuracies(record["accuracies"][name])
+        return _precisions(record["precisions"][name])
+    except (KeyError, TypeError, AttributeError):
+        raise DecomposeError("the record is none that decompose evaluate wrote") from None
+
+
+def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What a record's data are called, and which split they are where their folder is called by that."""
+    place = Path(str(record.get("data", "")))
+    if place.name in _SPLITS and place.parent.name:
+        return place.parent.name, place.name
+    return place.name or "unnamed", None
+
+
+def _accuracies(own: Mapping[str, Any]) -> list[Figure]:
+    return [
+        Figure(f"top-{k} accuracy", float(told["value"]), told.get("low"), told.get("high"))
+        for k, told in ((1, own["top1"]), (5, own["top5"]))
+        if told is not None
+    ]
+
+
+def _precisions(own: Mapping[str, Any]) -> list[Figure]:
+    return [Figure(title, float(own[key])) for key, title in _PRECISIONS.items()]

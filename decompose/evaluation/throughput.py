@@ -1,0 +1,74 @@
+"""How fast pictures go through networks, and how much of the time is spent waiting for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from decompose.data.images import Batch
+from decompose.data.voc import SceneBatch
+
+Some = TypeVar("Some", Batch, SceneBatch)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast pictures went through.
+
+    Attributes:
+        pictures_per_s: decoded and put through every network, by all processes together.
+        ready_per_s: the networks' own rate, on tensors that lie ready.
+        loading: share of the time that the networks waited for pictures.
+    """
+
+    pictures_per_s: float
+    ready_per_s: float
+    loading: float
+
+    @classmethod
+    def together(cls, parts: Sequence[Throughput]) -> Throughput:
+        """That of processes side by side."""
+        return cls(
+            sum(part.pictures_per_s for part in parts),
+            sum(part.ready_per_s for part in parts),
+            sum(part.loading for part in parts) / len(parts),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures_per_s:,.1f} pictures/s; on tensors that lie ready "
+            f"{self.ready_per_s:,.1f}; {self.loading:.1%} of the time went to loading"
+        )
+
+
+@dataclass
+class Clock:
+    """Parts the time since it was made into waiting for pictures and running networks."""
+
+    _started: float = field(default_factory=time.monotonic)
+    _waited_s: float = 0.0
+    _num_pictures: int = 0
+
+    def waiting(self, batches: Iterable[Some]) -> Iterator[Some]:
+        """The batches; the time until each one comes is waiting."""
+        iterator = iter(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(iterator, None)
+            self._waited_s += time.monotonic() - asked
+            if batch is None:
+                return
+            self._num_pictures += len(batch.places)
+            yield batch
+
+    def read(self) -> Throughput | None:
+        """What it says now; ``None`` where no picture came."""
+        if not self._num_pictures:
+            return None
+        total_s = max(time.monotonic() - self._started, 1e-9)
+        running_s = max(total_s - self._waited_s, 1e-9)
+        return Throughput(
+            self._num_pictures / total_s, self._num_pictures / running_s, self._waited_s / total_s
+        )

@@ -1,0 +1,210 @@
+"""Engines that run networks: torch as it is or compiled, ONNX Runtime, OpenVINO.
+
+An engine takes a network and an input, prepares what it needs once, and gives a call without
+arguments that runs the network on that input. Everything that is timed is timed through it.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from decompose.inference.allocator import keep_freed_memory
+from decompose.models.export import to_onnx_bytes
+from decompose.utils.batches import Example, call, device_of
+from decompose.utils.errors import DecomposeError
+from decompose.utils.optional_dependencies import required
+
+Call = Callable[[], object]
+"""Runs a prepared network once on its input."""
+
+
+class Engine(ABC):
+    """Something that runs networks."""
+
+    name: ClassVar[str]
+    """The name on the command line."""
+
+    title: ClassVar[str]
+    """The name in tables."""
+
+    forms: ClassVar[Sequence[str]] = ("branches", "merged")
+    """The forms of a layer (``decompose.layers.forms``) that it runs in different ways."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """The engine's version.
+
+        Raises:
+            DecomposeError: it is not installed.
+        """
+
+    @abstractmethod
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """Make a network ready to run.
+
+        Args:
+            network: left as it was.
+            x: one batch (``calls``), of the network's dtype; where it lies tells the device.
+            num_threads: on the CPU. Of torch it is the caller's to set.
+
+        Raises:
+            DecomposeError: the engine is not installed or cannot run the network.
+        """
+
+
+class Eager(Engine):
+    """Torch, one operator after the other."""
+
+    name, title = "eager", "eager torch"
+    forms = ("branches", "merged", "branches-whole", "merged-whole")
+
+    def __init__(self, *, channels_last: bool = True) -> None:
+        self.channels_last = channels_last
+
+    def version(self) -> str:
+        """Torch's version."""
+        return torch.__version__
+
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """Copy the network to the input's device, in channels-last order if its input is 2-D.
+
+        On a CPU the process keeps its memory from now on (``memory``).
+        """
+        device = device_of(x)
+        if device.type == "cpu":
+            keep_freed_memory()
+        network = copy.deepcopy(network).to(device).eval()
+        if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
+            network.to(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last)
+
+        def run() -> object:
+            with torch.inference_mode():
+                return call(network, x)
+
+        return run
+
+
+class Compiled(Eager):
+    """Torch, compiled."""
+
+    name, title = "compile", "torch.compile"
+    forms = ("branches", "merged")
+
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
+        mode = "reduce-overhead" if device_of(x).type == "cuda" else None
+        return torch.compile(super().prepare(network, x, num_threads), mode=mode)
+
+
+class Fused(Eager):
+    """Torch on a GPU, DW+PW in one Triton kernel (``fused``)."""
+
+    name, title = "triton", "Triton"
+    forms = ("branches",)
+
+    def version(self) -> str:
+        """Triton's version."""
+        return required("triton", self.title, "gpu").__version__
+
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """As eager torch, its fusible layers replaced by the kernel."""
+        if device_of(x).type != "cuda":
+            raise DecomposeError("the triton engine needs a GPU: --device cuda")
+        from decompose.inference.triton_kernels import (
+            fuse_,  # triton is not there on every platform
+        )
+
+        network = copy.deepcopy(network)
+        fuse_(network)
+        return super().prepare(network, x, num_threads)
+
+
+class OnnxRuntime(Engine):
+    """ONNX Runtime on the CPU."""
+
+    name, title = "onnxruntime", "ONNX Runtime"
+
+    def version(self) -> str:
+        """ONNX Runtime's version."""
+        return required("onnxruntime", self.title, "onnx").__version__
+
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """A session of the exported network."""
+        ort = required("onnxruntime", self.title, "onnx")
+        x = _one_tensor(x, self.title)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        # Sessions take turns: one that waits must not keep the cores busy.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = ort.InferenceSession(
+            to_onnx_bytes(network, x), options, providers=["CPUExecutionProvider"]
+        )
+        inputs = {session.get_inputs()[0].name: x.cpu().numpy()}
+        return lambda: session.run(None, inputs)
+
+
+class OpenVino(Engine):
+    """OpenVINO on the CPU."""
+
+    name, title = "openvino", "OpenVINO"
+
+    def version(self) -> str:
+        """OpenVINO's version."""
+        return required("openvino", self.title, "openvino").__version__
+
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+        """A request on the exported network, compiled for this shape."""
+        ov = required("openvino", self.title, "openvino")
+        x = _one_tensor(x, self.title)
+        core = ov.Core()
+        model = core.read_model(to_onnx_bytes(network, x))
+        model.reshape(list(x.shape))
+        settings: Mapping[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": num_threads,
+            # Its default on some CPUs is bfloat16, which is another network.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        values = x.cpu().numpy()
+        return lambda: request.infer([values], share_inputs=True, share_outputs=True)
+
+
+ENGINES: Mapping[str, type[Engine]] = {
+    engine.name: engine for engine in (Eager, Compiled, OnnxRuntime, OpenVino, Fused)
+}
+
+DEFAULT_ENGINE = Eager.name
+
+
+def get_engine(name: str, *, channels_last: bool = True) -> Engine:
+    """The engine of a name.
+
+    Args:
+        name: one of ``ENGINES``.
+        channels_last: lay 2-D networks out in channels-last order, which convolutions on CPUs and
+            tensor cores prefer; the others than torch choose for themselves.
+
+    Raises:
+        DecomposeError: there is none, or it is not installed.
+    """
+    if name not in ENGINES:
+        raise DecomposeError(f"engine {name!r} does not exist; there are: {', '.join(ENGINES)}")
+    kind = ENGINES[name]
+    engine = kind(channels_last=channels_last) if issubclass(kind, Eager) else kind()
+    engine.version()
+    return engine
+
+
+def _one_tensor(x: Example, title: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise DecomposeError(f"{title} is given networks of one input tensor only; use eager")
+    return x

@@ -1,0 +1,214 @@
+"""What variants of a layer take, on an engine: measured once each, and kept on disk.
+
+A latency follows from shapes alone, so weights are made up, and a layer met again in another network
+is not timed again. All variants of a layer take turns with the layer as it is; what is kept are
+times relative to its, in today's milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+import torch
+from torch import nn
+
+from decompose.algebra import Chain, Conv, Expression, map_leaves
+from decompose.inference.engines import Engine
+from decompose.inference.timing import machine, time_in_turns
+from decompose.layers.forms import DEFAULT_FORM, get_form
+from decompose.layers.modules import ORIGINALS, DecomposedLayer, to_module
+from decompose.methods.choices import Choice
+from decompose.utils.batches import Example
+from decompose.utils.files import write_text
+from decompose.utils.progress import track
+from decompose.utils.tables import format_threads
+
+_NUM_ROUNDS = 3
+_NETWORK_ROUNDS = 9
+_MOST_AT_ONCE = 32  # prepared networks that are held in memory
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where networks are to be fast.
+
+    Attributes:
+        engine: what runs them.
+        num_threads: on the CPU.
+        device: where.
+    """
+
+    engine: Engine
+    num_threads: int
+    device: torch.device
+
+    def __str__(self) -> str:
+        engine = f"{self.engine.name} {self.engine.version()}"
+        return f"{engine}, {format_threads(self.num_threads)}, {machine(self.device)}"
+
+
+class Variant(NamedTuple):
+    """A layer as a choice rewrites it, in a form; as it is without a choice."""
+
+    choice: Choice | None
+    form: str = DEFAULT_FORM
+
+    def of(self, dense: Conv) -> Expression:
+        """The expression that is run in the layer's place."""
+        made = dense if self.choice is None else self.choice.rewrite(dense)
+        return get_form(self.form).rewrite(made)
+
+
+class Latencies:
+    """Latencies in one place, on disk.
+
+    Args:
+        place: where they are measured.
+        folder: where they are kept; the user's cache by default.
+    """
+
+    def __init__(self, place: Place, folder: Path | None = None) -> None:
+        self.place = place
+        folder = folder or Path(platformdirs.user_cache_dir("decompose")) / "latencies"
+        # How a layer runs is this package's affair as well.
+        key = _digest(f"decompose {version('decompose')}, {place}")
+        self._path = folder / f"{key}.json"
+        self._known = _read(self._path)
+
+    def measure(
+        self, dense: Conv, variants: Sequence[Variant], input_shape: tuple[int, ...]
+    ) -> list[float]:
+        """Milliseconds of one call of a layer in each variant.
+
+        Args:
+            dense: the layer as it is, on the meta device: only its shape matters.
+            variants: of it.
+            input_shape: of the layer's input, batch included.
+        """
+        keys = [_signature(variant, dense, input_shape) for variant in variants]
+        unknown = {
+            key: variant
+            for key, variant in zip(keys, variants, strict=True)
+            if key not in self._known
+        }
+        todo = list(unknown.items())
+        for start in range(0, len(todo), _MOST_AT_ONCE):
+            self._time(dense, dict(todo[start : start + _MOST_AT_ONCE]), input_shape)
+        return [self._known[key] for key in keys]
+
+    def measure_calls(
+        self,
+        dense: Conv,
+        variants: Sequence[Variant],
+        shapes: Sequence[tuple[int, ...]],
+        batch_size: int,
+    ) -> list[float]:
+        """Milliseconds of all calls of a layer for one batch, in each variant.
+
+        Args:
+            dense: as for ``measure``.
+            variants: of it.
+            shapes: of its input in each call, for one input of the network.
+            batch_size: inputs of the network at a time.
+        """
+        totals_ms = [0.0] * len(variants)
+        for first, *others in shapes:
+            times_ms = self.measure(dense, variants, (batch_size * first, *others))
+            totals_ms = [total + ms for total, ms in zip(totals_ms, times_ms, strict=True)]
+        return totals_ms
+
+    def _time(
+        self,
+        dense: Conv,
+        unknown: Mapping[str, Variant],
+        input_shape: tuple[int, ...],
+    ) -> None:
+        x = torch.randn(input_shape, dtype=dense.weight.dtype, device=self.place.device)
+        as_it_is = Variant(None)
+        reference = _signature(as_it_is, dense, input_shape)
+        calls = {
+            key: self.place.engine.prepare(_layer(dense, variant), x, self.place.num_threads)
+            for key, variant in {reference: as_it_is, **unknown}.items()
+        }
+        timed = time_in_turns(calls, range(_NUM_ROUNDS), self.place.num_threads, calls_a_round=1)
+        base = self._known.setdefault(reference, timed[reference].median_ms)
+        for key in unknown.keys() - {reference}:
+            self._known[key] = base * timed[key].median_ms / timed[reference].median_ms
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        record = {"place": str(self.place), "milliseconds": self._known}
+        write_text(self._path, json.dumps(record, indent=0))
+
+
+def time_networks(
+    networks: Mapping[str, nn.Module], example: Example, place: Place
+) -> dict[str, float]:
+    """Milliseconds of networks in turns.
+
+    Args:
+        networks: by name.
+        example: one batch.
+        place: where they run.
+    """
+    calls = {
+        name: place.engine.prepare(network, example, place.num_threads)
+        for name, network in networks.items()
+    }
+    rounds = track(range(_NETWORK_ROUNDS), "timing the network")
+    timed = time_in_turns(calls, rounds, place.num_threads)
+    return {name: time.median_ms for name, time in timed.items()}
+
+
+def _read(path: Path) -> dict[str, float]:
+    """What was measured before; nothing where the file is not there, or damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["milliseconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _layer(dense: Conv, variant: Variant) -> nn.Module:
+    """The layer in a variant, its weights made up."""
+    original = to_module(_filled(dense))
+    if variant.choice is None:
+        return original
+    assert isinstance(original, ORIGINALS)
+    made = map_leaves(_filled, variant.choice.rewrite(dense))
+    layer = DecomposedLayer(original, made, variant.choice)
+    layer.take_form(variant.form)
+    return layer
+
+
+def _filled(conv: Conv) -> Conv:
+    """A convolution with weights of a size that keeps the scale of what passes."""
+    scale = conv.weight[0].numel() ** -0.5
+    weight = scale * torch.randn(conv.weight.shape, dtype=conv.weight.dtype)
+    bias = None if conv.bias is None else torch.zeros(conv.out_channels, dtype=weight.dtype)
+    return replace(conv, weight=weight, bias=bias)
+
+
+def _signature(variant: Variant, dense: Conv, input_shape: tuple[int, ...]) -> str:
+    """What a latency depends on, in few characters."""
+    expression = variant.of(dense)
+    # A single convolution is never cut.
+    as_whole = not (get_form(variant.form).in_pieces or isinstance(expression, Conv))
+    return _digest(f"{input_shape} {_outline(expression)}{' as a whole' if as_whole else ''}")
+
+
+def _outline(expression: Expression) -> str:
+    if isinstance(expression, Conv):
+        weight = expression.weight
+        biased = expression.bias is not None
+        return f"{tuple(weight.shape)} {weight.dtype} {expression.groups} {biased} {expression.geometry}"
+    sign = " > " if isinstance(expression, Chain) else " + "
+    return f"({sign.join(map(_outline, expression.parts))})"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,1 @@
+"""The layers inside a model: found, costed, watched, swapped, run."""

@@ -1,0 +1,342 @@
+"""Expressions as torch modules, and torch modules as expressions.
+
+The leaves become plain ``torch.nn.Conv*d``, so that state dicts, ``torch.compile``, automatic
+mixed precision, DDP and export see nothing unusual.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import (
+    Chain,
+    Conv,
+    Expression,
+    Geometry,
+    Sum,
+    bias_of,
+    compose,
+    leaves,
+    macs,
+    map_leaves,
+    split_like,
+)
+from decompose.algebra.execution import swap_transposed_layout
+from decompose.layers.forms import DEFAULT_FORM, get_form
+from decompose.layers.tiling import Reach, run_in_pieces
+from decompose.methods.choices import Choice
+from decompose.models.plans import Note
+from decompose.utils.errors import DecomposeError
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+"""The modules that are convolutions of the algebra: by number of axes, transposed ones last."""
+
+ORIGINALS = (*CONVOLUTIONS, nn.Linear)
+"""The modules that can be rewritten; a fully connected layer is a convolution without axes."""
+
+Convolution = (
+    nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+)
+
+Original = Convolution | nn.Linear
+
+# What others read off a layer, of a convolution and of a fully connected one.
+_COPIED = (
+    "in_channels",
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "in_features",
+    "out_features",
+)
+
+
+class Branches(nn.ModuleList):
+    """Modules side by side on one input, their outputs added."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the branches' outputs."""
+        # In place: each fresh output costs as many page faults as it has pages. No convolution
+        # needs its own output for the gradient, so autograd does not mind.
+        outputs = (branch(x) for branch in self)
+        return reduce(Tensor.add_, outputs)
+
+
+class DecomposedLayer(nn.Module):
+    """A convolution or fully connected layer rewritten by a method.
+
+    Args:
+        original: the layer that it stands for; its attributes are copied for readers.
+        expression: what the method made of it.
+        choice: the method and rank.
+        note: what the search knew of it, for readers.
+    """
+
+    def __init__(
+        self,
+        original: Original,
+        expression: Expression,
+        choice: Choice,
+        note: Note | None = None,
+    ) -> None:
+        super().__init__()
+        copy_attributes(original, self)
+        self.choice = choice
+        self.note = note
+        self.form = DEFAULT_FORM
+        self.body = to_module(expression)
+        self._made = map_leaves(Conv.without_weights, expression)
+        self._reach = Reach.of(expression)
+        self._num_axes = to_conv(original).geometry.num_axes
+
+    @property
+    def expression(self) -> Expression:
+        """The expression that it computes now, in its form, sharing its weights."""
+        return to_expression(self.body)
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel that it stands for, as torch lays it out, composed each time it is read.
+
+        No parameter: for modules that look at a layer's weight now and then, such as for its device.
+        Those that do so in each call save nothing; ``plan`` leaves their layers dense (``readers``).
+
+        Raises:
+            AttributeError: something in its place is no convolution.
+        """
+        conv = compose(self._differentiable())
+        is_transposed = conv.geometry.transposed
+        return swap_transposed_layout(conv.weight, conv.groups) if is_transposed else conv.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias that its branches add together, as ``weight``."""
+        return bias_of(self._differentiable())
+
+    def _differentiable(self) -> Expression:
+        try:
+            return to_expression(self.body, differentiable=True)
+        except TypeError as error:
+            raise AttributeError(str(error)) from None
+
+    def take_form(self, name: str) -> None:
+        """Run in another of the ``forms`` from now on; its parameters are new ones.
+
+        Raises:
+            DecomposeError: there is no such form, or the layer is ``dense`` already.
+        """
+        form = get_form(name)
+        if name == self.form:
+            return
+        if self.form == "dense":
+            raise DecomposeError("it was multiplied back into one convolution for good")
+        expression = form.rewrite(split_like(self.expression, self._made))
+        body = to_module(expression)
+        trained = any(parameter.requires_grad for parameter in self.body.parameters())
+        body.requires_grad_(trained).train(self.training)
+        if is_channels_last(self.body):
+            body.to(memory_format=torch.channels_last)
+        self.form, self.body, self._reach = name, body, Reach.of(expression)
+
+    def assign(self, expression: Expression) -> None:
+        """Take the weights of another expression of its choice, and the bias it has gained.
+
+        Args:
+            expression: as the method makes it, or in the layer's form already.
+        """
+        made = to_module(get_form(self.form).rewrite(expression))
+        for leaf, other in zip(self.body.modules(), made.modules(), strict=True):
+            if isinstance(leaf, ORIGINALS) and leaf.bias is None and other.bias is not None:
+                give_bias(leaf)
+        self.body.load_state_dict(made.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``.
+
+        On a CPU, and without gradients, large inputs are run in pieces (``strips``), which computes
+        a few rows twice.
+        """
+        in_whole = (
+            not get_form(self.form).in_pieces
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled(x.device.type)
+            or x.device.type != "cpu"
+            or not 0 < self._num_axes == x.ndim - 2
+        )
+        return self.body(x) if in_whole else run_in_pieces(self.body, x, self._reach)
+
+    def extra_repr(self) -> str:
+        """Show the method and rank where the module is printed."""
+        form = "" if self.form == DEFAULT_FORM else f", form={self.form}"
+        return f"method={self.choice.label}, rank={self.choice.rank_label}{form}"
+
+
+def copy_attributes(layer: nn.Module, other: nn.Module) -> None:
+    """Give another module what others read off a layer: its sizes, but no weights."""
+    for name in _COPIED:
+        if hasattr(layer, name):
+            setattr(other, name, getattr(layer, name))
+
+
+def to_expression(module: nn.Module, *, differentiable: bool = False) -> Expression:
+    """Read a module back as an expression, sharing its weights.
+
+    Args:
+        module: a convolution, a ``Sequential`` or ``Branches`` of such, or a ``DecomposedLayer``.
+        differentiable: whether gradients go back to the module's parameters.
+
+    Raises:
+        TypeError: the module, or one inside it, is none of these.
+    """
+    if isinstance(module, ORIGINALS):
+        return to_conv(module, differentiable=differentiable)
+    if isinstance(module, DecomposedLayer):
+        return to_expression(module.body, differentiable=differentiable)
+    if isinstance(module, nn.Sequential | Branches):
+        parts = (to_expression(part, differentiable=differentiable) for part in module)
+        return Chain(*parts) if isinstance(module, nn.Sequential) else Sum(*parts)
+    raise TypeError(f"a {type(module).__name__} is no expression of convolutions")
+
+
+def to_conv(module: Original, *, differentiable: bool = False) -> Conv:
+    """Read a convolution or fully connected module as a ``Conv``, sharing its weights.
+
+    Args:
+        module: the layer.
+        differentiable: whether gradients go back to its parameters.
+    """
+    weight, bias = module.weight, module.bias
+    if not differentiable:
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    if isinstance(module, nn.Linear):
+        return Conv(weight, bias)
+    if module.transposed:
+        weight = swap_transposed_layout(weight, module.groups)
+    return Conv(weight, bias, _geometry(module), module.groups)
+
+
+def to_module(expression: Expression) -> nn.Module:
+    """Build the module that computes an expression; its parameters share the tensors given.
+
+    Raises:
+        DecomposeError: torch has no module for a leaf, because its padding is asymmetric and not
+            what ``padding='same'`` does.
+    """
+    if isinstance(expression, Conv):
+        return _to_leaf_module(expression)
+    parts = [to_module(part) for part in expression.parts]
+    return nn.Sequential(*parts) if isinstance(expression, Chain) else Branches(parts)
+
+
+def give_bias(leaf: Original) -> None:
+    """Give a convolution or fully connected module that has none a bias of zeros."""
+    outputs = leaf.out_features if isinstance(leaf, nn.Linear) else leaf.out_channels
+    bias = nn.Parameter(leaf.weight.new_zeros(outputs), leaf.weight.requires_grad)
+    leaf.register_parameter("bias", bias)
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    """Whether the kernels of a module lie in channels-last order and no other."""
+    return any(
+        weight.ndim == 4
+        and weight.is_contiguous(memory_format=torch.channels_last)
+        and not weight.is_contiguous()
+        for weight in module.parameters()
+    )
+
+
+def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """MACs of one call of a layer, rewritten or not.
+
+    Args:
+        module: a convolution, a fully connected layer or a ``DecomposedLayer``.
+        input_shape: of the whole input tensor, batch included.
+    """
+    return expression_macs(to_expression(module), input_shape)
+
+
+def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int:
+    """MACs of one call of the module that an expression becomes, as ``layer_macs``."""
+    num_axes = next(leaves(expression)).geometry.num_axes
+    if num_axes == 0:
+        return prod(input_shape[:-1]) * macs(expression, ())
+    return prod(input_shape[: -num_axes - 1]) * macs(expression, input_shape[-num_axes:])
+
+
+def _geometry(module: Convolution) -> Geometry:
+    if module.padding == "valid":
+        padding = ((0, 0),) * len(module.kernel_size)
+    elif isinstance(module.padding, str):
+        padding = tuple(
+            (reach // 2, reach - reach // 2)
+            for reach in (
+                dilation * (taps - 1)
+                for dilation, taps in zip(module.dilation, module.kernel_size, strict=True)
+            )
+        )
+    else:
+        padding = tuple((width, width) for width in module.padding)
+    return Geometry(
+        tuple(module.stride),
+        padding,
+        tuple(module.dilation),
+        module.padding_mode,
+        module.transposed,
+        tuple(module.output_padding),
+    )
+
+
+def _to_leaf_module(conv: Conv) -> Original:
+    g = conv.geometry
+    if g.num_axes == 0:
+        return _filled(
+            nn.Linear(conv.in_channels, conv.out_channels, device="meta"), conv.weight, conv.bias
+        )
+    options = {
+        "kernel_size": conv.kernel_size,
+        "stride": g.stride,
+        "padding": _module_padding(conv),
+        "dilation": g.dilation,
+        "groups": conv.groups,
+        "bias": conv.bias is not None,
+        "padding_mode": g.padding_mode,
+        "device": "meta",
+    }
+    kind, weight = CONVOLUTIONS[g.num_axes - 1], conv.weight
+    if g.transposed:
+        kind, weight = CONVOLUTIONS[g.num_axes + 2], swap_transposed_layout(weight, conv.groups)
+        options["output_padding"] = g.output_padding
+    return _filled(kind(conv.in_channels, conv.out_channels, **options), weight, conv.bias)
+
+
+def _filled(module: Original, weight: Tensor, bias: Tensor | None) -> Original:
+    module.weight = nn.Parameter(weight)
+    module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+    return module
+
+
+def _module_padding(conv: Conv) -> str | tuple[int, ...]:
+    g = conv.geometry
+    if not g.is_asymmetric:
+        return tuple(before for before, _ in g.padding)
+    reaches = [d * (taps - 1) for d, taps in zip(g.dilation, conv.kernel_size, strict=True)]
+    if set(g.stride) == {1} and g.padding == tuple((r // 2, r - r // 2) for r in reaches):
+        return "same"
+    raise DecomposeError(
+        f"torch.nn has no convolution with padding {g.padding}: it must be symmetric or 'same'"
+    )

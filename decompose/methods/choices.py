@@ -1,0 +1,153 @@
+"""What was chosen for one layer: a method, its rank, and what becomes of the factors it makes.
+
+A combination of methods is a choice whose factors have choices of their own. ::
+
+    {"method": "spatial", "rank": 120, "then": [{"method": "pw_dw", "rank": 2}, null]}
+
+is spatial decomposition, whose first kernel is decoupled and whose second stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leaves
+from decompose.methods import get_method
+from decompose.utils.errors import DecomposeError
+
+_DEEPEST = 16
+"""Methods one inside the other, at most: more than anything gains by."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The method and rank of one layer.
+
+    Attributes:
+        method: its name.
+        rank: its rank.
+        then: a choice for each convolution that the method makes, in their order; ``None`` leaves
+            one as it is. Empty if all are left.
+    """
+
+    method: str
+    rank: int
+    then: tuple[Choice | None, ...] = ()
+
+    def rewrite(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
+        """The expression that this choice makes of a convolution.
+
+        Args:
+            conv: the layer.
+            whitening: the coordinates in which the methods are to truncate; the kernel's own by
+                default.
+
+        Raises:
+            DecomposeError: a method does not exist or cannot take what it is given, a rank is out
+                of bounds, or there are more choices than factors.
+        """
+        return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
+
+    def draft(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
+        """As ``rewrite``, but by the outermost method's ``draft``: quick, and no better."""
+        return self._in(whitening, conv, lambda c: get_method(self.method).draft(c)(self.rank))
+
+    def go_on(self, expression: Expression) -> Expression:
+        """Rewrite the factors of what the method made, as ``then`` says.
+
+        Raises:
+            DecomposeError: as ``rewrite``.
+        """
+        if not self.then:
+            return expression
+        following = iter(self.then)
+        rewritten = map_leaves(_follow(following), expression)
+        if any(choice is not None for choice in following):
+            raise DecomposeError(f"{self.method} makes fewer factors than the choice goes on with")
+        return _flat(rewritten)
+
+    def _in(
+        self, whitening: Whitening | None, conv: Conv, method: Callable[[Conv], Expression]
+    ) -> Expression:
+        if whitening is None:
+            return self.go_on(method(conv))
+        channels = whitening.reads_channels(self.rewrite(conv.without_weights()))
+        made = self.go_on(method(whitening.into(conv, channels=channels)))
+        return whitening.back(made, channels=channels)
+
+    @property
+    def label(self) -> str:
+        """The methods' names, outermost first: ``spatial+pw_dw``."""
+        names = [self.method]
+        for choice in self.then:
+            if choice is not None and choice.label not in names:
+                names.append(choice.label)
+        return "+".join(names)
+
+    @property
+    def rank_label(self) -> str:
+        """The ranks in the order of the factors: ``120+2,-``."""
+        if not any(self.then):
+            return str(self.rank)
+        inner = ("-" if choice is None else choice.rank_label for choice in self.then)
+        return f"{self.rank}+{','.join(inner)}"
+
+    def to_record(self) -> dict[str, Any]:
+        """The choice, ready for JSON."""
+        record: dict[str, Any] = {"method": self.method, "rank": self.rank}
+        if any(self.then):
+            record["then"] = [None if c is None else c.to_record() for c in self.then]
+        return record
+
+    @classmethod
+    def from_record(cls, record: Any, depth: int = 1) -> Choice:
+        """Read what ``to_record`` made, or what a person wrote like it.
+
+        Args:
+            record: of JSON.
+            depth: how many choices deep it lies, itself counted.
+
+        Raises:
+            DecomposeError: it is no choice, names a method that does not exist, or goes on without
+                end.
+        """
+        if depth > _DEEPEST:
+            raise DecomposeError(f"more than {_DEEPEST} methods lie one inside the other")
+        keys = {"method", "rank"}
+        if not isinstance(record, dict) or not keys <= set(record) <= keys | {"then"}:
+            raise DecomposeError(
+                'must be {"method": NAME, "rank": NUMBER} or have a "then" as well'
+            )
+        method, rank, then = record["method"], record["rank"], record.get("then", [])
+        if not isinstance(rank, int) or isinstance(rank, bool):
+            raise DecomposeError(f"rank {rank!r} is no whole number")
+        if not isinstance(method, str):
+            raise DecomposeError(f"method {method!r} is no name")
+        if not isinstance(then, list):
+            raise DecomposeError('"then" must be a list, with an entry for each factor')
+        get_method(method)
+        inner = (None if c is None else cls.from_record(c, depth + 1) for c in then)
+        return cls(method, rank, tuple(inner))
+
+
+def _follow(choices: Iterator[Choice | None]) -> Callable[[Conv], Expression]:
+    def rewrite(leaf: Conv) -> Expression:
+        choice = next(choices, None)
+        return leaf if choice is None else choice.rewrite(leaf)
+
+    return rewrite
+
+
+def _flat(expression: Expression) -> Expression:
+    """The same without needless levels: chains in chains, and sums of a single part."""
+    if isinstance(expression, Conv):
+        return expression
+    parts = [_flat(part) for part in expression.parts]
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(expression, Sum):
+        return Sum(*parts)
+    return Chain(*chain.from_iterable(p.parts if isinstance(p, Chain) else (p,) for p in parts))

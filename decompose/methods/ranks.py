@@ -1,0 +1,132 @@
+"""One method and one rule for its rank: the papers' ways to choose, and their combinations."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+
+from decompose.algebra import Conv, Expression, leaves
+from decompose.methods import Method, get_method
+from decompose.methods.choices import Choice
+from decompose.utils.errors import DecomposeError
+
+Recipe = Sequence[Method]
+"""Methods that apply one inside the other, outermost first."""
+
+Rule = Callable[[str, Conv], Choice | str]
+"""From a layer's name and convolution to a choice, or to the reason why there is none."""
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a method's name, or several that apply one inside the other: ``spatial+pw_dw``.
+
+    Raises:
+        DecomposeError: a method does not exist.
+    """
+    return tuple(get_method(name) for name in text.split("+"))
+
+
+def rank_rule(
+    recipe: Recipe,
+    ranks: Mapping[str, int],
+    rank_of: Callable[[str], int | None],
+    energy: float | None,
+    ratio: float | None,
+) -> Rule:
+    """Set ranks by number, by energy or by ratio.
+
+    A single method takes one of them. Of a combination, ``energy`` or ``ratio`` sets the outer rank
+    and a number the inner ones, as Guo et al. 2018 combine network decoupling with others.
+
+    Args:
+        recipe: the methods.
+        ranks: the ranks asked for, by pattern; empty if none was.
+        rank_of: which of them a layer has, by its name.
+        energy: share of the energy to keep, in (0, 1].
+        ratio: how many times fewer weights.
+
+    Raises:
+        DecomposeError: too few or too many of them are given.
+    """
+    given = [bool(ranks), energy is not None, ratio is not None]
+    if len(recipe) == 1 and sum(given) != 1:
+        raise DecomposeError("give one of rank, energy or ratio")
+    if len(recipe) > 1 and (not ranks or sum(given) != 2):
+        raise DecomposeError("of a combination, give the ratio or energy, and the inner rank")
+    outer = recipe[0]
+
+    def rule(name: str, conv: Conv) -> Choice | str:
+        """The choice for a layer of a full name, or why it stays as it is."""
+        if reason := outer.obstacle(conv):
+            return reason
+        rank = rank_of(name)
+        if ranks and rank is None:
+            return "no rank given"
+        if energy is not None:
+            outer_rank = outer.rank_for_energy(conv, energy)
+        elif ratio is not None:
+            outer_rank = rank_for_ratio(outer, conv, ratio)
+        else:
+            assert rank is not None
+            outer_rank = min(rank, outer.max_rank(conv))
+        return combine(recipe, conv, outer_rank, rank or 0)
+
+    return rule
+
+
+def rank_for_ratio(method: Method, conv: Conv, ratio: float) -> int:
+    """The largest rank with which a layer has at least so many times fewer weights, 1 at least.
+
+    For spatial decomposition that is floor(I O k_h k_w / (ratio (k_h I + k_w O))), and for channel
+    decomposition floor(I O k_h k_w / (ratio (k_h k_w I + O))), as Guo et al. 2018 set them.
+
+    Raises:
+        DecomposeError: the ratio is not positive.
+    """
+    if not ratio > 0:
+        raise DecomposeError(f"ratio {ratio} is out of bounds: it must be positive")
+    rewrite = method.prepare(conv.without_weights())
+    return largest_rank(rewrite, method.max_rank(conv), conv.weight.numel() / ratio)
+
+
+def largest_rank(rewrite: Callable[[int], Expression], bound: int, allowed_weights: float) -> int:
+    """The largest rank up to a bound with no more than so many weights, 1 at least.
+
+    Args:
+        rewrite: from a rank to an expression, without weights for speed; more for a higher rank.
+        bound: the largest rank there is.
+        allowed_weights: biases apart.
+    """
+    ranks = range(1, bound + 1)
+    return max(1, bisect_right(ranks, allowed_weights, key=lambda rank: num_weights(rewrite(rank))))
+
+
+def num_weights(expression: Expression) -> int:
+    """Weights of an expression, biases apart."""
+    return sum(leaf.weight.numel() for leaf in leaves(expression))
+
+
+def combine(recipe: Recipe, conv: Conv, rank: int, inner_rank: int) -> Choice:
+    """Apply a method, and the next ones of a recipe to the factors that they make smaller.
+
+    Args:
+        recipe: the methods, outermost first.
+        conv: the layer; only its shape matters.
+        rank: of the outermost method.
+        inner_rank: of the others; each factor takes its own bound where that is less.
+    """
+    method, inner = recipe[0], recipe[1:]
+    if not inner:
+        return Choice(method.name, rank)
+    factors = leaves(method(conv.without_weights(), rank))
+    then = tuple(_smaller(inner, factor, inner_rank) for factor in factors)
+    return Choice(method.name, rank, then if any(then) else ())
+
+
+def _smaller(recipe: Recipe, conv: Conv, rank: int) -> Choice | None:
+    """The recipe for a factor, or ``None`` where it makes nothing smaller."""
+    method = recipe[0]
+    if method.obstacle(conv) is not None:
+        return None
+    choice = combine(recipe, conv, min(rank, method.max_rank(conv)), rank)
+    return choice if num_weights(choice.rewrite(conv)) < conv.weight.numel() else None

@@ -1,0 +1,153 @@
+"""A plan and a network make a smaller network."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from decompose.algebra import Conv
+from decompose.compression.reconstruction.repair import repair_
+from decompose.layers.discovery import copied, find_layers, find_originals, obstacle
+from decompose.layers.forms import DEFAULT_FORM
+from decompose.layers.modules import DecomposedLayer, Original, to_conv
+from decompose.layers.rewritten import find_rewritten
+from decompose.models.plans import Plan
+from decompose.utils.errors import DecomposeError
+from decompose.utils.inputs import Images
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> nn.Module:
+    """Rewrite the layers of a network as a plan says.
+
+    Args:
+        plan: the choices.
+        model: any module; left as it was. It may hold a layer in several places: the rewritten
+            one stands in all of them.
+        calibrate: unlabelled inputs to repair the layers on (``repair.repair_``): a tensor, or an
+            iterable of batches. Without them nothing but the weights is used.
+
+    Returns:
+        A new network. Its layers keep device, dtype, memory format, mode and requires_grad.
+
+    Raises:
+        DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
+            or a rank out of bounds, or weights are not finite.
+    """
+    small = _substitute(plan, model, lambda conv: conv)
+    if calibrate is not None:
+        repairs = repair_(small, model, calibrate)
+        if left := [layer.name for layer in repairs if layer.how == "left"]:
+            names = ", ".join(left)
+            warnings.warn(
+                f"left as truncated, since repair made them no better: {names}", stacklevel=2
+            )
+    take_forms_(small, plan.forms)
+    return small
+
+
+def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
+    """The network that ``apply`` would return, its rewritten layers on the meta device.
+
+    Nothing is computed: a loader fills in the weights.
+
+    Args:
+        plan: the choices.
+        model: the architecture that the plan was made for; left as it was.
+    """
+    small = _substitute(plan, model, Conv.without_weights)
+    take_forms_(small, plan.forms)
+    return small
+
+
+def take_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
+    """Let rewritten layers run in other forms, in place.
+
+    Args:
+        small: a network that ``apply`` made.
+        forms: names of ``decompose.layers.forms.FORMS``, by layers' full names.
+
+    Raises:
+        DecomposeError: a layer is not rewritten or cannot take its form, or there is no such form.
+    """
+    layers = find_layers(small)
+    for name, form in forms.items():
+        layer = layers.get(name)
+        if not isinstance(layer, DecomposedLayer):
+            raise DecomposeError(f"layer {name} has no form: it is not rewritten")
+        try:
+            layer.take_form(form)
+        except (DecomposeError, ValueError) as error:
+            raise DecomposeError(f"layer {name} cannot take form {form}: {error}") from None
+
+
+def recomposed(small: nn.Module) -> nn.Module:
+    """The network with its factors multiplied back into the layers that the original has.
+
+    Args:
+        small: a network that ``apply`` made; left as it was.
+
+    Returns:
+        A new network of the original architecture, without a plan. A bias that repair gave to a
+        layer stays with it.
+    """
+    dense = copy.deepcopy(small)
+    layers = find_rewritten(dense).values()
+    for layer in layers:
+        layer.take_form("dense")
+    return copied(dense, {id(layer): layer.body for layer in layers})
+
+
+def plan_of(model: nn.Module) -> Plan:
+    """The plan that a rewritten network carries in its layers."""
+    layers = find_rewritten(model)
+    return Plan(
+        {name: layer.choice for name, layer in layers.items()},
+        notes={name: layer.note for name, layer in layers.items() if layer.note is not None},
+        forms={name: layer.form for name, layer in layers.items() if layer.form != DEFAULT_FORM},
+    )
+
+
+def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -> nn.Module:
+    modules = find_originals(model)
+    replacements: dict[int, nn.Module] = {}
+    for name, choice in plan.layers.items():
+        if name not in modules:
+            raise DecomposeError(
+                f"the plan rewrites {name}, but no dense layer of the network has that name; "
+                f"there are: {', '.join(modules)}"
+            )
+        module = modules[name]
+        if reason := obstacle(module):
+            raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
+        conv = prepare(to_conv(module))
+        try:
+            expression = choice.rewrite(conv)
+        except DecomposeError as error:
+            raise DecomposeError(f"layer {name}: {error}") from None
+        layer = DecomposedLayer(module, expression, choice, plan.notes.get(name))
+        replacements[id(module)] = like_original(module, layer)
+    return copied(model, replacements)
+
+
+def like_original(original: Original, layer: Layer) -> Layer:
+    """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
+    layer.train(original.training)
+    for name, parameter in layer.named_parameters():
+        source = original.bias if name.endswith("bias") else original.weight
+        parameter.requires_grad_(source is not None and source.requires_grad)
+    weight = original.weight
+    for ndim, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if (
+            weight.ndim == ndim
+            and weight.is_contiguous(memory_format=memory_format)
+            and not weight.is_contiguous()
+        ):
+            layer.to(memory_format=memory_format)
+    return layer

@@ -1,0 +1,265 @@
+"""An ONNX graph as a torch network.
+
+Its convolutions and fully connected layers are modules, under the names of their nodes; what stands
+between them runs as torch functions where torch has them, so that gradients pass and what follows a
+layer is seen, and else in ONNX Runtime. So it is planned, measured and repaired as any other network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import Conv
+from decompose.layers.modules import to_module
+from decompose.models.onnx.execution_order import LayerNode, Step, schedule
+from decompose.models.onnx.graph import constants_of
+from decompose.models.onnx.layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
+from decompose.models.onnx.model_file import FLOATING, LARGE, OnnxModel, subgraphs
+from decompose.models.onnx.onnxruntime_segments import Segment
+from decompose.models.onnx.operators import torch_function
+from decompose.models.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
+from decompose.utils.errors import DecomposeError, first_line
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+_KINDS = "fiub"
+"""Of numpy's dtypes, those that torch has as well, but for complex ones."""
+
+_TROUBLE = (RuntimeError, LookupError, TypeError, ValueError, OverflowError)
+"""What torch raises where shapes or types do not fit."""
+
+
+class OnnxNetwork(nn.Module):
+    """A network that computes what an ONNX model does.
+
+    Args:
+        model: as ``read_model`` gives it.
+        fixed: by name, what inputs besides the one are always given: a tensor, or a number that fills it.
+
+    Attributes:
+        model: the model, untouched by what becomes of the modules.
+        signature: of its input.
+        layer_nodes: the nodes that are modules.
+        left_alone: convolutions that are none, with the reason.
+
+    Raises:
+        DecomposeError: a constant is damaged, shapes contradict one another, or there is not one input
+            that is left to give.
+    """
+
+    def __init__(self, model: OnnxModel, fixed: Mapping[str, Tensor | float] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.signature = signature_of(model, fixed or ())
+        self.fixed = fixed_inputs(model, fixed or {})
+        # Names that no layer may have; set below.
+        self.layer_nodes: Sequence[LayerNode] = ()
+        self.left_alone: dict[str, str] = {}
+        self.constants: nn.Module | None = None
+        self._steps: Sequence[Step] = ()
+        self._admitted: set[torch.Size] = set()
+        self._outputs = _scores(model)
+
+        constants = constants_of(model)
+        types = infer_types(model)
+        self.layer_nodes = self._add_layers(constants, types)
+        in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {
+            n.place: n for n in self.layer_nodes
+        }
+        for place, node in enumerate(model.proto.graph.node):
+            if place not in in_torch and _is_for_torch(node, types, constants):
+                function = torch_function(node, model.opset, constants)
+                in_torch |= {} if function is None else {place: function}
+        self._steps = schedule(model, in_torch, constants, self._outputs)
+        self.constants = _Constants(
+            self._constants_outside(constants), self._read_in_torch(constants) | self.fixed
+        )
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        """Compute the outputs.
+
+        Args:
+            x: ``(batch, C, *size)``, channels first whatever the graph's own order.
+
+        Returns:
+            The graph's output, or a tuple where it has several. Of a softmax at the end it is the
+            scores that go in, as torch's classifiers give them: where probabilities are all but 0 and
+            1, they tell nothing of what has changed before.
+
+        Raises:
+            DecomposeError: the graph does not take it, or a node cannot be run.
+        """
+        if self.signature.batch == 1 and len(x) > 1:
+            return _together([self(one) for one in x.split(1)])
+        x = self.signature.arranged(x)
+        self._admit(x)
+        assert isinstance(self.constants, _Constants)
+        values = {**self.constants.on(x.device), self.signature.name: x}
+        for step in self._steps:
+            self._take(step, values, x.device)
+        found = [values[name] for name in self._outputs]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def _take(self, step: Step, values: dict[str, Any], device: torch.device) -> None:
+        try:
+            given = [values[name] if name else None for name in step.inputs]
+            written = [_on(device, y) for y in self._act(step, given)]
+        except DecomposeError:
+            raise
+        except _TROUBLE as error:
+            raise DecomposeError(f"node {step.title} cannot be run: {first_line(error)}") from error
+        values.update(zip(step.outputs, written, strict=True))
+        for name in step.done:
+            values.pop(name, None)
+
+    def _act(self, step: Step, given: Sequence[Any]) -> list[Tensor]:
+        action = step.action
+        if isinstance(action, Segment):
+            return action.run(*given)
+        if isinstance(action, LayerNode):
+            borders, module = action.layer.borders, self.get_submodule(action.module)
+            return [borders.cropped(module(borders.padded(given[0])))]
+        return [action(*given)]
+
+    def _admit(self, x: Tensor) -> None:
+        """Refuse an input that some value would be far too large for, before anything runs."""
+        if x.shape not in self._admitted:
+            shapes = {name: tuple(value.shape) for name, value in self.fixed.items()}
+            infer_types(self.model, shapes | {self.signature.name: tuple(x.shape)})
+            self._admitted.add(x.shape)
+
+    def _add_layers(
+        self, constants: Mapping[str, np.ndarray], types: Mapping[str, Value]
+    ) -> list[LayerNode]:
+        """Make a module of every node that can be one; nodes of the same weights may share theirs."""
+        found: list[LayerNode] = []
+        modules: dict[Any, str] = {}
+        for place, node in enumerate(self.model.proto.graph.node):
+            title = node.name or (node.output[0] if node.output else node.op_type)
+            for body in subgraphs(node):
+                self.left_alone |= {
+                    inner.name or inner.output[0]: f"it is inside {title}"
+                    for inner in body.node
+                    if inner.op_type in CONVOLUTIONS
+                }
+            known = types.get(node.input[0]) if node.input else None
+            sizes = None if known is None or known.dims is None else known.dims[2:]
+            try:
+                layer = read_layer(node, constants, sizes)
+            except Unsuitable as reason:
+                if node.op_type in CONVOLUTIONS:
+                    self.left_alone[title] = str(reason)
+                continue
+            conv = layer.conv
+            # Of one matrix two nodes may read one as it lies, the other its transpose.
+            laid_out = (conv.weight.shape, conv.weight.stride())
+            key = (node.op_type, layer.weights, laid_out, conv.geometry, conv.groups)
+            if key not in modules:
+                modules[key] = self._add_layer(title, conv)
+            found.append(LayerNode(place, modules[key], layer))
+        return found
+
+    def _add_layer(self, title: str, conv: Conv) -> str:
+        base = name = title.replace(".", "_")
+        count = 1
+        while not name or hasattr(self, name):
+            count += 1
+            name = f"{base}_{count}"
+        module = to_module(conv)
+        # Large weights are the model's own arrays, and whatever is done to them is written. Others
+        # are told from the model's by their values.
+        for parameter in module.parameters():
+            if parameter.nbytes <= LARGE:
+                parameter.data = parameter.data.clone()
+        self.add_module(name, module)
+        return name
+
+    def _read_in_torch(self, constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """The constants that torch functions read, or that are outputs."""
+        names = dict.fromkeys(self._outputs)
+        for step in self._steps:
+            if not isinstance(step.action, Segment):
+                names |= dict.fromkeys(step.inputs)
+        return {
+            name: to_tensor(constants[name])
+            for name in names
+            if name in constants and constants[name].dtype.kind in _KINDS
+        }
+
+    def _constants_outside(self, constants: Mapping[str, np.ndarray]) -> list[Tensor]:
+        """The weights that no layer has."""
+        nodes = self.model.proto.graph.node
+        inside = {name for layer in self.layer_nodes for name in nodes[layer.place].input[1:]}
+        return [
+            to_tensor(constants[tensor.name])
+            for tensor in self.model.proto.graph.initializer
+            if tensor.name in constants
+            and tensor.name not in inside
+            and tensor.dims
+            and tensor.data_type in FLOATING
+        ]
+
+
+def _scores(model: OnnxModel) -> list[str]:
+    """The outputs, those of a softmax as what goes into it."""
+    given = {n.output[0]: n.input[0] for n in model.proto.graph.node if n.op_type == "Softmax"}
+    names = (value.name for value in model.proto.graph.output)
+    return [given.get(name, name) for name in names]
+
+
+class _Constants(nn.Module):
+    """What is in no layer, shared by copies of a network.
+
+    Args:
+        weights: to be counted with the network's.
+        by_name: what steps read.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], by_name: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(w, requires_grad=False) for w in weights])
+        self._on: dict[torch.device, Mapping[str, Tensor]] = {torch.device("cpu"): by_name}
+
+    def on(self, device: torch.device) -> Mapping[str, Tensor]:
+        """What steps read, by name, for inputs on a device; copies of a network may be on several."""
+        if device not in self._on:
+            known = self._on[torch.device("cpu")]
+            # What is made in inference mode could not be used outside of it.
+            with torch.inference_mode(False):
+                self._on[device] = {name: _on(device, tensor) for name, tensor in known.items()}
+        return self._on[device]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
+        return self
+
+
+def _is_for_torch(
+    node: NodeProto, types: Mapping[str, Value], constants: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether a node makes floating numbers of floating numbers, and reads nothing strange to torch."""
+    ends = [types.get(name) for name in (*node.input[:1], *node.output[:1])]
+    known = [constants[name] for name in node.input if name in constants]
+    return (
+        len(ends) == 2
+        and all(end is not None and end.kind in FLOATING for end in ends)
+        and all(array.dtype.kind in _KINDS for array in known)
+    )
+
+
+def _on(device: torch.device, x: Tensor) -> Tensor:
+    """A value on a device, unless it is of whole numbers, which are sizes and axes: the host reads them."""
+    return x.to(device) if x.is_floating_point() else x
+
+
+def _together(outputs: Sequence[Any]) -> Any:
+    """The outputs of inputs that were run one by one, as those of a batch."""
+    if isinstance(outputs[0], tuple):
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return torch.cat(list(outputs))

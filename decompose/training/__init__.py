@@ -1,0 +1,1 @@
+"""Accuracy won back by fine-tuning."""

@@ -1,0 +1,142 @@
+"""Pictures as training sees them: another cut and mirror image each epoch, the same in every run.
+
+A draw is seeded by (seed, epoch, picture), not by how many were drawn before it: runs repeat, and
+resumed ones go on, whatever the number of decoding processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from decompose.data.images import Pictures
+from decompose.models.architectures import Transform
+from decompose.training.batch_order import draw_seed
+from decompose.utils.errors import DecomposeError
+
+_MOST_UNREADABLE = 100
+"""Pictures in a row that cannot be read before the data is held to be broken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Some pictures to train on.
+
+    Attributes:
+        images: ``(batch, 3, H, W)``.
+        labels: ``(batch,)`` int64; -1 where there is none.
+        unreadable: pictures that others stand in for, by path, with the reason.
+    """
+
+    images: Tensor
+    labels: Tensor
+    unreadable: Mapping[str, str]
+
+    def pin_memory(self) -> Draw:
+        """The same where a GPU copies from while it computes; a ``DataLoader`` asks for it."""
+        return Draw(self.images.pin_memory(), self.labels.pin_memory(), self.unreadable)
+
+
+def augmented(preprocessing: Transform) -> Transform:
+    """A preprocessing that cuts at random and mirrors, at the same input size and normalisation.
+
+    Cuts are RandomResizedCrop's (Szegedy et al. 2015, arXiv 1409.4842), as torchvision trains.
+
+    Args:
+        preprocessing: torchvision's of a classifier, which tells size, mean and deviation.
+
+    Raises:
+        DecomposeError: it does not tell them.
+    """
+    from torchvision.transforms import v2
+
+    told: Any = [getattr(preprocessing, name, None) for name in ("crop_size", "mean", "std")]
+    if None in told:
+        raise DecomposeError(
+            "the preprocessing does not tell its crop size, mean and deviation; give the one to "
+            "train in (augment=)"
+        )
+    size, mean, std = told
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop((size[0], size[-1]), antialias=True),
+            v2.RandomHorizontalFlip(),
+            *([v2.Grayscale()] if len(mean) == 1 else []),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean, std),
+        ]
+    )
+
+
+@contextmanager
+def drawing(*parts: int) -> Iterator[None]:
+    """Let torch draw from a seed of its own inside, and go on outside as if it had not."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(*parts))
+        yield
+
+
+class Draws(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
+    """Pictures by (epoch, place).
+
+    One that cannot be read is replaced by the next that can, so that batches keep their size and
+    processes their step.
+
+    Args:
+        pictures: labelled or not, in the preprocessing to train in.
+        seed: of the draws.
+    """
+
+    def __init__(self, pictures: Pictures, seed: int) -> None:
+        self.pictures = pictures
+        self.seed = seed
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int, Mapping[str, str]]:
+        epoch, place = draw
+        unreadable: dict[str, str] = {}
+        for turn in range(min(len(self.pictures), _MOST_UNREADABLE)):
+            other = (place + turn) % len(self.pictures)
+            path, label = self.pictures.samples[other]
+            with drawing(self.seed, epoch, place):
+                views, _ = self.pictures[other]
+            if not isinstance(views, str):
+                return views[0], label, unreadable
+            unreadable[path] = views
+        path, reason = next(iter(unreadable.items()))
+        raise DecomposeError(
+            f"{path}: {reason}; nor can the {len(unreadable) - 1} pictures after it be read"
+        )
+
+    def batches(self, epoch: int, places: Sequence[Sequence[int]], workers: int) -> DataLoader[Any]:
+        """Batches of the pictures at the given places, as ``Draw``.
+
+        Args:
+            epoch: that they are drawn for.
+            places: of each batch's pictures.
+            workers: processes that decode.
+        """
+        return DataLoader(
+            self,
+            batch_sampler=[[(epoch, place) for place in batch] for batch in places],
+            num_workers=workers,
+            collate_fn=_collate,
+            # Its own draws, of which no picture depends, leave torch's generator alone.
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _collate(drawn: Sequence[tuple[Tensor, int, Mapping[str, str]]]) -> Draw:
+    images, labels, unreadable = zip(*drawn, strict=True)
+    return Draw(
+        torch.stack(images),
+        torch.tensor(labels, dtype=torch.int64),
+        {path: why for part in unreadable for path, why in part.items()},
+    )

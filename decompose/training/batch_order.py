@@ -1,0 +1,100 @@
+"""In which order pictures are trained on: a function of the seed, so that nobody has to remember it.
+
+Every epoch goes through a permutation of its own. A step takes the next global batch of it, and each
+process its share of that, in micro-batches. So any number of processes sees the same pictures in the
+same step, and a resumed run knows from (epoch, step) alone which ones come next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from decompose.utils.errors import DecomposeError
+
+
+def draw_seed(*parts: int) -> int:
+    """A seed for one draw, in [0, 2^63), that tells apart the draws named by so many numbers.
+
+    Adjacent numbers give unrelated seeds, which ``seed + index`` would not.
+    """
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """The pictures of every step.
+
+    Attributes:
+        num_pictures: to train on.
+        batch_size: pictures a step, of all processes together; what is left of an epoch is dropped.
+        seed: of the permutations.
+
+    Raises:
+        DecomposeError: there are fewer pictures than one batch takes.
+    """
+
+    num_pictures: int
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.num_pictures < self.batch_size:
+            raise DecomposeError(
+                f"a batch takes {self.batch_size} pictures, and there are {self.num_pictures} to "
+                "train on; give a smaller --batch-size"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.num_pictures // self.batch_size
+
+    def batch(self, epoch: int, step: int) -> list[int]:
+        """Places of the pictures of one step."""
+        start = step * self.batch_size
+        return self._permutation(epoch)[start : start + self.batch_size]
+
+    def share(
+        self, epoch: int, first_step: int, process: int, num_processes: int, num_parts: int
+    ) -> Iterator[list[int]]:
+        """What one process sees of an epoch from a step on: ``num_parts`` micro-batches a step.
+
+        Args:
+            epoch: from 0.
+            first_step: of those still to be done, from 0.
+            process: its number, from 0.
+            num_processes: that share each batch.
+            num_parts: micro-batches that a process splits its share into.
+
+        Raises:
+            DecomposeError: a batch does not fall into so many.
+        """
+        size = self.part_size(num_processes, num_parts)
+        permutation = self._permutation(epoch)
+        for step in range(first_step, self.steps):
+            for part in range(num_parts):
+                start = step * self.batch_size + (process * num_parts + part) * size
+                yield permutation[start : start + size]
+
+    def part_size(self, num_processes: int, num_parts: int) -> int:
+        """Pictures of a micro-batch, as ``share`` gives them.
+
+        Raises:
+            DecomposeError: a batch does not fall into so many.
+        """
+        size, rest = divmod(self.batch_size, num_processes * num_parts)
+        if rest:
+            raise DecomposeError(
+                f"a batch of {self.batch_size} pictures does not fall into {num_processes} processes "
+                f"times {num_parts} parts"
+            )
+        return size
+
+    def _permutation(self, epoch: int) -> list[int]:
+        rng = np.random.default_rng(draw_seed(self.seed, epoch))
+        return rng.permutation(self.num_pictures).tolist()

@@ -1,0 +1,169 @@
+"""Checkpoints: nested states as safetensors files, without pickle, whole or not there at all.
+
+Tensors are stored as such, and all else as JSON in the header, beside a SHA-256 digest of both. A
+file is written beside its place and then renamed; the newest whole one is what a run goes on from.
+(Accelerate's own ``save_state`` would pickle.) ::
+
+    step-00000300.safetensors    the one before, in case the last is damaged
+    step-00000400.safetensors    the last
+    best.safetensors             the best so far
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from decompose.utils.errors import DecomposeError, first_line, reason
+from decompose.utils.files import writing
+from decompose.utils.hashing import content_of
+
+_NUM_KEPT = 2
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_CONTENT, _DIGEST = "content", "sha256"
+
+
+class DamagedError(DecomposeError):
+    """A file is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run, in a folder of their own.
+
+    Attributes:
+        folder: made when the first is written.
+    """
+
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        """File of the best state."""
+        return self.folder / "best.safetensors"
+
+    def paths(self) -> list[Path]:
+        """Files of the last states, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+    def keep(self, step: int, content: Mapping[str, Any]) -> None:
+        """Write the state after so many steps, and drop all but the last before it.
+
+        Raises:
+            DecomposeError: it cannot be written; the earlier ones are still there.
+        """
+        self.make_folder()
+        write_state(self.folder / f"step-{step:08d}.safetensors", content)
+        for path in self.paths()[:-_NUM_KEPT]:
+            path.unlink()
+
+    def newest(self) -> dict[str, Any] | None:
+        """The last state that is whole; warns of those that are not. ``None`` where there is none.
+
+        What is damaged, or a killed process left half written, is removed.
+
+        Raises:
+            DecomposeError: one cannot be read, which may pass.
+        """
+        for partial in self.folder.glob(".*.partial"):
+            partial.unlink()
+        paths = self.paths()
+        while paths:
+            path = paths.pop()
+            try:
+                return read_state(path)
+            except DamagedError as error:
+                rest = "falling back to the one before" if paths else "there is none before it"
+                warnings.warn(f"{error}; {rest}", stacklevel=2)
+                # Written anew on the way, it must not stand in for a later state.
+                path.unlink()
+        return None
+
+    def make_folder(self) -> None:
+        """Make the folder.
+
+        Raises:
+            DecomposeError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DecomposeError(f"{self.folder}: cannot be made: {reason(error)}") from None
+
+
+def write_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a nest of mappings, lists, tensors, numbers, texts and ``None``.
+
+    Raises:
+        DecomposeError: it cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_pack(content, tensors, ""))
+    with writing(path) as temporary:
+        save_file(tensors, temporary, {_CONTENT: text, _DIGEST: _digest(text, tensors)})
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what ``write_state`` wrote.
+
+    Raises:
+        DamagedError: it is not what was written.
+        DecomposeError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text, digest = metadata[_CONTENT], metadata[_DIGEST]
+    except OSError as error:
+        raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
+    except (SafetensorError, KeyError) as error:
+        raise DamagedError(f"{path}: is damaged or no checkpoint: {first_line(error)}") from None
+    if _digest(text, tensors) != digest:
+        raise DamagedError(f"{path}: is damaged: its digest is another")
+    return _unpack(json.loads(text), tensors)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(content_of(tensors[name]))
+    return digest.hexdigest()
+
+
+def _pack(content: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    """Content as JSON, its tensors set aside by name; keys of mappings may be numbers."""
+    if isinstance(content, Tensor):
+        # A copy: the file takes no two tensors that share memory.
+        tensors[name] = content.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(content, Mapping):
+        parts = [[key, _pack(part, tensors, f"{name}/{key}")] for key, part in content.items()]
+        return {"mapping": parts}
+    if isinstance(content, list | tuple):
+        return [_pack(part, tensors, f"{name}/{index}") for index, part in enumerate(content)]
+    assert content is None or isinstance(content, bool | int | float | str), (name, content)
+    return content
+
+
+def _unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(packed, list):
+        return [_unpack(part, tensors) for part in packed]
+    if isinstance(packed, dict):
+        if "tensor" in packed:
+            return tensors[packed["tensor"]]
+        return {key: _unpack(part, tensors) for key, part in packed["mapping"]}
+    return packed

@@ -1,0 +1,295 @@
+"""Winning accuracy back: a rewritten network trained on labels, on the original's outputs, or on both.
+
+::
+
+    pictures = labelled_folder("imagenet", transform, "train")
+    tuned = finetune(small, pictures, teacher=model, recipe=Recipe(epochs=10), folder=Path("run"))
+    print(tuned.table())
+    decompose.save(tuned.network, "tuned.safetensors")
+
+Factors are balanced, then perhaps trained layer by layer (``blockwise``), then together (``training``).
+Devices, processes, mixed precision, accumulation and logs are Accelerate's.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from decompose.data.images import Pictures
+from decompose.evaluation.provenance import in_words, weights_digest
+from decompose.models.architectures import Transform
+from decompose.models.conversion import plan_of
+from decompose.models.onnx.network import OnnxNetwork
+from decompose.training.augmentation import Draws, augmented
+from decompose.training.batch_order import Order
+from decompose.training.blockwise import Reconstruction, reconstruct_
+from decompose.training.checkpoints import Checkpoints
+from decompose.training.frobenius_decay import balance_
+from decompose.training.loop import Material, Training
+from decompose.training.objective import Lesson
+from decompose.training.recipe import Recipe
+from decompose.training.state import Epoch
+from decompose.training.validation import Judge
+from decompose.utils.distributed import Processes
+from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.optional_dependencies import required
+from decompose.utils.tables import Table
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_NUM_BLOCKWISE, _BLOCKWISE_TOGETHER = 128, 8
+"""Pictures that the first stage takes, and how many are decoded at a time."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What finetuning came to.
+
+    Attributes:
+        network: of the best epoch, in evaluation mode; it keeps its plan.
+        history: of the epochs.
+        best: index in the history.
+        measure: what the scores are: ``accuracy`` or ``likeness``.
+        unreadable: pictures that could not be read, by path, with the reason.
+        blockwise: what the first stage did to each layer; empty without one, and in a resumed run.
+    """
+
+    network: nn.Module
+    history: Sequence[Epoch]
+    best: int
+    measure: str
+    unreadable: Mapping[str, str]
+    blockwise: Sequence[Reconstruction] = ()
+
+    def table(self) -> Table:
+        """A row an epoch."""
+        title = "Accuracy" if self.measure == "accuracy" else "Likeness (1 less the relative error)"
+        rows = [
+            (
+                f"{index + 1}{' (best)' if index == self.best else ''}",
+                f"{epoch.loss:.4f}",
+                "" if epoch.accuracy is None else f"{epoch.accuracy:.2%}",
+                f"{epoch.score:.2%}",
+            )
+            for index, epoch in enumerate(self.history)
+        ]
+        columns = ["epoch", "loss", "in training", "held out"]
+        return Table(f"{title} after each epoch", columns, rows)
+
+
+def _silent(_: str) -> None:
+    """Tell nothing."""
+
+
+def finetune(
+    small: nn.Module,
+    pictures: Pictures,
+    *,
+    teacher: nn.Module | None = None,
+    validation: Pictures | None = None,
+    labelled: bool = True,
+    recipe: Recipe | None = None,
+    augment: Transform | None = None,
+    folder: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    tensorboard: Path | None = None,
+    tell: Callable[[str], None] = _silent,
+) -> Finetuned:
+    """Train a rewritten network, in float32 whatever its dtype.
+
+    Args:
+        small: what ``apply`` made; left as it was.
+        pictures: to train on, in the preprocessing that the network is judged in.
+        teacher: the original; left as it was.
+        validation: pictures to judge on; a share of ``pictures`` is held out by default.
+        labelled: whether to learn from the pictures' labels.
+        recipe: the settings.
+        augment: the preprocessing to train in; ``augmentation.augmented`` of the other by default.
+        folder: for checkpoints; without it none outlives the run.
+        resume: whether to go on from the folder's last checkpoint.
+        device: ``cpu``, or ``auto`` for what Accelerate finds.
+        tensorboard: folder of a log.
+        tell: is called with a line an epoch, in the first process.
+
+    Raises:
+        DecomposeError: network, pictures, teacher or recipe do not fit; Accelerate cannot have the
+            device or precision; the folder holds a run and ``resume`` is not asked for, or it holds
+            another one; there is no folder to resume from; the loss is not finite; a checkpoint
+            cannot be written.
+    """
+    require_trainable(small)
+    if resume and folder is None:
+        raise DecomposeError("to resume a run there must be the folder of its checkpoints")
+    recipe = recipe or Recipe()
+    accelerator = start(recipe, device, tensorboard)
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
+    network = copy.deepcopy(small).float().to(processes.device)
+    if teacher is not None:
+        teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
+    lesson = Lesson(recipe, network, teacher, labelled)
+    material = _material(pictures, validation, augment, lesson, processes)
+    key = key_of(small, lesson, material)
+    with ExitStack() as stack:
+        # Also of a run that fails, which would lose the end of its log.
+        for tracker in accelerator.trackers:
+            stack.callback(tracker.finish)
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        checkpoints, found = Checkpoints(folder), []
+        state = _state(checkpoints, key, processes, resume=resume)
+        if state is None:
+            # What does not fit is told before anything is kept.
+            draw = material.first_draw()
+            lesson.rehearse(draw.images.to(processes.device), draw.labels.to(processes.device))
+            balance_(network)
+            if recipe.blockwise and teacher is not None:
+                found = _reconstruct(network, teacher, material.plain, recipe)
+        told = tell if processes.is_first() else _silent
+        training = Training(accelerator, lesson, material, checkpoints, key, told)
+        if state is not None:
+            training.restore(state)
+        devices = [processes.device] if processes.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            training.run()
+        training.take_best()
+    # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
+    tuned = copy.deepcopy(small).float().to(processes.device).eval()
+    tuned.load_state_dict(network.state_dict())
+    standing, judge = training.standing, material.judge
+    unreadable = {**pictures.damaged, **judge.unreadable}
+    for part in processes.gather(standing.unreadable):
+        unreadable |= part
+    return Finetuned(tuned, standing.history, standing.best, judge.measure, unreadable, found)
+
+
+def require_trainable(small: nn.Module) -> None:
+    """Check that a network is one that can be trained.
+
+    Raises:
+        DecomposeError: it came as an ONNX model, much of which lets no gradient through.
+    """
+    if isinstance(small, OnnxNetwork):
+        raise DecomposeError(
+            "an ONNX model cannot be finetuned; finetune the network that it was exported from"
+        )
+
+
+def _material(
+    pictures: Pictures,
+    validation: Pictures | None,
+    augment: Transform | None,
+    lesson: Lesson,
+    processes: Processes,
+) -> Material:
+    """The pictures to train on, drawn and plain, and those to judge on."""
+    recipe = lesson.recipe
+    if validation is None:
+        pictures, validation = pictures.parted(recipe.holdout, recipe.seed)
+    order = Order(len(pictures), recipe.batch_size, recipe.seed)
+    size = order.part_size(processes.count, recipe.accumulate)
+    teacher = None if lesson.labelled else lesson.teacher
+    judge = Judge(validation, teacher, processes, size, recipe.workers)
+    seen = pictures.seen_by(augment or augmented(pictures.transforms[0]))
+    return Material(order, Draws(seen, recipe.seed), pictures, judge)
+
+
+def _reconstruct(
+    network: nn.Module, teacher: nn.Module, pictures: Pictures, recipe: Recipe
+) -> list[Reconstruction]:
+    """The first stage, on some of the pictures; every process does it, and alike."""
+    some = pictures.subset(min(_NUM_BLOCKWISE, len(pictures)), recipe.seed)
+    images = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
+    return reconstruct_(network, teacher, images, steps=recipe.blockwise, seed=recipe.seed)
+
+
+def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
+    """Leave devices, processes, precision and logs to Accelerate.
+
+    Raises:
+        DecomposeError: TensorBoard is asked for and not installed, the device is neither ``cpu`` nor
+            ``auto``, or it does not know the precision.
+    """
+    if device not in ("auto", "cpu"):
+        raise DecomposeError(
+            f"device {device!r}: say cpu or auto; choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    if tensorboard is not None:
+        required("tensorboard", "TensorBoard", "tensorboard")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # It keeps one for the whole process, and takes no other precision or device after that; what joins
+    # several processes stays.
+    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=recipe.precision,
+            gradient_accumulation_steps=recipe.accumulate,
+            log_with=None if tensorboard is None else "tensorboard",
+            project_dir=None if tensorboard is None else str(tensorboard),
+        )
+    except (ValueError, ImportError) as error:
+        raise DecomposeError(f"Accelerate cannot begin: {first_line(error)}") from None
+    if tensorboard is not None:
+        accelerator.init_trackers("decompose")
+    return accelerator
+
+
+def key_of(small: nn.Module, lesson: Lesson, material: Material) -> dict[str, str]:
+    """What a run is of, so that another one's checkpoint is not taken up for it."""
+    listings = {
+        "pictures": material.plain.samples,
+        "held-out pictures": material.judge.pictures.samples,
+    }
+    # What does not change the weights that it comes to.
+    settled = replace(lesson.recipe, workers=0, seconds_between=0.0)
+    teacher = lesson.teacher
+    return {
+        "network": weights_digest(small),
+        "plan": plan_of(small).to_json(),
+        "teacher": "" if teacher is None else weights_digest(teacher),
+        **{
+            name: hashlib.sha256(json.dumps([list(s) for s in samples]).encode()).hexdigest()
+            for name, samples in listings.items()
+        },
+        "training preprocessing": in_words(material.draws.pictures.transforms[0]),
+        "recipe": json.dumps([asdict(settled), lesson.labelled]),
+    }
+
+
+def _state(
+    checkpoints: Checkpoints, key: Mapping[str, str], processes: Processes, *, resume: bool
+) -> dict | None:
+    """The state to go on from, the same in every process; ``None`` at the beginning."""
+    state, problem = None, None
+    if processes.is_first():
+        if checkpoints.paths() and not resume:
+            problem = (
+                f"{checkpoints.folder}: holds the checkpoints of a run; go on from them with --resume, "
+                "or remove the folder"
+            )
+        elif resume and (state := checkpoints.newest()) is not None:
+            others = [name for name, value in key.items() if state["key"].get(name) != value]
+            if others:
+                problem = (
+                    f"{checkpoints.folder}: holds a run with another {' and another '.join(others)}"
+                )
+    state, problem = processes.share((state, problem))
+    if problem:
+        raise DecomposeError(problem)
+    return state

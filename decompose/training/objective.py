@@ -1,0 +1,175 @@
+"""What a small network learns from a batch: from labels, from the original, or from both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from decompose.layers.discovery import evaluating, find_layers
+from decompose.layers.hooks import observing
+from decompose.layers.rewritten import find_rewritten
+from decompose.training.frobenius_decay import composed_energy
+from decompose.training.losses import feature_distance, output_distance
+from decompose.training.recipe import Recipe
+from decompose.utils.errors import DecomposeError
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The loss of a batch, as a recipe weighs it.
+
+    Attributes:
+        recipe: the weights of its terms.
+        student: the network that is trained.
+        teacher: the original, in evaluation mode; ``None`` where there are labels alone.
+        labelled: whether pictures have labels.
+
+    Raises:
+        DecomposeError: there is nothing to learn from, or the teacher lacks a layer.
+    """
+
+    recipe: Recipe
+    student: nn.Module
+    teacher: nn.Module | None
+    labelled: bool
+
+    def __post_init__(self) -> None:
+        if self.teacher is None:
+            if not self.labelled:
+                raise DecomposeError("without labels there must be a teacher to learn from")
+            if self.recipe.blockwise:
+                raise DecomposeError(
+                    "blockwise reconstruction learns from the original, as teacher"
+                )
+            return
+        matched = self._features if find_rewritten(self.student) else 0
+        if not (self._labels or self.recipe.outputs or matched):
+            raise DecomposeError("all losses have weight 0; there is nothing to learn")
+        known = find_layers(self.teacher)
+        if stray := [name for name in find_rewritten(self.student) if name not in known]:
+            raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original network")
+
+    @property
+    def _labels(self) -> float:
+        if self.teacher is None:
+            return 1.0
+        return self.recipe.labels if self.labelled else 0.0
+
+    @property
+    def _features(self) -> float:
+        given = self.recipe.features
+        return float(not self.labelled) if given is None else given
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, without decay.
+
+        Args:
+            model: the student, as it is wrapped for training.
+            images: ``(batch, 3, H, W)``.
+            labels: ``(batch,)`` int64; -1 where there are none.
+
+        Returns:
+            A scalar, and the student's outputs.
+
+        Raises:
+            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
+        """
+        terms, outputs = self._terms(model, images, labels)
+        return torch.stack(terms).sum(), outputs
+
+    def rehearse(self, images: Tensor, labels: Tensor) -> None:
+        """Go through the loss of a batch once, without training, to see that all fits together.
+
+        Raises:
+            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
+        """
+        with evaluating(self.student):
+            self._terms(self.student, images, labels)
+
+    def _terms(
+        self, model: nn.Module, images: Tensor, labels: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """What the loss is the sum of, and the student's outputs."""
+        rewritten = find_rewritten(self.student) if self._features and self.teacher else {}
+        with tapping(rewritten) as ours:
+            outputs = model(images)
+        if not isinstance(outputs, Tensor):
+            # Networks with auxiliary heads give those beside the scores while they train.
+            outputs = getattr(outputs, "logits", None)
+            if outputs is None:
+                raise DecomposeError("the network gives no tensor to learn by")
+        taught = () if self.teacher is None else self._taught(self.teacher, images, outputs, ours)
+        return [*self._told(outputs, labels), *taught], outputs
+
+    def _told(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """What the labels add to the loss."""
+        if self._labels:
+            require_fit(outputs, labels)
+            smoothed = F.cross_entropy(
+                outputs.float(), labels, label_smoothing=self.recipe.smoothing
+            )
+            yield self._labels * smoothed
+
+    def _taught(
+        self,
+        teacher: nn.Module,
+        images: Tensor,
+        outputs: Tensor,
+        ours: Mapping[str, Sequence[Tensor]],
+    ) -> Iterator[Tensor]:
+        """What the teacher adds to the loss, by its outputs and those of the layers tapped."""
+        known = find_layers(teacher)
+        with tapping({name: known[name] for name in ours}) as theirs, torch.no_grad():
+            wanted = teacher(images)
+        if isinstance(wanted, Tensor) and wanted.shape != outputs.shape:
+            raise DecomposeError(
+                f"the teacher gives {tuple(wanted.shape[1:])} for a picture, the network "
+                f"{tuple(outputs.shape[1:])}; give the original network"
+            )
+        if self.recipe.outputs:
+            distance = output_distance(outputs, wanted, self.recipe.temperature)
+            yield self.recipe.outputs * distance
+        if ours:
+            pairs = [[seen[name] for name in ours] for seen in (ours, theirs)]
+            flat = ([tensor for calls in seen for tensor in calls] for seen in pairs)
+            yield self._features * feature_distance(*flat)
+
+    def penalty(self) -> Tensor:
+        """The decay of the kernels that factors compose to, a scalar."""
+        return self.recipe.weight_decay / 2 * composed_energy(self.student)
+
+
+@contextmanager
+def tapping(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+    """Collect the outputs of each call of layers, by their names."""
+    outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def keep(name: str, _: Tensor, output: Tensor) -> None:
+        # What runs on may change it in place.
+        outputs[name].append(output.clone())
+
+    with observing(layers, keep):
+        yield outputs
+
+
+def require_fit(outputs: Tensor, labels: Tensor) -> None:
+    """Check that outputs are class scores that the labels index.
+
+    Raises:
+        DecomposeError: they are not.
+    """
+    if outputs.ndim != 2:
+        raise DecomposeError(
+            f"the network gives an output of shape {tuple(outputs.shape[1:])} for a picture, not one "
+            "score a class; train it without labels (--unlabelled)"
+        )
+    if labels.max() >= outputs.shape[1]:
+        raise DecomposeError(
+            f"the data has a label {int(labels.max())}, but the network scores "
+            f"{outputs.shape[1]} classes"
+        )

@@ -1,0 +1,43 @@
+"""The optimiser of a recipe, and how its learning rate goes: torch's own, set for factors."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from decompose.training.frobenius_decay import parameter_groups
+from decompose.training.recipe import Recipe
+
+_MOMENTUM = 0.9
+
+_START = 0.01
+"""Share of the learning rate that warm-up begins with."""
+
+
+def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser of a network; factors it does not decay (``factors``).
+
+    Raises:
+        DecomposeError: nothing in the network requires a gradient.
+    """
+    groups = parameter_groups(network, recipe.weight_decay)
+    if recipe.optimiser == "adamw":
+        return AdamW(groups, lr=recipe.peak)
+    return SGD(groups, lr=recipe.peak, momentum=_MOMENTUM, nesterov=True)
+
+
+def make_schedule(optimiser: Optimizer, recipe: Recipe, steps_an_epoch: int) -> LRScheduler:
+    """A linear rise (Goyal et al. 2017, arXiv 1706.02677, section 2.2), then a cosine down to nothing.
+
+    Args:
+        optimiser: whose learning rate it sets, once a step.
+        recipe: tells epochs and the share of steps that the rise takes.
+        steps_an_epoch: in all processes together.
+    """
+    total = recipe.epochs * steps_an_epoch
+    rising = min(round(recipe.warmup * total), total - 1)
+    falling = CosineAnnealingLR(optimiser, total - rising)
+    if not rising:
+        return falling
+    return SequentialLR(optimiser, [LinearLR(optimiser, _START, 1.0, rising), falling], [rising])

@@ -1,0 +1,1 @@
+"""What knows nothing of convolutions: errors, files, batches, progress, tables."""

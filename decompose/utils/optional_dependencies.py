@@ -1,0 +1,29 @@
+"""Packages that only some users need, and the line that tells the others how to come by them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from decompose.utils.errors import DecomposeError, first_line
+
+
+def required(module: str, title: str, extra: str) -> Any:
+    """Import a module that an extra brings.
+
+    Args:
+        module: its full name.
+        title: what it is called in sentences.
+        extra: the extra's name in pyproject.toml.
+
+    Raises:
+        DecomposeError: it is not installed, or cannot be imported for another reason.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            reason = f"is not installed: pip install 'decompose[{extra}]'"
+        else:
+            reason = f"cannot be imported: {first_line(error)}"
+        raise DecomposeError(f"{title} {reason}") from None

@@ -1,0 +1,1 @@
+"""Network decoupling, BMVC 2018: the paper's experiments."""

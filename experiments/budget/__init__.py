@@ -1,0 +1,1 @@
+"""VGG16 under a budget of MACs."""

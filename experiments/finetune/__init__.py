@@ -1,0 +1,1 @@
+"""Finetuning: what it wins back."""

@@ -1,0 +1,1 @@
+"""VGG16: from fewer MACs to less time."""

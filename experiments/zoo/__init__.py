@@ -1,0 +1,1 @@
+"""The zoo: half the MACs of every kind of network."""

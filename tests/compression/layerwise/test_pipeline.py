@@ -1,0 +1,114 @@
+"""What the papers do to a network, layer by layer."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import decompose
+from decompose.compression.layerwise.pipeline import Treatment, apply_treatments
+from decompose.compression.layerwise.sampling import Sampler
+from decompose.layers.discovery import evaluating
+from decompose.layers.modules import DecomposedLayer
+from decompose.models.conversion import plan_of
+from decompose.models.serialization import load, save
+from decompose.utils.errors import DecomposeError
+from tests.compression.layerwise.test_channel_pruning import X, network
+
+
+def error(model: nn.Module, small: nn.Module) -> float:
+    found = decompose.compare(model, small, X).output_error
+    assert found is not None
+    return found
+
+
+def treated(model: nn.Module, **what: float) -> nn.Module:
+    treatments = {name: Treatment(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
+    return apply_treatments(treatments, model, Sampler(model, X, list(treatments)))
+
+
+@pytest.mark.parametrize("what", ["spatial", "channel"])
+def test_the_network_errs_less_with_rank(what: str) -> None:
+    model = network()
+    errors = [error(model, treated(model, **{what: rank})) for rank in (1, 3, 6)]
+    assert all(a > b for a, b in pairwise(errors))
+
+
+@pytest.mark.parametrize("what", ["spatial", "channel"])
+def test_data_help(what: str) -> None:
+    model = network()
+    free = decompose.apply(decompose.plan(model, X, method=what, rank=3), model)
+    assert error(model, treated(model, **{what: 3})) < 0.8 * error(model, free)
+
+
+def test_later_layers_make_good_what_earlier_ones_lost() -> None:
+    model = network()
+    both = treated(model, channel=3)
+    alone = network()
+    for name in ("0", "4", "6"):
+        sampler = Sampler(model, X, [name])
+        small = apply_treatments({name: Treatment(channel=3)}, model, sampler)
+        setattr(alone, name, small.get_submodule(name))
+    assert error(model, both) < error(model, alone)
+
+
+def test_decoupling_comes_last_and_only_where_it_saves() -> None:
+    small = treated(network(), spatial=9, channel=5, energy=0.6)
+    layer = small.get_submodule("4")
+    assert isinstance(layer, DecomposedLayer)
+    assert layer.choice.label == "spatial+pw_dw+channel+pw_dw"
+    alone = treated(network(), energy=0.6)
+    assert plan_of(alone).layers["4"].method == "pw_dw"
+    exact = treated(network(), energy=1.0)
+    assert not plan_of(exact).layers
+
+
+class InPasses(Sampler):
+    """The same places, without the short cut of one pass for all layers."""
+
+    @property
+    def batch(self) -> None:
+        """As if there were several."""
+        return None
+
+
+def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
+    model = network()
+    treatments = {
+        "0": Treatment(channel=4),
+        "4": Treatment(num_inputs=7, spatial=9, channel=5, energy=0.9),
+        "6": Treatment(num_inputs=5, spatial=6),
+    }
+    assert Sampler(model, X, ["0"], batch_size=16).batch is None
+    kinds = (Sampler, InPasses)
+    samplers = [kind(model, X, list(treatments), batch_size=len(X)) for kind in kinds]
+    assert samplers[0].batch is not None
+    one, each = (apply_treatments(treatments, model, sampler) for sampler in samplers)
+    with evaluating(one, each):
+        torch.testing.assert_close(one(X), each(X), atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_to_do_is_the_network_itself() -> None:
+    model = network()
+    small = apply_treatments({"4": Treatment()}, model, Sampler(model, X, ["4"]))
+    with evaluating(small):
+        assert torch.equal(small(X), model(X))
+
+
+def test_layers_that_cannot_be_treated_are_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
+    sampler = Sampler(model, X, ["0"])
+    with pytest.raises(DecomposeError, match="layer 0 cannot be treated: it has groups"):
+        apply_treatments({"0": Treatment(channel=2)}, model, sampler)
+    with pytest.raises(DecomposeError, match="layer 1: there is no such dense layer"):
+        apply_treatments({"1": Treatment(channel=2)}, model, sampler)
+
+
+def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:
+    model = network()
+    small = treated(model, spatial=5, channel=4, energy=0.8)
+    save(small, tmp_path / "small.safetensors")
+    again = load(tmp_path / "small.safetensors", model)
+    with evaluating(again):
+        torch.testing.assert_close(again(X), small(X))

@@ -1,0 +1,33 @@
+"""Views show an input again, in its own shape."""
+
+import pytest
+import torch
+
+from decompose.compression.reconstruction.input_views import views
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 9, 14), (2, 1, 1, 1), (1, 4, 7), (1, 2, 5, 6, 7), (3, 8)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_views_have_the_inputs_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.randn(shape).to(dtype)
+    seen = views(x)
+    assert seen[0] is x
+    assert {(tuple(view.shape), view.dtype) for view in seen} == {(shape, dtype)}
+
+
+def test_views_of_a_picture_are_mirrored_enlarged_and_tiled() -> None:
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    x = torch.stack([rows, columns])[None]
+    _, mirrored, enlarged, tiled = views(x)
+    assert torch.equal(mirrored, x.flip(-1))
+    # The enlarged middle spans 0.7 of what the whole spans, about the same centre.
+    assert float(enlarged.mean()) == pytest.approx(19.5, abs=0.1)
+    assert float(enlarged.amax() - enlarged.amin()) == pytest.approx(0.7 * 39, abs=1.5)
+    # Tiles are mirror images of one another.
+    torch.testing.assert_close(tiled, tiled.flip(-1))
+    torch.testing.assert_close(tiled, tiled.flip(-2))
+    assert float(tiled.mean()) == pytest.approx(19.5, abs=0.1)
+
+
+def test_whole_numbers_are_mirrored_only() -> None:
+    assert len(views(torch.zeros(1, 3, 8, 8, dtype=torch.int64))) == 2

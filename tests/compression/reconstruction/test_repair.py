@@ -1,0 +1,142 @@
+"""Repair: inputs that were held out are never worse off."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import decompose
+from decompose.compression.reconstruction.repair import repair_, repair_table
+from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.comparison import compare
+from decompose.models.serialization import load, save
+from decompose.utils.errors import DecomposeError
+from tests.compression.test_statistics import Twice
+from tests.support.strategies import Mixed
+
+EXAMPLE = torch.zeros(1, 3, 24, 24)
+FIT, HELD = (synthetic_inputs(EXAMPLE, num=12, seed=seed) for seed in (0, 7))
+
+
+def error(network: nn.Module, small: nn.Module) -> float:
+    found = compare(network, small, HELD).output_error
+    assert found is not None
+    return found
+
+
+def folded() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+
+
+def normed() -> nn.Sequential:
+    layers = (nn.Conv2d(3, 16, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    return nn.Sequential(*layers, nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8))
+
+
+NETWORKS = {"folded": folded, "normed": normed, "mixed": Mixed, "twice": Twice}
+
+
+@pytest.mark.parametrize("method", ["pw_dw", "dw_pw", "spatial", "channel", "tucker"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_brings_held_out_outputs_nearer(name: str, method: str) -> None:
+    network = NETWORKS[name]().eval()
+    plan = decompose.plan(network, EXAMPLE, method=method, rank=1)
+    if not plan.layers:
+        pytest.skip("the method takes none of its layers")
+    small = decompose.apply(plan, network)
+    truncated = error(network, small)
+    names = set(small.state_dict())
+    repairs = repair_(small, network, FIT)
+    assert names <= set(small.state_dict())
+    assert {repair.name for repair in repairs} == set(plan.layers)
+    assert all(repair.after <= repair.before for repair in repairs)
+    assert error(network, small) < truncated * 1.001
+    assert repair_table(repairs).rows[0][0] in plan.layers
+
+
+def test_repaired_layers_keep_their_plan_and_precision(tmp_path) -> None:
+    network = folded().to(torch.bfloat16)
+    plan = decompose.plan(network, EXAMPLE.bfloat16(), method="spatial", rank=4)
+    small = decompose.apply(plan, network, calibrate=FIT)
+    assert {tensor.dtype for tensor in small.state_dict().values()} == {torch.bfloat16}
+    save(small, tmp_path / "small.safetensors")
+    again = load(tmp_path / "small.safetensors", network)
+    x = HELD[:1].bfloat16()
+    assert torch.equal(again(x), small(x))
+
+
+def test_a_layer_without_bias_gets_one_and_keeps_it_in_its_file(tmp_path) -> None:
+    network = normed().eval()
+    for norm in (network[1], network[4]):
+        norm.running_mean.add_(0.3)  # type: ignore[union-attr, operator]
+    plan = decompose.plan(network, EXAMPLE, method="spatial", rank=2)
+    small = decompose.apply(plan, network, calibrate=FIT)
+    leaves = [m for m in small.modules() if isinstance(m, nn.Conv2d)]
+    assert any(leaf.bias is not None and leaf.bias.requires_grad for leaf in leaves)
+    save(small, tmp_path / "small.safetensors")
+    assert torch.equal(load(tmp_path / "small.safetensors", network)(HELD), small(HELD))
+
+
+def test_what_is_exact_is_left_alone() -> None:
+    network = folded()
+    plan = decompose.plan(network, EXAMPLE, method="pw_dw", rank={"0": 3, "2": 2})
+    truncated, small = decompose.apply(plan, network), decompose.apply(plan, network)
+    assert [repair.name for repair in repair_(small, network, FIT)] == ["2"]
+    for name, tensor in truncated.state_dict().items():
+        assert torch.equal(tensor, small.state_dict()[name]) == name.startswith("0.")
+
+
+def test_more_inputs_take_no_more_memory_and_may_come_from_a_loader() -> None:
+    network = folded()
+    plan = decompose.plan(network, EXAMPLE, rank=1)
+    a, b = (decompose.apply(plan, network) for _ in range(2))
+    repair_(a, network, FIT)
+    repair_(b, network, [(part, torch.zeros(len(part))) for part in FIT.split(5)])
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+class Rewound:
+    """Inputs that only one pass at a time can go through, as workers that persist give them."""
+
+    def __init__(self) -> None:
+        self.place = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Begin anew, for whoever is under way as well."""
+        self.place = 0
+        while self.place < len(FIT):
+            self.place += 4
+            yield FIT[self.place - 4 : self.place]
+
+
+def test_inputs_are_gone_through_once_at_a_time() -> None:
+    network = folded()
+    plan = decompose.plan(network, EXAMPLE, rank=1)
+    a, b = (decompose.apply(plan, network) for _ in range(2))
+    repair_(a, network, FIT)
+    repair_(b, network, Rewound())
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_one_input_is_too_few() -> None:
+    network = folded()
+    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=1), network)
+    with pytest.raises(DecomposeError, match="two inputs at least"):
+        repair_(small, network, FIT[:1])
+    whole = decompose.apply(decompose.plan(network, EXAMPLE, rank={"0": 3}), network)
+    assert repair_(whole, network, FIT[:1]) == []
+
+
+def test_the_real_network_comes_nearer(vgg16: nn.Module, pictures: Tensor) -> None:
+    images = pictures[..., :96, :96]
+    plan = decompose.plan(vgg16, images[:1], method="spatial", ratio=3)
+    small = decompose.apply(plan, vgg16)
+    before = compare(vgg16, small, images[8:]).output_error
+    repair_(small, vgg16, images[:8])
+    after = compare(vgg16, small, images[8:]).output_error
+    assert before is not None
+    assert after is not None
+    assert after < 0.9 * before

@@ -1,0 +1,44 @@
+"""The optimum under a budget, against brute force."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decompose.compression.search.allocation import Candidate, allocate
+from decompose.utils.errors import DecomposeError
+
+GROUPS = st.lists(
+    st.lists(st.tuples(st.integers(0, 10**9), st.floats(0, 20)), min_size=1, max_size=5),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(GROUPS, st.floats(0, 1))
+def test_it_is_the_best_there_is_and_within_the_budget(groups: list, share: float) -> None:
+    candidates = {
+        str(index): [Candidate(None, cost, loss) for cost, loss in group]
+        for index, group in enumerate(groups)
+    }
+    least = sum(min(c.cost for c in group) for group in candidates.values())
+    most = sum(max(c.cost for c in group) for group in candidates.values())
+    budget = least + share * (most - least)
+    picked = allocate(candidates, budget, "MACs")
+    assert sum(candidate.cost for candidate in picked.values()) <= budget
+    best = min(
+        sum(c.loss for c in combination)
+        for combination in product(*candidates.values())
+        if sum(c.cost for c in combination) <= budget
+    )
+    assert sum(candidate.loss for candidate in picked.values()) == pytest.approx(best, abs=1e-6)
+
+
+def test_a_budget_that_cannot_be_met_tells_the_least() -> None:
+    candidates = {"a": [Candidate(None, 30, 0), Candidate(None, 20, 1)]}
+    with pytest.raises(
+        DecomposeError, match="no plan meets the budget of 10 MACs: the least is 20 MACs"
+    ):
+        allocate(candidates, 10, "MACs")
+    assert allocate({}, 10, "MACs") == {}

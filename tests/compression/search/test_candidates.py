@@ -1,0 +1,56 @@
+"""Candidates of one layer."""
+
+import pytest
+import torch
+from torch import nn
+
+from decompose import algebra
+from decompose.algebra import weight_deviation
+from decompose.compression.search.candidates import RECIPES, loss, options, undominated
+from decompose.layers.modules import to_conv
+from decompose.methods.ranks import parse_recipe
+
+CONV = to_conv(nn.Conv2d(16, 24, 3, dtype=torch.float64))
+
+
+RECIPE_LIST = [parse_recipe(name) for name in RECIPES]
+
+
+def test_none_is_beaten_by_another_of_the_same_methods() -> None:
+    found = options(CONV, RECIPE_LIST, algebra.params)
+    assert found[0].choice is None
+    assert (found[0].cost, found[0].error) == (algebra.params(CONV), 0)
+    for label in {option.label for option in found}:
+        family = [option for option in found if option.label == label]
+        assert undominated(family) == family
+
+
+def test_undominated_options_cost_less_where_they_do_worse() -> None:
+    found = undominated(options(CONV, RECIPE_LIST, algebra.params))
+    assert len(found) > 10
+    costs, errors = [o.cost for o in found], [o.error for o in found]
+    assert costs == sorted(costs, reverse=True)
+    assert errors == sorted(errors)
+    assert len(set(costs)) == len(costs)
+
+
+def test_costs_and_errors_are_those_of_the_choice() -> None:
+    for option in options(CONV, RECIPE_LIST, algebra.params)[1:]:
+        assert option.choice is not None
+        expression = option.choice.rewrite(CONV)
+        assert option.cost == algebra.params(expression)
+        real = weight_deviation(expression, CONV).relative
+        # Tucker iterates on from the draft that was weighed.
+        assert real == pytest.approx(option.error, rel=1e-6, abs=1e-12) or (
+            "tucker" in option.label and 0.8 * option.error < real < 1.2 * option.error
+        )
+
+
+def test_an_error_of_ones_own_is_asked_of_every_option() -> None:
+    found = options(CONV, RECIPE_LIST, algebra.params, lambda e: 1 / algebra.params(e))
+    assert all(o.error == pytest.approx(1 / o.cost) for o in found[1:])
+
+
+def test_losses_add_up_to_what_is_lost_in_a_row() -> None:
+    assert loss(0.5) + loss(0.5) == pytest.approx(loss(0.75))
+    assert loss(1.0) < float("inf")

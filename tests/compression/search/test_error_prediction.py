@@ -1,0 +1,46 @@
+"""The predicted error of an output, beside the real one where the two must agree."""
+
+import pytest
+import torch
+from torch import nn
+
+from decompose.algebra import run
+from decompose.compression.search.error_prediction import output_error
+from decompose.compression.statistics import gather
+from decompose.layers.modules import to_conv
+from decompose.methods import get_method
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("name", ["pw_dw", "dw_pw", "spatial", "channel"])
+def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
+    # With one place of output and nothing behind it, the metric is the identity over the energy.
+    network = nn.Conv2d(4, 4, 3, groups=groups, dtype=torch.float64)
+    x = torch.randn(400, 4, 3, 3, dtype=torch.float64)
+    statistics = gather(network, x).layers[""]
+    expression = get_method(name)(to_conv(network), 1)
+    predicted = output_error(to_conv(network), statistics)(expression)
+    with torch.no_grad():
+        expected = network(x)
+        difference = run(expression, x) - expected
+    difference -= difference.mean(0)
+    real = float(difference.square().sum() / expected.square().sum())
+    assert predicted == pytest.approx(real, rel=0.15)
+
+
+def test_the_layer_itself_is_without_error() -> None:
+    network = nn.Conv2d(3, 8, 3, padding=1)
+    x = torch.randn(2, 3, 8, 8)
+    error = output_error(to_conv(network), gather(network, x).layers[""])
+    assert error(to_conv(network)) == 0
+    method = get_method("dw_pw")
+    errors = [error(method(to_conv(network), rank)) for rank in range(1, 9)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_a_dead_input_costs_nothing() -> None:
+    network = nn.Conv2d(3, 8, 3)
+    statistics = gather(network, torch.ones(2, 3, 8, 8)).layers[""]
+    assert (
+        output_error(to_conv(network), statistics)(get_method("pw_dw")(to_conv(network), 1)) < 1e-9
+    )

@@ -1,0 +1,172 @@
+"""From a wish to a plan."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import decompose
+from decompose import Choice, DecomposeError
+from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.comparison import compare_weights
+from decompose.layers.discovery import find_originals
+from decompose.layers.modules import to_conv
+from decompose.methods import get_method
+from tests.support.strategies import Mixed
+
+EXAMPLE = torch.zeros(1, 3, 32, 32)
+
+
+def ranks(plan: decompose.Plan) -> dict[str, int]:
+    return {name: choice.rank for name, choice in plan.layers.items()}
+
+
+def test_one_rank_for_all() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, method="dw_pw", rank=2)
+    assert set(plan.layers.values()) == {Choice("dw_pw", 2)}
+    assert plan.dense == {
+        "depthwise": "depthwise",
+        "pointwise": "pointwise",
+        "classifier": "pointwise",
+    }
+
+
+def test_a_rank_for_each_name_or_pattern() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, rank={"blocks.*": 2, "blocks.1.0": 3, "heads": 4})
+    assert ranks(plan) == {"blocks.0.0": 2, "blocks.1.0": 3, "heads.mask": 4}
+    assert plan.dense["stem"] == "no rank given"
+
+
+def test_a_pattern_takes_each_layers_own_bound() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, rank={"*": 9, "stem": 3})
+    assert plan.layers["stem"].rank == 3
+    plan = decompose.plan(Mixed(), EXAMPLE, rank={"stem": 3})
+    assert ranks(plan) == {"stem": 3}
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    two: Any = np.int64(2)
+    plan = decompose.plan(Mixed(), EXAMPLE, rank=two)
+    assert plan.layers["grouped"] == Choice("pw_dw", 2)
+    assert decompose.plan(Mixed(), EXAMPLE, rank=2, skip="stem").dense["stem"] == "skipped by name"
+    half: Any = 2.0
+    with pytest.raises(DecomposeError, match=r"rank 2\.0 is no whole number"):
+        decompose.plan(Mixed(), EXAMPLE, rank=half)
+
+
+def test_what_costs_more_stays_dense_unless_named() -> None:
+    assert "costs no less" in decompose.plan(Mixed(), EXAMPLE, rank=9).dense["blocks.0.0"]
+    named = decompose.plan(Mixed(), EXAMPLE, rank={"blocks.0.0": 9})
+    assert named.layers["blocks.0.0"].rank == 9
+
+
+def test_the_energy_sets_each_layers_rank() -> None:
+    network = Mixed()
+    plan = decompose.plan(network, EXAMPLE, energy=0.5)
+    method = get_method("pw_dw")
+    for name, choice in plan.layers.items():
+        module = network.get_submodule(name)
+        assert choice.rank == method.rank_for_energy(to_conv(module), 0.5)  # type: ignore[arg-type]
+    assert plan.layers
+
+
+def test_layers_are_skipped_by_name_module_or_pattern() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, rank=2, skip=["stem", "blocks", "gr*"])
+    assert ranks(plan) == {"heads.mask": 2}
+    assert plan.dense["blocks.1.0"] == "skipped by name"
+
+
+def test_layers_that_cannot_be_judged_stay_dense() -> None:
+    network = Mixed()
+    network.add_module("unused", nn.Conv2d(8, 8, 3))
+    network.stem.register_forward_hook(lambda *_: None)
+    plan = decompose.plan(network, EXAMPLE, rank=2)
+    assert plan.dense["unused"] == "not reached by the example"
+    assert plan.dense["stem"] == "it has hooks"
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({}, "give one of rank, energy or ratio"),
+        ({"rank": 2, "energy": 0.9}, "give one of"),
+        ({"rank": 0}, "rank 0 of pw_dw is out of bounds: it is 1 to 16"),
+        ({"rank": 17}, "rank 17 of pw_dw is out of bounds: it is 1 to 16"),
+        ({"rank": {"stem": 4}}, "rank 4 of pw_dw for stem is out of bounds: it is 1 to 3"),
+        ({"energy": 1.2}, "energy 1.2 is out of bounds"),
+        ({"macs": 0.5, "params": 0.5}, "stands alone"),
+        ({"macs": 0.5, "rank": 2}, "stands alone"),
+        ({"rank": 2, "methods": ["svd"]}, "methods are what a budget chooses from"),
+        ({"macs": 0.001}, "no plan meets the budget of .* MACs: the least is"),
+        ({"macs": 1.5}, "macs 1.5 is out of bounds"),
+        ({"method": "spatial+pw_dw", "ratio": 2}, "of a combination, give"),
+        ({"rank": 2, "method": "sdv"}, "there are: pw_dw, dw_pw"),
+        ({"rank": 2, "skip": ["conv9"]}, "conv9: no layer has that name; there are: stem"),
+        ({"rank": {"conv9": 2}}, "conv9: no layer"),
+    ],
+)
+def test_wishes_that_cannot_be_met(wish: dict, message: str) -> None:
+    with pytest.raises(DecomposeError, match=message):
+        decompose.plan(Mixed(), EXAMPLE, **wish)
+
+
+def test_a_network_without_layers() -> None:
+    with pytest.raises(DecomposeError, match="no layer to decompose"):
+        decompose.plan(nn.ReLU(), torch.zeros(1, 3), rank=1)
+
+
+def test_combinations_take_a_ratio_and_an_inner_rank() -> None:
+    network = Mixed()
+    plan = decompose.plan(network, EXAMPLE, method="spatial+pw_dw", ratio=2, rank=2)
+    assert plan.layers["heads.mask"].label == "spatial+pw_dw"
+    small = decompose.apply(plan, network)
+    assert small(EXAMPLE).shape == network(EXAMPLE).shape
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_budget_is_kept_and_spent(unit: str, share: float) -> None:
+    network = Mixed().eval()
+    macs, params = (share, None) if unit == "macs" else (None, share)
+    plan = decompose.plan(network, EXAMPLE, macs=macs, params=params)
+    small = decompose.apply(plan, network)
+    costs = getattr(compare_weights(network, small, EXAMPLE), unit)
+    assert costs.after <= share * costs.before
+    assert costs.after > 0.8 * share * costs.before
+    assert set(plan.layers) | set(plan.dense) == set(find_originals(network))
+
+
+def test_the_mixture_beats_one_method_at_the_same_cost() -> None:
+    network = Mixed().eval()
+    uniform = decompose.apply(decompose.plan(network, EXAMPLE, rank=3), network)
+    costs = compare_weights(network, uniform, EXAMPLE)
+    share = costs.macs.after / costs.macs.before
+    mixed = decompose.apply(decompose.plan(network, EXAMPLE, macs=share), network)
+    inputs = synthetic_inputs(EXAMPLE, num=8, seed=1)
+    errors = [decompose.compare(network, n, inputs).output_error or 1.0 for n in (mixed, uniform)]
+    assert errors[0] < errors[1]
+
+
+def test_a_budget_chooses_from_the_methods_given() -> None:
+    plan = decompose.plan(Mixed(), EXAMPLE, params=0.6, methods=["dw_pw", "svd"], skip=["stem"])
+    assert {choice.method for choice in plan.layers.values()} <= {"dw_pw", "svd"}
+    assert plan.dense["stem"] == "skipped by name"
+
+
+def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
+    network = nn.Sequential(
+        nn.Conv1d(1, 24, 9, stride=4),
+        nn.BatchNorm1d(24),
+        nn.ReLU(),
+        nn.Conv1d(24, 32, 5),
+        nn.ReLU(),
+    ).eval()
+    example = torch.zeros(1, 1, 400)
+    plan = decompose.plan(network, example, macs=0.6)
+    small = decompose.apply(plan, network)
+    held = synthetic_inputs(example, num=4, seed=7)
+    truncated = decompose.compare(network, small, held).output_error or 0.0
+    repaired = decompose.apply(plan, network, calibrate=synthetic_inputs(example, num=8))
+    assert (decompose.compare(network, repaired, held).output_error or 1.0) < truncated

@@ -1,0 +1,52 @@
+"""Covariances by channel and by tap, beside those of whole patches."""
+
+import pytest
+import torch
+from torch import nn
+
+from decompose.compression.covariances import Marginals, gather_marginals, is_whitenable
+from decompose.compression.statistics import gather
+from decompose.layers.modules import to_conv
+from tests.compression.test_statistics import Twice, X
+
+
+def equal(a: Marginals, b: Marginals) -> None:
+    torch.testing.assert_close(a.channels, b.channels, check_dtype=False)
+    for left, right in zip(a.taps, b.taps, strict=True):
+        torch.testing.assert_close(left, right, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, (3, 2), padding=1, stride=2),
+        nn.Conv2d(3, 6, 3, groups=3),
+        nn.ConvTranspose2d(3, 4, (2, 3)),
+        nn.Linear(12, 5),
+    ],
+)
+def test_they_are_what_the_patches_covariance_says(layer: nn.Module) -> None:
+    network = nn.Sequential(layer).double()
+    conv = to_conv(network[0])  # type: ignore[arg-type]
+    expected = Marginals.of_patches(conv, gather(network, X).layers["0"])
+    equal(gather_marginals(network, X, ["0"])["0"], expected)
+    equal(gather_marginals(network, X.split(1), ["0"])["0"], expected)
+
+
+def test_a_layer_used_twice_is_seen_twice() -> None:
+    network = Twice().double()
+    expected = Marginals.of_patches(to_conv(network.conv), gather(network, X).layers["conv"])
+    found = gather_marginals(network, X, ["conv", "first"])
+    equal(found["conv"], expected)
+    found["first"].whitening()
+
+
+def test_a_layer_that_is_not_reached_is_left_out() -> None:
+    network = nn.ModuleDict({"used": nn.Conv2d(3, 3, 1), "idle": nn.Conv2d(3, 3, 1)})
+    network.forward = lambda x: network["used"](x)  # type: ignore[method-assign]
+    assert set(gather_marginals(network, X.float(), ["used", "idle"])) == {"used"}
+
+
+def test_the_widest_layers_stay_as_they_are() -> None:
+    assert is_whitenable(to_conv(nn.Linear(4096, 2)))
+    assert not is_whitenable(to_conv(nn.Linear(25088, 2)))

@@ -1,0 +1,105 @@
+"""Statistics in one pass, beside the same computed at once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import patches
+from decompose.compression.statistics import Statistics, gather
+from decompose.layers.modules import to_conv
+from decompose.utils.errors import DecomposeError
+from tests.support.strategies import Mixed
+
+X = torch.randn(6, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
+
+
+class Twice(nn.Module):
+    """A layer used twice, a residual sum, and a channel that is dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect", groups=2)
+        with torch.no_grad():
+            self.first.weight[1] = 0
+            self.first.bias[1] = -1  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 3, H, W)`` to ``(batch, 4, H, W)``."""
+        x = self.first(x).relu_()
+        return x + self.conv(self.conv(x).relu_())
+
+
+def at_once(network: Twice) -> Tensor:
+    seen: list[Tensor] = []
+    handle = network.conv.register_forward_hook(lambda _, x, y: seen.append(x[0].clone()))
+    with torch.no_grad():
+        network(X)
+    handle.remove()
+    rows = patches(to_conv(network.conv), torch.cat(seen)).flatten(1)
+    return rows.unflatten(1, (2, -1)).transpose(0, 1)
+
+
+def test_one_pass_gives_what_all_patches_give() -> None:
+    network = Twice().double()
+    layer = gather(network, X.split(2)).layers["conv"]
+    rows = at_once(network)
+    assert layer.num_patches == rows.shape[1]
+    torch.testing.assert_close(layer.mean, rows.mean(1))
+    centred = rows - rows.mean(1, keepdim=True)
+    torch.testing.assert_close(layer.covariance, centred.mT @ centred / rows.shape[1])
+    channels = rows.unflatten(2, (2, 9)) - rows.mean(1).unflatten(1, (2, 9)).unsqueeze(1)
+    expected = torch.einsum("gnik,gnjk->gij", channels, channels) / rows.shape[1] / 9
+    torch.testing.assert_close(layer.channel_covariance(9), expected)
+    taps = torch.einsum("gnik,gnil->kl", channels, channels) / rows.shape[1] / 4
+    torch.testing.assert_close(layer.tap_covariance(9), taps)
+
+
+def test_the_metric_of_a_linear_output_is_its_own() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    )
+    network.double()
+    metric = gather(network, X.repeat(50, 1, 1, 1)).layers["0"].metric[0]
+    matrix = network[3].weight.detach() / 100  # type: ignore[union-attr]
+    with torch.no_grad():
+        energy = network(X).square().sum() / len(X)
+    expected = 100 * matrix.T @ matrix / energy
+    # Random signs stand for all directions of the output.
+    assert (metric - expected).norm() < 0.2 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_precision_and_every_kind_of_layer(dtype: torch.dtype) -> None:
+    network = Mixed().to(dtype)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    statistics = gather(network, torch.randn(2, 3, 32, 32))
+    assert {"stem", "heads.mask", "grouped", "classifier"} <= set(statistics.layers)
+    for layer in statistics.layers.values():
+        assert all(torch.isfinite(t).all() for t in (layer.mean, layer.covariance, layer.metric))
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert network.training
+
+
+def test_they_can_be_kept(tmp_path: Path) -> None:
+    statistics = gather(Twice(), X)
+    statistics.save(tmp_path / "kept.safetensors")
+    again = Statistics.load(tmp_path / "kept.safetensors")
+    assert (again.num_inputs, again.gains) == (6, {})
+    for name, layer in statistics.layers.items():
+        assert again.layers[name].num_patches == layer.num_patches
+        assert torch.equal(again.layers[name].covariance, layer.covariance)
+        assert torch.equal(again.layers[name].metric, layer.metric)
+
+
+def test_what_holds_no_statistics(tmp_path: Path) -> None:
+    with pytest.raises(DecomposeError, match=r"none\.safetensors: cannot be read as statistics"):
+        Statistics.load(tmp_path / "none.safetensors")
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(DecomposeError, match="cannot be read as statistics"):
+        Statistics.load(tmp_path / "text")
+    with pytest.raises(DecomposeError, match="there are no inputs"):
+        gather(Twice(), X[:0])

@@ -1,0 +1,160 @@
+"""Folders of pictures, and the pictures inside packages."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from decompose.data.folders import (
+    FASHION_MNIST,
+    digits,
+    fashion_mnist,
+    fashion_mnist_pictures,
+    labelled,
+    labelled_folder,
+    photographs,
+    picture_folder,
+    pictures_in_memory,
+)
+from decompose.utils.errors import DecomposeError
+from tests.data.cases import to_tensor, write_class_folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path)
+
+
+def test_class_folders_are_labels_in_the_order_of_their_names(folder: Path) -> None:
+    pictures = labelled_folder(folder, to_tensor)
+    assert list(pictures.classes) == ["cat", "dog"]
+    (batch,) = pictures.batches(8)
+    assert batch.images.shape == (3, 3, 8, 8)
+    assert batch.labels.tolist() == [0, 0, 1]
+
+
+def test_a_val_folder_is_entered(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "imagenet"
+    root.mkdir()
+    (root / "val").symlink_to(folder, target_is_directory=True)
+    for entry in ("cat", "dog"):
+        assert (root / "val" / entry).is_dir()
+    assert "cat" in labelled_folder(root, to_tensor).classes
+
+
+def test_of_several_splits_the_one_asked_for_is_entered(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("val", "b")):
+        (tmp_path / "root" / split / name).mkdir(parents=True)
+        Image.new("RGB", (9, 7)).save(tmp_path / "root" / split / name / "x.png")
+    assert labelled(tmp_path / "root", to_tensor, "train").classes == ["a"]
+    assert labelled(tmp_path / "root", to_tensor).classes == ["b"]
+
+
+def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> None:
+    for name in ("n01440764", "n01443537", "lost+found"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 7)).save(tmp_path / name / "a.png")
+    pictures = labelled_folder(tmp_path, to_tensor)
+    assert list(pictures.classes) == ["n01440764", "n01443537"]
+    assert [label for _, label in pictures.samples] == [0, 1]
+    assert pictures.damaged == {str(tmp_path / "lost+found"): "is no synset"}
+
+
+def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
+    (folder / "cow").mkdir()
+    pictures = labelled(folder, to_tensor)
+    assert list(pictures.classes) == ["cat", "cow", "dog"]
+    assert [label for _, label in pictures.samples] == [0, 0, 2]
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    write_class_folders(tmp_path / "val")
+    assert len(labelled(tmp_path, to_tensor)) == 3
+    with pytest.raises(DecomposeError, match="holds val, but no train"):
+        labelled(tmp_path, to_tensor, "train")
+
+
+def test_a_class_may_be_called_train(folder: Path) -> None:
+    (folder / "train").mkdir()
+    Image.new("RGB", (9, 7)).save(folder / "train" / "a.png")
+    assert list(labelled(folder, to_tensor).classes) == ["cat", "dog", "train"]
+
+
+def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "imagenet"
+    (root / "val").mkdir(parents=True)
+    for index, wnid in enumerate(("n01440764", "n01443537")):
+        (root / "val" / wnid).mkdir()
+        Image.new("RGB", (9, 7), (index, 0, 0)).save(root / "val" / wnid / "a.JPEG")
+    torch.save(({"n01440764": ("tench",), "n01443537": ("goldfish",)}, []), root / "meta.bin")
+    pictures = labelled_folder(root, to_tensor)
+    assert len(pictures) == 2
+    assert list(pictures.classes) == ["n01440764", "n01443537"]
+    (root / "meta.bin").write_bytes(b"")
+    with pytest.raises(DecomposeError, match="no ImageNet folder"):
+        labelled_folder(root, to_tensor)
+
+
+def test_pictures_are_found_at_any_depth(folder: Path) -> None:
+    assert len(picture_folder(folder, to_tensor)) == 3
+    assert len(picture_folder(folder, to_tensor, most=2)) == 2
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("x")
+    for read in (labelled_folder, picture_folder):
+        with pytest.raises(DecomposeError, match="missing: no such folder"):
+            read(tmp_path / "missing", to_tensor)
+    with pytest.raises(DecomposeError, match="holds no picture"):
+        picture_folder(tmp_path, to_tensor)
+    with pytest.raises(DecomposeError, match="holds no class folders"):
+        labelled_folder(tmp_path / "empty", to_tensor)
+    with pytest.raises(DecomposeError, match="class folders hold no picture"):
+        labelled_folder(tmp_path / "classes", to_tensor)
+
+
+def test_the_photographs_are_twelve() -> None:
+    names, images = photographs(to_tensor)
+    assert len(names) == len(set(names)) == len(images) == 12
+    assert {"astronaut", "chelsea", "china", "flower"} <= set(names)
+
+
+def test_the_digits_are_scaled_up() -> None:
+    images, labels = digits(16)
+    assert images.shape == (1797, 3, 16, 16)
+    assert float(images.min()) >= 0
+    assert float(images.max()) <= 1
+    assert sorted(set(labels.tolist())) == list(range(10))
+
+
+def test_fashion_mnist_is_unpacked_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images, labels = fashion_mnist(train=False)
+    assert images.shape == (10_000, 1, 28, 28)
+    assert (float(images.min()), float(images.max())) == (0, 1)
+    assert labels.bincount().tolist() == [1000] * 10
+
+
+def test_fashion_mnist_is_pictures_as_well() -> None:
+    if not FASHION_MNIST.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    _, labels = fashion_mnist(train=False)
+    (batch,) = fashion_mnist_pictures(to_tensor, train=False).batches(3, places=[0, 7, 42])
+    assert batch.labels.tolist() == labels[[0, 7, 42]].tolist()
+    assert batch.images.shape[1] == 3
+
+
+def test_pictures_in_memory_are_those_given() -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([2, 0, 1])
+    pictures = pictures_in_memory(images, labels, to_tensor, ["a", "b", "c"])
+    (batch,) = pictures.batches(4)
+    assert batch.labels.tolist() == [2, 0, 1]
+    torch.testing.assert_close(batch.images, 255 * images, atol=0.5 + 1e-4, rtol=0)

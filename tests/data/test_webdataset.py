@@ -1,0 +1,121 @@
+"""Pictures in tar shards, whole and damaged."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from decompose.data.folders import labelled
+from decompose.data.webdataset import is_shards, labelled_shards
+from decompose.utils.errors import DecomposeError
+from tests.data.cases import photograph
+
+FILES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Preprocess as simply as can be."""
+    return pil_to_tensor(picture.resize((16, 16))).float()
+
+
+def write_shard(path: Path, samples: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in samples:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def jpeg(file: str) -> bytes:
+    """One of scikit-image's photographs, made small."""
+    content = io.BytesIO()
+    photograph(file, 48).save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards with two photographs each, labelled by number and by JSON."""
+    pictures = {file: jpeg(file) for file in FILES}
+    first = [("val/0.cls", b"3"), ("val/0.jpg", pictures[FILES[0]])]
+    first += [("val/1.JPG", pictures[FILES[1]]), ("val/1.cls", b"0\n")]
+    second = [("2.jpg", pictures[FILES[2]]), ("2.json", json.dumps({"label": 1}).encode())]
+    second += [("3.jpg", pictures[FILES[3]]), ("3.cls", b"2"), ("3.txt", b"a rocket")]
+    write_shard(tmp_path / "val-000.tar", first)
+    write_shard(tmp_path / "val-001.tar", second)
+    return tmp_path
+
+
+def test_labels_and_pictures_are_read(shards: Path) -> None:
+    pictures = labelled(shards, to_tensor)
+    assert [label for _, label in pictures.samples] == [3, 0, 1, 2]
+    (batch,) = pictures.batches(8)
+    for image, file in zip(batch.images, FILES, strict=True):
+        assert torch.equal(image, to_tensor(Image.open(io.BytesIO(jpeg(file)))))
+    (again,) = pictures.batches(8, workers=2)
+    assert torch.equal(again.images, batch.images)
+
+
+@pytest.mark.parametrize("name", ["{0}", "{0}/val-*.tar", "file://{0}/val-*.tar"])
+def test_shards_are_named_by_folder_pattern_or_address(shards: Path, name: str) -> None:
+    assert len(labelled(name.format(shards), to_tensor)) == 4
+
+
+def test_one_shard(shards: Path) -> None:
+    assert len(labelled(shards / "val-001.tar", to_tensor)) == 2
+    assert len(labelled(f"file://{shards}/val-001.tar", to_tensor)) == 2
+    assert not is_shards(str(shards / "missing"))
+
+
+@pytest.mark.parametrize("lost", [1, 600, 1100, 1600])
+def test_a_truncated_shard_gives_what_is_whole(shards: Path, lost: int) -> None:
+    path = shards / "val-001.tar"
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    end = members[2].offset_data + members[2].size
+    path.write_bytes(path.read_bytes()[: end - lost])
+    pictures = labelled(shards, to_tensor)
+    assert [label for _, label in pictures.samples] == [3, 0, 1]
+    assert list(pictures.damaged) == [str(path)]
+    assert "cannot be read further" in pictures.damaged[str(path)]
+    (batch,) = pictures.batches(8)
+    assert not batch.unreadable
+
+
+def test_a_corrupt_picture_in_a_shard_is_named(shards: Path) -> None:
+    write_shard(shards / "val-002.tar", [("4.jpg", b"no picture"), ("4.cls", b"1")])
+    (batch,) = labelled(shards, to_tensor).batches(8)
+    assert batch.unreadable == {f"{shards}/val-002.tar/4.jpg": "is no picture"}
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ([("4.jpg", b"x")], "4: has no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"cat")], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.json", b"{}")], r"4\.json: holds no label"),
+        ([("4.txt", b"x")], "hold no labelled picture"),
+    ],
+)
+def test_shards_without_labels(
+    tmp_path: Path, samples: list[tuple[str, bytes]], reason: str
+) -> None:
+    write_shard(tmp_path / "a.tar", samples)
+    with pytest.raises(DecomposeError, match=reason):
+        labelled_shards(str(tmp_path / "a.tar"), to_tensor)
+
+
+def test_shards_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DecomposeError, match="no such shards"):
+        labelled(tmp_path / "missing.tar", to_tensor)
+    with pytest.raises(DecomposeError, match="cannot be fetched"):
+        labelled("nowhere://val.tar", to_tensor)
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DecomposeError, match=r"a\.tar: cannot be read further"):
+        labelled(tmp_path / "a.tar", to_tensor)

@@ -1,0 +1,63 @@
+"""What a record of ``decompose evaluate`` says, and of which network."""
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from decompose.evaluation.provenance import weights_digest
+from decompose.evaluation.records import Figure, dataset_of, figures_of
+from decompose.utils.errors import DecomposeError
+
+NETWORK = nn.Linear(2, 2)
+OTHERS = {"a.pth": "0", "small": weights_digest(NETWORK)}
+
+
+def record(**others: Any) -> dict[str, Any]:
+    return {"provenance": {"weights": OTHERS}, **others}
+
+
+def test_a_network_is_known_by_its_weights() -> None:
+    own = {"top1": {"value": 0.75, "low": 0.7, "high": 0.8}, "top5": {"value": 1.0}}
+    found = figures_of(NETWORK, record(accuracies={"a.pth": {}, "small": own}))
+    assert found == [Figure("top-1 accuracy", 0.75, 0.7, 0.8), Figure("top-5 accuracy", 1.0)]
+    with pytest.raises(DecomposeError, match="it has other weights"):
+        figures_of(nn.Linear(2, 2), record(accuracies={"small": own}))
+
+
+def test_few_classes_have_no_top5() -> None:
+    (found,) = figures_of(
+        NETWORK, record(accuracies={"small": {"top1": {"value": 1}, "top5": None}})
+    )
+    assert found.title == "top-1 accuracy"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"accuracies": {}},
+        {"accuracies": {"small": {"top1": {}, "top5": None}}},
+        {"precisions": {"small": None}},
+        {"accuracies": {"small": {}}, "provenance": []},
+    ],
+)
+def test_damaged_records_are_told(damaged: dict[str, Any]) -> None:
+    with pytest.raises(DecomposeError, match="none that decompose evaluate wrote"):
+        figures_of(NETWORK, record(**damaged))
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "split"),
+    [
+        ("/data/imagenet/val", "imagenet", "val"),
+        ("/val", "val", None),
+        (".", "unnamed", None),
+        ("s3://bucket/faces-*.tar", "faces-*.tar", None),
+    ],
+)
+def test_data_are_named_by_their_place(data: str, name: str, split: str | None) -> None:
+    assert dataset_of({"data": data}) == (name, split)
+
+
+def test_data_without_a_place_are_unnamed() -> None:
+    assert dataset_of({}) == ("unnamed", None)

@@ -1,0 +1,56 @@
+"""Every engine gives what torch gives."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import decompose
+from decompose.inference.engines import get_engine
+from decompose.utils.errors import DecomposeError
+from tests.support.strategies import Mixed
+
+
+@pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
+def test_a_prepared_network_gives_what_it_gives_in_torch(name: str) -> None:
+    x = torch.randn(2, 3, 32, 32)
+    network = Mixed()
+    small = decompose.apply(decompose.plan(network, x, rank=2), network).eval()
+    with torch.no_grad():
+        expected = small(x)
+    engine = get_engine(name)
+    given: Any = engine.prepare(small, x, 1)()
+    first = given if isinstance(given, Tensor) else torch.from_numpy(given[0])
+    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)
+    assert engine.version()
+
+
+def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        DecomposeError, match="there are: eager, compile, onnxruntime, openvino, triton"
+    ):
+        get_engine("tensorrt")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DecomposeError, match=r"OpenVINO is not installed: pip install 'decompose"):
+        get_engine("openvino")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_triton_needs_a_gpu() -> None:
+    pytest.importorskip("triton")
+    with pytest.raises(DecomposeError, match="needs a GPU"):
+        get_engine("triton").prepare(Mixed(), torch.zeros(1, 3, 32, 32), 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["eager", "compile", "triton"])
+def test_engines_on_a_gpu(name: str) -> None:
+    x = torch.randn(2, 3, 32, 32, device="cuda")
+    network = Mixed().cuda()
+    small = decompose.apply(decompose.plan(network, x, method="dw_pw", rank=2), network).eval()
+    with torch.no_grad():
+        expected = small(x)
+    given: Any = get_engine(name).prepare(small, x, 1)()
+    torch.testing.assert_close(given, expected, rtol=1e-2, atol=1e-2)

@@ -1,0 +1,141 @@
+"""BatchNorm folded into what it follows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import decompose
+from decompose.layers.batchnorm import fold_batchnorm, fold_pairs, folded_of
+from decompose.layers.norms import reestimate_
+from decompose.utils.errors import DecomposeError
+
+CASES = {
+    "signal": (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), (5,)),
+    "picture": (nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6), (5, 7)),
+    "volume": (nn.Conv3d(4, 6, 3, groups=2), nn.BatchNorm3d(6, affine=False), (5, 4, 4)),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), nn.BatchNorm2d(6), (5, 5)),
+    "frozen": (nn.Conv2d(4, 6, 1), torchvision.ops.FrozenBatchNorm2d(6), (3, 3)),
+    "connected": (nn.Linear(4, 6), nn.BatchNorm1d(6), ()),
+}
+
+
+def lived_in(network: nn.Module) -> nn.Module:
+    """The network with norms that do something."""
+    for name, tensor in network.named_buffers():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 2) if "var" in name else tensor.normal_()
+    for parameter in network.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return network.double().eval()
+
+
+@pytest.mark.parametrize(("layer", "norm", "size"), CASES.values(), ids=CASES)
+def test_it_is_exact(layer: nn.Module, norm: nn.Module, size: tuple[int, ...]) -> None:
+    network = lived_in(nn.Sequential(layer, norm, nn.ReLU()))
+    x = torch.randn(3, 4, *size, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    torch.testing.assert_close(folded(x), network(x))
+    assert folded_of(folded) == {"0": "1"}
+    assert folded_of(network) == {}
+    assert isinstance(folded[1], nn.Identity)  # type: ignore[index]
+    assert fold_pairs(folded, {"0": "1"}) is folded
+
+
+class Forked(nn.Module):
+    """One output read twice, one norm that reads two, and one that follows a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forked, self.a, self.b, self.lone = (nn.Conv2d(4, 4, 1) for _ in range(4))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 4, H, W)`` to the same."""
+        forked = self.forked(x)
+        x = self.norms[0](forked) + forked
+        x = self.norms[1](self.a(x)) + self.norms[1](self.b(x))
+        return self.norms[3](self.lone(self.norms[2](x + 1)))
+
+
+def test_only_what_stands_alone_is_folded() -> None:
+    network, x = lived_in(Forked()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    assert folded_of(folded) == {"lone": "norms.3"}
+    torch.testing.assert_close(folded(x), network(x))
+
+
+@pytest.mark.parametrize("length", [12, 16])
+def test_channels_along_another_axis_are_not_folded(length: int) -> None:
+    pairs = nn.Linear(8, 16), nn.BatchNorm1d(length), nn.Flatten(), nn.Linear(length * 16, 5)
+    network = lived_in(nn.Sequential(*pairs, nn.BatchNorm1d(5)))
+    x = torch.randn(4, length, 8, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    assert folded_of(folded) == {"3": "4"}
+    torch.testing.assert_close(folded(x), network(x))
+
+
+class Watched(nn.Module):
+    """Norms, and a layer, that others have to do with; one that is called by its argument's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(6))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(6))
+        self.norms[1].register_forward_hook(lambda *_: _[-1] + 1)
+        plain = self.norms[2].forward
+        self.norms[2].forward = lambda x: plain(x) + 1  # type: ignore[method-assign]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 4, H, W)`` to the same."""
+        for layer, norm in zip(self.layers[:4], self.norms[:4], strict=True):
+            x = norm(layer(x))
+        x = self.norms[4](self.layers[4](x)) + self.layers.get_parameter("4.weight").sum()
+        x = self.norms[5](input=self.layers[5](x))
+        return x + self.norms.get_parameter("3.weight").sum()
+
+
+def test_what_others_watch_or_read_is_not_folded() -> None:
+    network, x = lived_in(Watched()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    folded = fold_batchnorm(network, x)
+    assert folded_of(folded) == {"layers.0": "norms.0"}
+    torch.testing.assert_close(folded(x), network(x))
+
+
+def test_timms_norm_leaves_its_rectifier() -> None:
+    network = decompose.load("timm:test_byobnet,weights=none").double()
+    x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    reestimate_(network, [x])
+    folded = fold_batchnorm(network, x)
+    assert len(folded_of(folded)) > 5
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), network(x))
+
+
+def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
+    network = decompose.load("torchvision:resnet18,weights=none,num_classes=3")
+    x = torch.randn(2, 3, 48, 48)
+    reestimate_(network, [x])
+    folded = fold_batchnorm(network, x)
+    assert len(folded_of(folded)) == 20
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    small = decompose.apply(decompose.plan(folded, x, method="pw_dw", rank=3), folded)
+    decompose.save(small, tmp_path / "small.safetensors")
+    again = decompose.load(tmp_path / "small.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(x), small(x))
+    compared = decompose.compare(network, again, x)
+    assert compared.weight_error == decompose.compare(folded, small, x).weight_error
+    dense = decompose.compare(network, folded, x)
+    assert dense.weight_error < 1e-9
+    assert dense.output_error is not None
+    assert dense.output_error < 1e-9
+
+
+def test_what_cannot_be_folded() -> None:
+    with pytest.raises(DecomposeError, match="no BatchNorm follows a layer alone"):
+        fold_batchnorm(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(1, 3, 2, 2))
+    with pytest.raises(DecomposeError, match="bn1 cannot be folded into conv1: the network has no"):
+        fold_pairs(nn.Sequential(nn.Conv2d(3, 3, 1)), {"conv1": "bn1"})

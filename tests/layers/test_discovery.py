@@ -1,0 +1,147 @@
+"""Finding layers, seeing their inputs, counting their cost."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.utils.flop_counter import FlopCounterMode
+
+import decompose
+from decompose.layers.discovery import (
+    count_macs,
+    count_params,
+    evaluating,
+    find_layers,
+    find_originals,
+    obstacle,
+    trace_shapes,
+)
+from decompose.methods import METHODS
+from decompose.utils.errors import DecomposeError
+from tests.support.strategies import Mixed
+
+NETWORKS = {
+    "mixed": lambda: Mixed(),
+    "resnet18": lambda: torchvision.models.resnet18(),
+    "mobilenet": lambda: torchvision.models.mobilenet_v3_small(),
+    "regnet": lambda: torchvision.models.regnet_y_400mf(),
+    "squeezenet": lambda: torchvision.models.squeezenet1_1(),
+}
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cp"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counted_macs_are_executed_macs(name: str, method: str) -> None:
+    network = NETWORKS[name]().eval()
+    x = torch.randn(1, 3, 64, 64)
+    plan = decompose.plan(network, x, method=method, rank=2)
+    assert plan.layers or name == "mobilenet" or method == "svd"
+    for candidate in (network, decompose.apply(plan, network)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            candidate(x)
+        macs = count_macs(candidate, trace_shapes(candidate, x))
+        assert 2 * sum(macs.values()) == counter.get_total_flops()
+
+
+def test_vgg16_costs_what_its_paper_says(vgg16: nn.Module) -> None:
+    shapes = trace_shapes(vgg16, torch.zeros(1, 3, 224, 224))
+    assert sum(count_macs(vgg16, shapes).values()) == 15_346_630_656
+    assert count_params(vgg16) == 14_714_688
+
+
+def test_layers_are_found_wherever_they_sit_and_once() -> None:
+    found = find_layers(Mixed())
+    assert list(found) == [
+        "stem", "blocks.0.0", "blocks.1.0", "heads.mask", "depthwise", "pointwise", "grouped",
+        "classifier",
+    ]  # fmt: skip
+    assert list(find_originals(Mixed())) == list(found)
+
+
+def test_every_call_of_a_shared_layer_is_seen() -> None:
+    shapes = trace_shapes(Mixed(), torch.zeros(2, 3, 32, 32))
+    assert shapes["stem"] == [(1, 3, 32, 32)]
+    assert shapes["blocks.0.0"] == [(1, 16, 16, 16)] * 2
+
+
+def test_tracing_leaves_the_network_as_it_was() -> None:
+    network = Mixed().train()
+    network.blocks[0].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trace_shapes(network, torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+    assert not network.blocks[0].training
+    assert not network.stem._forward_hooks
+
+
+def test_an_input_that_does_not_fit_is_named() -> None:
+    with pytest.raises(DecomposeError, match=r"shape \(1, 4, 32, 32\)"):
+        trace_shapes(Mixed(), torch.zeros(1, 4, 32, 32))
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    network = Mixed()
+    with torch.no_grad():
+        network.stem.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(DecomposeError, match="layer stem"):
+        find_originals(network)
+
+
+class OwnForward(nn.Conv2d):
+    """Doubles its output."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """``(batch, in_channels, H, W)`` to ``(batch, out_channels, H, W)``."""
+        return super().forward(input) * 2
+
+
+class Standardised(nn.Conv2d):
+    """Takes the mean out of its weight, where ``forward`` does not show it."""
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
+        return super()._conv_forward(input, weight - weight.mean(), bias)
+
+
+def hooked(register: str) -> nn.Conv2d:
+    module = nn.Conv2d(1, 1, 3)
+    getattr(module, register)(lambda *_: None)
+    return module
+
+
+def test_what_cannot_be_swapped_is_told() -> None:
+    assert obstacle(nn.Conv2d(1, 1, 3)) is None
+    assert obstacle(nn.Linear(1, 1)) is None
+    for kind in (OwnForward, Standardised):
+        assert "own forward" in str(obstacle(kind(1, 1, 3)))
+    for register in (
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ):
+        assert obstacle(hooked(register)) == "it has hooks"
+    watched = nn.Conv2d(1, 1, 3)
+    watched.weight.register_hook(lambda gradient: gradient)
+    assert obstacle(watched) == "it has hooks"
+    replaced = nn.Conv2d(1, 1, 3)
+    replaced.forward = lambda input: input
+    assert obstacle(replaced) == "its forward was replaced"
+    normed = nn.Conv2d(1, 1, 3)
+    parametrizations.weight_norm(normed)
+    assert "parametrised" in str(obstacle(normed))
+    attention = nn.MultiheadAttention(4, 1)
+    assert "others may look into" in str(obstacle(attention.out_proj))
+
+
+def test_evaluating_restores_each_mode_after_an_error() -> None:
+    network = Mixed().train()
+    network.norm.eval()
+    with evaluating(network):
+        assert not network.training
+        assert not torch.is_grad_enabled()
+    with pytest.raises(TypeError), evaluating(network):
+        network(None)
+    assert network.training
+    assert not network.norm.training

@@ -1,0 +1,173 @@
+"""Applying a plan to any module."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import decompose
+from decompose import Choice, DecomposeError, Plan
+from decompose.layers.discovery import find_layers
+from decompose.layers.modules import DecomposedLayer, give_bias
+from decompose.models.conversion import plan_of, rebuild, recomposed
+from tests.support.strategies import Mixed
+
+EXAMPLE = torch.randn(2, 3, 32, 32)
+
+
+FULL_RANKS = {"stem": 3, "blocks.0.0": 9, "blocks.1.0": 9, "heads.mask": 16, "grouped": 9}
+"""Every spatial convolution of ``Mixed``, at ranks at which PW+DW loses nothing."""
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_at_full_rank_nothing_changes_but_the_layers(mode: bool) -> None:
+    network, x = Mixed().double().train(mode), EXAMPLE.double()
+    plan = decompose.plan(network, x, rank=FULL_RANKS)
+    small = decompose.apply(plan, network)
+    assert {name: choice.rank for name, choice in plan_of(small).layers.items()} == FULL_RANKS
+    torch.testing.assert_close(small(x), copy.deepcopy(network)(x), rtol=1e-10, atol=1e-10)
+
+
+def test_the_original_is_left_untouched() -> None:
+    network = Mixed()
+    before = pickle.dumps(network.state_dict())
+    modules = list(network.modules())
+    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    for parameter in small.parameters():
+        nn.init.zeros_(parameter)
+    assert pickle.dumps(network.state_dict()) == before
+    assert list(network.modules()) == modules
+
+
+def test_a_module_used_twice_stays_one() -> None:
+    small = decompose.apply(decompose.plan(Mixed(), EXAMPLE, rank=2), Mixed())
+    assert small.get_submodule("blocks.0") is small.get_submodule("heads.edge")
+    assert isinstance(small.get_submodule("heads.edge.0"), DecomposedLayer)
+
+
+def test_mode_and_requires_grad_are_kept() -> None:
+    network = Mixed()
+    network.stem.requires_grad_(False)
+    assert network.grouped.bias is not None
+    network.grouped.bias.requires_grad_(False)
+    network.blocks[1].eval()
+    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    assert not any(p.requires_grad for p in small.get_submodule("stem").parameters())
+    assert {
+        name.split(".")[-1]: p.requires_grad
+        for name, p in small.get_submodule("grouped").named_parameters()
+    } == {"weight": True, "bias": False}
+    assert not small.get_submodule("blocks.1.0").training
+    assert small.get_submodule("blocks.0.0").training
+
+
+def test_dtype_and_memory_format_are_kept() -> None:
+    network = Mixed().bfloat16().to(memory_format=torch.channels_last)
+    small = decompose.apply(decompose.plan(network, EXAMPLE.bfloat16(), rank=2), network)
+    for parameter in small.parameters():
+        assert parameter.dtype == torch.bfloat16
+        if parameter.ndim == 4:
+            assert parameter.is_contiguous(memory_format=torch.channels_last)
+    contiguous = decompose.apply(decompose.plan(Mixed(), EXAMPLE, rank=2), Mixed())
+    assert all(parameter.is_contiguous() for parameter in contiguous.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_is_kept() -> None:
+    network = Mixed().cuda()
+    small = decompose.apply(decompose.plan(network, EXAMPLE.cuda(), rank=2), network)
+    assert all(parameter.is_cuda for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.googlenet])
+def test_real_architectures_convert(build) -> None:
+    network = build(
+        **({"init_weights": True} if build is torchvision.models.googlenet else {})
+    ).eval()
+    x = torch.randn(1, 3, 96, 96)
+    small = decompose.apply(decompose.plan(network, x, rank=3), network)
+    with torch.no_grad():
+        assert small(x).shape == network(x).shape
+    assert len(find_layers(small)) == len(find_layers(network))
+
+
+def test_one_convolution_can_be_the_whole_network() -> None:
+    conv = nn.Conv1d(4, 6, 5, padding=2)
+    small = decompose.apply(decompose.plan(conv, torch.zeros(1, 4, 20), rank={"": 4}), conv)
+    x = torch.randn(2, 4, 20)
+    assert isinstance(small, DecomposedLayer)
+    torch.testing.assert_close(small(x), conv(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_rewritten_network_can_be_trained_and_compiled_away() -> None:
+    network = Mixed()
+    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    optimizer = torch.optim.SGD(small.parameters(), lr=1e-3)
+    before = small(EXAMPLE).square().sum()
+    before.backward()
+    optimizer.step()
+    assert float(small(EXAMPLE).detach().square().sum()) != float(before.detach())
+    exported = torch.export.export(copy.deepcopy(small).eval(), (EXAMPLE,)).module()
+    torch.testing.assert_close(exported(EXAMPLE), small.eval()(EXAMPLE), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_rewritten_already_is_not_rewritten_again() -> None:
+    network = Mixed()
+    small = decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), network)
+    plan = decompose.plan(small, EXAMPLE, rank=2)
+    assert "stem" not in plan.layers
+    assert set(plan_of(decompose.apply(plan, small)).layers) == {"stem", *plan.layers}
+
+
+def test_rebuilding_needs_no_weights() -> None:
+    network = Mixed()
+    plan = decompose.plan(network, EXAMPLE, rank=2)
+    skeleton = rebuild(plan, network)
+    made = decompose.apply(plan, network)
+    shapes = {name: value.shape for name, value in made.state_dict().items()}
+    assert {name: value.shape for name, value in skeleton.state_dict().items()} == shapes
+    assert all(p.is_meta for p in skeleton.get_submodule("grouped").parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "message"),
+    [
+        ("conv9", Choice("pw_dw", 1), "rewrites conv9, but no dense layer .* has that name"),
+        ("stem", Choice("pw_dw", 4), "layer stem: rank 4 of pw_dw is out of bounds: it is 1 to 3"),
+        ("stem", Choice("sdv", 1), "layer stem: no method is called 'sdv'"),
+    ],
+)
+def test_plans_that_do_not_fit(name: str, choice: Choice, message: str) -> None:
+    with pytest.raises(DecomposeError, match=message):
+        decompose.apply(Plan({name: choice}), Mixed())
+
+
+def test_layers_that_cannot_be_swapped_are_named() -> None:
+    network = Mixed()
+    network.stem.register_forward_hook(lambda *_: None)
+    with pytest.raises(DecomposeError, match="layer stem cannot be rewritten: it has hooks"):
+        decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), network)
+
+
+def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Path) -> None:
+    network = Mixed().eval()
+    small = decompose.apply(decompose.plan(network, EXAMPLE, method="dw_pw", rank=1), network)
+    *_, last = (
+        leaf for leaf in small.get_submodule("stem").modules() if isinstance(leaf, nn.Conv2d)
+    )
+    give_bias(last)
+    assert last.bias is not None
+    nn.init.normal_(last.bias)
+    dense = recomposed(small)
+    torch.testing.assert_close(dense(EXAMPLE), small(EXAMPLE), rtol=1e-4, atol=1e-5)
+    assert {name: type(layer) for name, layer in find_layers(dense).items()} == {
+        name: type(layer) for name, layer in find_layers(network).items()
+    }
+    assert dense.get_submodule("heads.edge.0") is dense.get_submodule("blocks.0.0")
+    decompose.save(dense, tmp_path / "dense.safetensors")
+    again = decompose.load(tmp_path / "dense.safetensors", Mixed()).eval()
+    assert torch.equal(again(EXAMPLE), dense(EXAMPLE))

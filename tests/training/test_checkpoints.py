@@ -1,0 +1,126 @@
+"""States come back bit for bit, or the one before them does."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from decompose.training.checkpoints import Checkpoints, read_state, write_state
+from decompose.utils.errors import DecomposeError
+
+STATE: dict[str, Any] = {
+    "weights": {"a.weight": torch.randn(3, 2), "tied": torch.arange(4)},
+    "numbers": {0: {"step": torch.tensor(3.0), "rate": 0.1}, 1: {}},
+    "list": [1, None, True, "text", [torch.randn(2, dtype=torch.float64)], 1e-300],
+    "half": torch.randn(2, 3).bfloat16().T,
+    "empty": torch.empty(0),
+}
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key, part in one.items():
+            assert_same(part, other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for part, match in zip(one, other, strict=True):
+            assert_same(part, match)
+    else:
+        assert one == other
+
+
+def test_a_state_comes_back(tmp_path: Path) -> None:
+    write_state(tmp_path / "s.safetensors", STATE)
+    assert_same(STATE, read_state(tmp_path / "s.safetensors"))
+
+
+def test_tensors_may_share_memory(tmp_path: Path) -> None:
+    row = torch.randn(4)
+    write_state(tmp_path / "s.safetensors", {"a": row, "b": row[1:], "c": row})
+    assert torch.equal(read_state(tmp_path / "s.safetensors")["b"], row[1:])
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.newest() is None
+    for step in (0, 7, 123456789):
+        checkpoints.keep(step, {"step": step})
+    assert [path.name for path in checkpoints.paths()] == [
+        "step-00000007.safetensors",
+        "step-123456789.safetensors",
+    ]
+    assert checkpoints.newest() == {"step": 123456789}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "other"])
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(step, {"step": step, "weights": torch.randn(50)})
+    path = checkpoints.paths()[-1]
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-9] ^= 1
+    path.write_bytes(
+        {"cut": content[:-20], "emptied": b"", "other": b"not a checkpoint"}.get(damage, content)
+    )
+    with pytest.warns(UserWarning, match="step-00000002.*damaged.*falling back to the one before"):
+        state = checkpoints.newest()
+    assert state is not None
+    assert state["step"] == 1
+
+
+def test_when_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.keep(1, {"step": 1})
+    checkpoints.paths()[0].write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged.*; there is none before it"):
+        assert checkpoints.newest() is None
+    assert not checkpoints.paths()
+
+
+def test_one_that_cannot_be_read_just_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError("Input/output error (os error 5)")
+
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(step, {"step": step})
+    with monkeypatch.context() as patch:
+        patch.setattr("decompose.training.checkpoints.safe_open", failing)
+        with pytest.raises(
+            DecomposeError, match=r"00000002\.safetensors: cannot be read: Input/out"
+        ):
+            checkpoints.newest()
+    assert checkpoints.newest() == {"step": 2}
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.keep(1, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DecomposeError, match=r"step-00000002.safetensors: cannot be written"):
+            checkpoints.keep(2, {"step": 2, "weights": torch.randn(5000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
+    assert checkpoints.newest() == {"step": 1}
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.keep(1, {"step": 1})
+    (tmp_path / ".step-00000002.safetensors.17.partial").write_bytes(b"half")
+    assert checkpoints.newest() == {"step": 1}
+    assert len(list(tmp_path.iterdir())) == 1

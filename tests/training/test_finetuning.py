@@ -1,0 +1,253 @@
+"""Finetuning wins something back, repeats bit for bit, and loses nothing on the way."""
+
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import nn
+
+import decompose
+from decompose import DecomposeError
+from decompose.evaluation.provenance import weights_digest
+from decompose.models.conversion import plan_of
+from decompose.training import finetuning
+from decompose.training.batch_order import Order
+from decompose.training.checkpoints import Checkpoints
+from decompose.training.finetuning import Finetuned
+from decompose.training.objective import Lesson
+from decompose.training.validation import Judge
+from decompose.utils.distributed import Processes
+from tests.models.onnx.cases import read, small_cnn
+from tests.training.cases import RECIPE, make_pictures, networks, pictures, tuned
+
+NORMED = {"norm": True, "dropout": 0.3}
+"""A network whose steps draw at random, and with statistics to be estimated."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("finetuning") / "data")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path) -> Finetuned:
+    """A run that nothing happened to."""
+    return tuned(data, kind=NORMED)
+
+
+def digest(found: Finetuned) -> str:
+    return weights_digest(found.network)
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Let the loss be NaN in so many a batch, counted from 1, and again no number after it."""
+    loss, calls = Lesson.loss, [0]
+
+    def failing(self: Lesson, *inputs: Any) -> Any:
+        value, outputs = loss(self, *inputs)
+        calls[0] += 1
+        return value * (float("nan") if calls[0] >= call else 1), outputs
+
+    monkeypatch.setattr(Lesson, "loss", failing)
+
+
+def test_labels_teach(data: Path) -> None:
+    recipe = replace(RECIPE, epochs=8, holdout=0.25)
+    found = tuned(data, recipe=recipe, taught=False)
+    assert found.measure == "accuracy"
+    assert found.history[found.best].score > 0.6
+    assert found.history[-1].loss < found.history[0].loss
+    assert not found.network.training
+    assert "(best)" in str(found.table())
+
+
+def test_the_original_teaches_without_labels(data: Path) -> None:
+    original, small = networks()
+    before = weights_digest(small)
+    found = decompose.finetune(
+        small,
+        pictures(data),
+        teacher=original,
+        labelled=False,
+        recipe=replace(RECIPE, epochs=4, blockwise=20),
+        augment=pictures(data).transforms[0],
+        device="cpu",
+    )
+    judge = Judge(pictures(data), original, Processes.joined("cpu"), 8, 0)
+    assert found.measure == "likeness"
+    assert judge.score(found.network) > judge.score(small)
+    assert found.history[0].accuracy is None
+    assert plan_of(found.network).layers == plan_of(small).layers
+    assert [layer.name for layer in found.blockwise] == ["features.0", "features.3"]
+    assert weights_digest(small) == before
+
+
+def test_a_seed_repeats_a_run_bit_for_bit(data: Path, whole: Finetuned) -> None:
+    networks(**NORMED)
+    state = torch.get_rng_state()
+    again = tuned(data, kind=NORMED, recipe=replace(RECIPE, workers=2))
+    assert digest(again) == digest(whole)
+    assert again.history == whole.history
+    assert torch.equal(torch.get_rng_state(), state)
+    assert digest(tuned(data, kind=NORMED, recipe=replace(RECIPE, seed=1))) != digest(whole)
+
+
+def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
+    one = tuned(data).network.state_dict()
+    parts = tuned(data, recipe=replace(RECIPE, accumulate=2)).network.state_dict()
+    for name, tensor in one.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_those_of_the_weights(data: Path) -> None:
+    still = replace(RECIPE, epochs=1, learning_rate=1e-12)
+    network = tuned(data, kind={"norm": True}, recipe=still).network
+    seen, _ = pictures(data).parted(still.holdout, still.seed)
+    order = Order(len(seen), still.batch_size, still.seed)
+    places = [place for step in range(order.steps) for place in order.batch(0, step)]
+    (batch,) = seen.batches(len(places), places=places)
+    wanted = network.get_submodule("features.0")(batch.images).mean((0, 2, 3))
+    torch.testing.assert_close(network.get_buffer("features.1.running_mean"), wanted)
+
+
+def test_training_stops_where_the_score_rises_no_more(data: Path) -> None:
+    recipe = replace(RECIPE, epochs=9, learning_rate=1e-9, patience=2)
+    found = tuned(data, recipe=recipe)
+    assert (len(found.history), found.best) == (3, 0)
+
+
+def test_a_loss_that_is_no_number_stops_and_says_where(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Finetuned
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_at(patch, 9)
+        wanted = r"step 4 of epoch 2: the loss is nan; the last good state is .*step-00000008"
+        with pytest.raises(DecomposeError, match=wanted):
+            tuned(data, kind=NORMED, folder=tmp_path / "run")
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    again = tuned(data, kind=NORMED, folder=tmp_path / "run", resume=True)
+    assert (digest(again), again.history) == (digest(whole), whole.history)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Finetuned
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_at(patch, 9)
+        with pytest.raises(DecomposeError):
+            tuned(data, kind=NORMED, folder=tmp_path / "run")
+    last = Checkpoints(tmp_path / "run").paths()[-1]
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="falling back to the one before"):
+        again = tuned(data, kind=NORMED, folder=tmp_path / "run", resume=True)
+    assert (digest(again), again.history) == (digest(whole), whole.history)
+
+
+def test_a_full_disk_stops_and_leaves_what_was_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Finetuned
+) -> None:
+    keep = Checkpoints.keep
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def keeping(self: Checkpoints, step: int, content: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048 if step == 7 else soft, hard))
+        try:
+            keep(self, step, content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "keep", keeping)
+        with pytest.raises(DecomposeError, match=r"step-00000007.safetensors: cannot be written"):
+            tuned(data, kind=NORMED, folder=tmp_path / "run")
+    assert [path.stem for path in Checkpoints(tmp_path / "run").paths()][-1] == "step-00000006"
+    again = tuned(data, kind=NORMED, folder=tmp_path / "run", resume=True)
+    assert digest(again) == digest(whole)
+
+
+def test_an_unreadable_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "data")
+    for path in (folder / "c0" / "1.png", folder / "c2" / "5.png"):
+        path.write_text("no picture")
+    found = tuned(folder)
+    assert set(found.unreadable.values()) == {"is no picture"}
+    assert len(found.unreadable) == 2
+
+
+def test_damaged_best_weights_give_way_to_the_last(data: Path, tmp_path: Path) -> None:
+    first = tuned(data, folder=tmp_path / "run")
+    best = tmp_path / "run" / "best.safetensors"
+    assert weights_digest(decompose.load(best, networks()[0])) == digest(first)
+    content = bytearray(best.read_bytes())
+    content[-5] ^= 1
+    best.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"best.safetensors: is damaged; taking the last epoch's"):
+        again = tuned(data, folder=tmp_path / "run", resume=True)
+    assert again.history == first.history
+
+
+def test_a_run_that_fails_keeps_its_log(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, start = Mock(), finetuning.start
+
+    def started(*options: Any) -> Any:
+        accelerator = start(*options)
+        accelerator.trackers.append(tracker)
+        return accelerator
+
+    monkeypatch.setattr(finetuning, "start", started)
+    fail_at(monkeypatch, 1)
+    with pytest.raises(DecomposeError, match="the loss is nan"):
+        tuned(data)
+    tracker.finish.assert_called_once_with()
+
+
+def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    # With nothing to go on from, a run begins.
+    tuned(data, folder=folder, resume=True)
+    with pytest.raises(DecomposeError, match=r"holds the checkpoints of a run; go on .* --resume"):
+        tuned(data, folder=folder)
+    with pytest.raises(DecomposeError, match="holds a run with another recipe"):
+        tuned(data, folder=folder, resume=True, recipe=replace(RECIPE, epochs=5))
+    with pytest.raises(DecomposeError, match="another network and another teacher"):
+        tuned(data, folder=folder, resume=True, kind={"norm": True})
+
+
+def test_what_does_not_fit_is_told_before_anything_is_kept(data: Path, tmp_path: Path) -> None:
+    other, _ = networks()
+    other.classifier = nn.Linear(8, 2)
+    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
+        tuned(data, folder=tmp_path / "run", teacher=other)
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:
+    found = tuned(data, recipe=replace(RECIPE, precision="bf16"))
+    assert digest(found) != digest(tuned(data))
+    scores = found.network(torch.rand(1, 3, 8, 8))
+    assert scores.dtype == torch.float32
+    assert "forward" not in vars(found.network)
+
+
+def test_what_came_as_an_onnx_model_is_refused_before_anything(data: Path, tmp_path: Path) -> None:
+    network = read(small_cnn(), tmp_path)
+    with pytest.raises(DecomposeError, match="finetune the network that it was exported from"):
+        decompose.finetune(network, pictures(data), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_done_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DecomposeError, match="say cpu or auto"):
+        tuned(data, device="cuda:1")
+    with pytest.raises(DecomposeError, match="blockwise reconstruction learns from the original"):
+        tuned(data, taught=False, recipe=replace(RECIPE, blockwise=5))
+    with pytest.raises(DecomposeError, match="to resume a run there must be the folder"):
+        tuned(data, resume=True)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(DecomposeError, match=r"pip install 'decompose\[tensorboard\]'"):
+        tuned(data, tensorboard=data)

@@ -1,0 +1,103 @@
+"""The loss of a batch is what its recipe weighs together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from decompose.training.losses import distillation, relative_error
+from decompose.training.objective import Lesson, tapping
+from decompose.training.recipe import Recipe
+from decompose.utils.errors import DecomposeError
+from tests.training.cases import networks
+
+IMAGES, LABELS = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
+NONE = Recipe(labels=0.0, outputs=0.0, features=0.0, weight_decay=0.0)
+
+
+def loss(recipe: Recipe, *, labelled: bool = True, taught: bool = True) -> torch.Tensor:
+    original, small = networks()
+    lesson = Lesson(recipe, small, original if taught else None, labelled)
+    return lesson.loss(small, IMAGES, LABELS)[0]
+
+
+def test_each_term_is_its_definition() -> None:
+    original, small = networks()
+    scores, wanted = small(IMAGES), original(IMAGES)
+    labels = F.cross_entropy(scores, LABELS, label_smoothing=0.1)
+    torch.testing.assert_close(loss(replace(NONE, labels=2.0, smoothing=0.1)), 2 * labels)
+    outputs = distillation(scores, wanted, 3.0)
+    torch.testing.assert_close(loss(replace(NONE, outputs=2.0, temperature=3.0)), 2 * outputs)
+    # Before the rectifier that works in place behind it.
+    first = relative_error(
+        small.get_submodule("features.0")(IMAGES), original.get_submodule("features.0")(IMAGES)
+    )
+    ours, theirs = (
+        n.get_submodule("features.3")(n.get_submodule("features")[:3](IMAGES))  # type: ignore[index]
+        for n in (small, original)
+    )
+    features = (first + relative_error(ours, theirs)) / 2
+    torch.testing.assert_close(loss(replace(NONE, features=2.0)), 2 * features)
+    torch.testing.assert_close(
+        loss(Recipe(labels=1, outputs=1, features=1, temperature=3.0, smoothing=0.1)),
+        labels + outputs + features,
+    )
+
+
+def test_without_labels_features_and_outputs_are_matched() -> None:
+    recipe = Recipe(labels=5.0)
+    expected = loss(replace(NONE, outputs=0.5, features=1.0))
+    torch.testing.assert_close(loss(recipe, labelled=False), expected)
+
+
+def test_without_a_teacher_labels_are_all() -> None:
+    _, small = networks()
+    torch.testing.assert_close(
+        loss(Recipe(labels=0.2, features=3.0), taught=False), F.cross_entropy(small(IMAGES), LABELS)
+    )
+
+
+def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
+    original, small = networks()
+    lesson = Lesson(Recipe(weight_decay=0.1), small, original, True)
+    kernels = [original.get_parameter(f"features.{index}.weight") for index in (0, 3)]
+    energy = float(lesson.penalty().detach()) / 0.05
+    # Truncation takes some of the energy away.
+    assert 0.5 < energy / sum(float(w.detach().square().sum()) for w in kernels) < 1
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    original, small = networks()
+    Lesson(Recipe(features=1.0), small, original, True).loss(small, IMAGES, LABELS)[0].backward()
+    assert all(parameter.grad is None for parameter in original.parameters())
+    assert all(parameter.grad is not None for parameter in small.parameters())
+
+
+def test_taps_keep_what_is_changed_in_place_afterwards() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(inplace=True))
+    with tapping({"0": network[0]}) as seen:
+        network(IMAGES)
+    (output,) = seen["0"]
+    assert output.min() < 0
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    original, small = networks()
+    with pytest.raises(DecomposeError, match="without labels there must be a teacher"):
+        Lesson(Recipe(), small, None, False)
+    with pytest.raises(DecomposeError, match="nothing to learn"):
+        Lesson(NONE, small, original, True)
+    with pytest.raises(DecomposeError, match="the teacher has no layer features"):
+        Lesson(Recipe(), small, nn.Linear(3, 3), True)
+    lesson = Lesson(Recipe(), small, original, True)
+    with pytest.raises(DecomposeError, match="a label 7, but the network scores 3 classes"):
+        lesson.loss(small, IMAGES, LABELS + 5)
+    lesson = Lesson(Recipe(), small, None, True)
+    with pytest.raises(DecomposeError, match="train it without labels"):
+        lesson.loss(nn.Conv2d(3, 2, 1), IMAGES, LABELS)
+    other = nn.Sequential(original, nn.Linear(3, 2))
+    lesson = Lesson(Recipe(outputs=1.0), nn.Sequential(original), other, True)
+    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
+        lesson.loss(original, IMAGES, LABELS)
