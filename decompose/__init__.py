@@ -12,6 +12,7 @@
     decompose.to_onnx(small, images, "small.onnx")
 """
 
+from decompose.compression.application import apply
 from decompose.compression.search.planning import plan
 from decompose.compression.search.scoring import measure
 from decompose.data.synthetic import synthetic_inputs
@@ -19,7 +20,6 @@ from decompose.evaluation.comparison import compare
 from decompose.inference.allocator import keep_freed_memory
 from decompose.inference.tuning import tune
 from decompose.methods.choices import Choice
-from decompose.models.conversion import apply
 from decompose.models.export import to_onnx
 from decompose.models.plans import Plan
 from decompose.models.serialization import load, save

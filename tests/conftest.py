@@ -8,7 +8,7 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 import decompose
-from decompose.data.folders import photographs
+from decompose.data.bundled import photographs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
 
 # Derandomised: a run tells whether the code changed, not which examples were drawn.

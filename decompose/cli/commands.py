@@ -28,7 +28,7 @@ from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare, compare_weights
 from decompose.evaluation.inspection import inspect_network
-from decompose.evaluation.plots import plot_spectra, plot_speed_up, show_table
+from decompose.evaluation.plots import plot_spectra, plot_speed_up
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.inference.tuning import tune
@@ -39,6 +39,7 @@ from decompose.models.conversion import take_forms_
 from decompose.models.export import to_onnx
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
+from decompose.utils.tables import show_table
 
 app = typer.Typer(
     help="Rewrite pretrained convolutional networks as smaller ones, without training.",

@@ -20,6 +20,7 @@ from decompose.cli.inputs import (
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
 from decompose.cli.outputs import tell_dense, tell_files, tell_pace
+from decompose.compression.application import apply
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.candidates import RECIPES
 from decompose.compression.search.planning import plan
@@ -27,16 +28,15 @@ from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare_weights
-from decompose.evaluation.plots import show_table
 from decompose.inference.engines import ENGINES
 from decompose.layers.batchnorm import fold_batchnorm
-from decompose.layers.rewritten import find_rewritten
+from decompose.layers.discovery import find_rewritten
 from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
-from decompose.models.conversion import apply
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
+from decompose.utils.tables import show_table
 
 _BUDGETS = {"macs", "params", "latency"}
 

@@ -17,14 +17,14 @@ from decompose.data.images import default_workers
 from decompose.data.voc import voc_scenes
 from decompose.evaluation.accuracy import evaluate
 from decompose.evaluation.detection import categories_of, evaluate_detectors
-from decompose.evaluation.ledgers import forget
-from decompose.evaluation.plots import show_table
-from decompose.evaluation.provenance import environment
+from decompose.evaluation.predictions import forget
 from decompose.models import serialization
 from decompose.models.architectures import Architecture, architecture_of
 from decompose.utils.distributed import Processes
+from decompose.utils.environment import environment
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
+from decompose.utils.tables import show_table
 
 _BATCH_SIZES = {"classification": 32, "detection": 4}
 _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.items())

@@ -15,16 +15,16 @@ from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
 from decompose.cli.outputs import tell_files, tell_unreadable
 from decompose.data.folders import labelled, picture_folder
 from decompose.data.images import Pictures, default_workers
-from decompose.evaluation.plots import show_table
 from decompose.models import serialization
-from decompose.models.architectures import Transform
 from decompose.models.conversion import recomposed
+from decompose.models.preprocessing import Transform
 from decompose.training.blockwise import reconstruction_table
 from decompose.training.finetuning import finetune, require_trainable
 from decompose.training.recipe import OPTIMISERS, PRECISIONS, Recipe
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
+from decompose.utils.tables import show_table
 
 _DEFAULT = Recipe()
 

@@ -19,13 +19,12 @@ from decompose.data.images import default_workers
 from decompose.data.voc import Scenes
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.detectors import is_detector, useful_scale
-from decompose.layers.discovery import find_layers
+from decompose.layers.discovery import find_layers, find_rewritten
 from decompose.layers.forms import get_form
-from decompose.layers.rewritten import find_rewritten
 from decompose.models import serialization
-from decompose.models.architectures import Transform, architecture_of, remember_preprocessing
+from decompose.models.architectures import architecture_of
 from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.preprocessing import PictureFormat
+from decompose.models.preprocessing import PictureFormat, Transform, remember_preprocessing
 from decompose.utils.batches import batch_size, moved
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.name_patterns import matches, require_match

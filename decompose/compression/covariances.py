@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, Whitening, at_least_float32, patches, strides_for
 from decompose.compression.statistics import LayerStatistics
-from decompose.layers.discovery import evaluating, find_originals, respond
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating, respond
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
-from decompose.utils.inputs import Images, Inputs
+from decompose.utils.batches import Images, Inputs
 from decompose.utils.progress import track
 
 _SOFTNESS = 2.0

@@ -33,13 +33,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, Strides, at_least_float32, patches, places, strides_for
-from decompose.layers.discovery import evaluating, find_originals, respond
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating, respond
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
-from decompose.utils.batches import map_tensors
+from decompose.utils.batches import Images, Inputs, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
-from decompose.utils.inputs import Images, Inputs
 from decompose.utils.progress import track
 
 _MOST_PLACES = 512

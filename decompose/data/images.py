@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from decompose.models.architectures import Transform
+from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, reason
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from decompose.layers.detectors import is_detector
 from decompose.models.architectures import preprocessing_of
-from decompose.utils.batches import Example, map_tensors
+from decompose.utils.batches import Example, Images, map_tensors
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

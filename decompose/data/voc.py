@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from decompose.data.images import EXTENSIONS, Pictures, Sample
 from decompose.data.voc_annotations import Objects, read_objects
-from decompose.models.architectures import Transform
+from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.optional_dependencies import required
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from decompose.data.images import EXTENSIONS, Pictures, read_picture
-from decompose.models.architectures import Transform
+from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, first_line, reason
 
 _LABELS = (".cls", ".json")

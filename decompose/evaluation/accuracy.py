@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from decompose.data.images import Batch, Pictures
 from decompose.data.voc import Scenes
 from decompose.evaluation.confidence_intervals import Estimate, paired_difference, share
-from decompose.evaluation.ledgers import Ledger
-from decompose.evaluation.predictions import TOP, Outcomes
+from decompose.evaluation.predictions import TOP, Ledger, Outcomes
 from decompose.evaluation.provenance import Provenance, in_words
 from decompose.evaluation.throughput import Clock, Throughput
-from decompose.layers.discovery import evaluating
-from decompose.models.architectures import Transform
+from decompose.layers.forward import evaluating
+from decompose.models.preprocessing import Transform
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track

@@ -13,19 +13,13 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.compression.layerwise.channel_pruning import embedded, kept_outputs
 from decompose.layers.batchnorm import fold_pairs, folded_of
-from decompose.layers.discovery import (
-    count_macs,
-    count_params,
-    evaluating,
-    find_layers,
-    respond,
-    trace_shapes,
-)
+from decompose.layers.costs import count_macs, count_params, trace_shapes
+from decompose.layers.discovery import find_layers
+from decompose.layers.forward import evaluating, respond
 from decompose.layers.hooks import observing
 from decompose.layers.modules import DecomposedLayer, to_expression
-from decompose.utils.batches import Example, batch_size
+from decompose.utils.batches import Example, Images, batch_size, chunks
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images, chunks
 from decompose.utils.progress import track
 from decompose.utils.tables import Table, format_count
 

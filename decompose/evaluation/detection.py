@@ -19,8 +19,9 @@ from decompose.evaluation.accuracy import seen_once
 from decompose.evaluation.average_precision import Boxes, Precision, average_precision
 from decompose.evaluation.provenance import Provenance
 from decompose.evaluation.throughput import Clock, Throughput
-from decompose.layers.discovery import evaluating
-from decompose.models.architectures import Architecture, Transform
+from decompose.layers.forward import evaluating
+from decompose.models.architectures import Architecture
+from decompose.models.preprocessing import Transform
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track

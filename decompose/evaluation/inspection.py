@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from decompose.algebra import Conv, compose
-from decompose.layers.discovery import count_macs, count_params, find_layers, trace_shapes
+from decompose.layers.costs import count_macs, count_params, trace_shapes
+from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, to_expression
 from decompose.methods import METHODS, principal_components
+from decompose.methods.choices import Note
 from decompose.methods.network_decoupling import NetworkDecoupling
-from decompose.models.plans import Note
 from decompose.utils.batches import Example
 from decompose.utils.tables import Table, format_count
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from decompose.evaluation.comparison import Change
 from decompose.evaluation.records import Figure, dataset_of, figures_of
+from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.detectors import is_detector
-from decompose.layers.discovery import count_macs, count_params, find_layers, trace_shapes
+from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer
 from decompose.models.architectures import architecture_of, is_pretrained
 from decompose.models.conversion import plan_of, recomposed
+from decompose.models.hub import FILE
 from decompose.utils.batches import Example, shape_text
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.tables import Table, format_count
@@ -25,8 +27,6 @@ from decompose.utils.tables import Table, format_count
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
-FILE = "model.safetensors"
-"""What the network's file is called beside the card."""
 
 _CARD = """\
 # {title}

@@ -7,16 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from platform import python_version
 from typing import Any
 
 import torch
 from torch import nn
 
-from decompose.inference.timing import machine
-from decompose.models.architectures import Transform
-from decompose.utils.hashing import content_of
+from decompose.models.preprocessing import Transform
+from decompose.utils.hashing import weights_digest
 
 
 @dataclass(frozen=True)
@@ -62,27 +59,6 @@ class Provenance:
     def key(self) -> str:
         """All of it in one text."""
         return json.dumps(asdict(self), sort_keys=True)
-
-
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's parameters and buffers, with their names and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(content_of(tensor))
-    return digest.hexdigest()
-
-
-def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What computed: the machine, torch's threads, and the versions of what decides about figures."""
-    versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
-    return {
-        "machine": machine(torch.device(device)),
-        "threads": torch.get_num_threads(),
-        "python": python_version(),
-        "torch": torch.__version__,
-        **versions,
-    }
 
 
 def in_words(transform: Transform) -> str:

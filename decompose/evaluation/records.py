@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from decompose.evaluation.provenance import weights_digest
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import parse_json
+from decompose.utils.hashing import weights_digest
 
 _SPLITS = ("train", "val", "validation", "test")
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from decompose.inference.engines import Engine
-from decompose.inference.timing import machine, time_in_turns
+from decompose.inference.timing import time_in_turns
 from decompose.inference.tuning import tune
-from decompose.layers.discovery import count_macs, find_layers, trace_shapes
-from decompose.layers.modules import DecomposedLayer, layer_macs
+from decompose.layers.costs import count_macs, layer_macs, trace_shapes
+from decompose.layers.discovery import find_layers
+from decompose.layers.modules import DecomposedLayer
+from decompose.utils.environment import machine
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table, format_count, format_threads

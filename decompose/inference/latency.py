@@ -21,11 +21,12 @@ from torch import nn
 
 from decompose.algebra import Chain, Conv, Expression, map_leaves
 from decompose.inference.engines import Engine
-from decompose.inference.timing import machine, time_in_turns
+from decompose.inference.timing import time_in_turns
 from decompose.layers.forms import DEFAULT_FORM, get_form
 from decompose.layers.modules import ORIGINALS, DecomposedLayer, to_module
 from decompose.methods.choices import Choice
 from decompose.utils.batches import Example
+from decompose.utils.environment import machine
 from decompose.utils.files import write_text
 from decompose.utils.progress import track
 from decompose.utils.tables import format_threads

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from decompose.inference.engines import Call
 
@@ -49,19 +47,6 @@ def time_in_turns(
         for name, timer in timers.items():
             times_ms[name].append(1e3 * timer.timeit(calls_a_round).mean)
     return {name: _summary(times) for name, times in times_ms.items()}
-
-
-def machine(device: torch.device) -> str:
-    """What computes, in words: times are of no use without it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = "CPU"
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = next(iter(names), model)
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _summary(times_ms: list[float]) -> Timed:

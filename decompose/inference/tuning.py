@@ -17,9 +17,9 @@ from torch import nn
 from decompose.algebra import compose
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
 from decompose.inference.latency import Latencies, Place, Variant, time_networks
-from decompose.layers.discovery import trace_shapes
+from decompose.layers.costs import trace_shapes
+from decompose.layers.discovery import find_rewritten
 from decompose.layers.modules import DecomposedLayer
-from decompose.layers.rewritten import find_rewritten
 from decompose.models.conversion import take_forms_
 from decompose.utils.batches import Example, batch_size, device_of
 from decompose.utils.errors import DecomposeError

@@ -13,19 +13,21 @@ guessed from names.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decompose.layers.discovery import attachment, copied, evaluating, find_originals, obstacle
-from decompose.layers.eligibility import find_readers
+from decompose.layers.discovery import copied, find_originals
+from decompose.layers.eligibility import attachment, find_readers, obstacle
+from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import Original, to_conv, to_module
 from decompose.utils.batches import Example, call, first
@@ -197,3 +199,44 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         self.read((args, kwargs))
         return func(*args, **(kwargs or {}))
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether a network has normalisations with running statistics."""
+    return bool(_running(model))
+
+
+def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
+    """Set running means and variances to their average over batches, in place.
+
+    The exponential average that training leaves lags behind its weights; this one is of the weights
+    as they are (Wu and Johnson 2021, arXiv 2105.07576, section 3).
+
+    Args:
+        model: its modes are left as they were.
+        batches: one batch each (``calls``), on the model's device.
+    """
+    norms = _running(model)
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            # None stands for the average of all that is seen.
+            norm.momentum = None
+            norm.train()
+        try:
+            for images in batches:
+                call(model, images)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+
+def _running(model: nn.Module) -> list[_BatchNorm]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]

@@ -7,15 +7,22 @@ example with stands in its layers' places, which let everything through and note
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
-from decompose.layers.discovery import copied, evaluating
-from decompose.layers.modules import ORIGINALS, copy_attributes
+from decompose.layers.costs import Shapes
+from decompose.layers.discovery import copied, find_originals, is_plain
+from decompose.layers.forward import evaluating
+from decompose.layers.modules import ORIGINALS, Original, copy_attributes
 from decompose.utils.batches import Example, call, first
+from decompose.utils.name_patterns import matches
+
+_UNREACHED = "not reached by the example"
 
 
 def find_readers(
@@ -75,3 +82,73 @@ def find_quantised(model: nn.Module) -> dict[str, str]:
         and callable(getattr(module, "set_weight_bias", None))
         and callable(getattr(module, "weight", None))
     }
+
+
+def obstacle(module: Original) -> str | None:
+    """Why a layer cannot be swapped for another module, or ``None`` if it can."""
+    plain = next(kind for kind in ORIGINALS if isinstance(module, kind))
+    if parametrize.is_parametrized(module):
+        return "its weight is parametrised"
+    if not is_plain(module.weight, meta=True):
+        kind = type(module.weight).__name__
+        return f"its weight is no plain tensor of floating numbers: {kind}, {module.weight.dtype}"
+    computed = ("forward", "_conv_forward", "__call__")
+    if any(
+        getattr(type(module), name, None) is not getattr(plain, name, None) for name in computed
+    ):
+        return f"{type(module).__name__} computes its own forward"
+    if plain is nn.Linear and type(module) is not plain:
+        return f"others may look into a {type(module).__name__}"
+    return attachment(module)
+
+
+def attachment(module: nn.Module) -> str | None:
+    """What was put on a module, and would go with it: hooks, or another forward; ``None`` if nothing."""
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+        *(parameter._backward_hooks for parameter in module.parameters()),
+    )
+    return "it has hooks" if any(hooks) else None
+
+
+def reasons_to_stay(
+    model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
+) -> dict[str, str]:
+    """Why layers stay as they are whatever the wish, by name.
+
+    Args:
+        model: left as it was.
+        example: one batch (``calls``).
+        skip: names and patterns.
+        shapes: what ``trace_shapes`` says of the example.
+    """
+    originals = find_originals(model)
+    reasons = {
+        name: reason
+        for name, module in originals.items()
+        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
+    }
+    # One that is never called may be read all the same.
+    watched = {
+        n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
+    }
+    read = find_readers(model, example, watched)
+    if read:
+        told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
+        warnings.warn(f"left dense: {told}", stacklevel=3)
+    return find_quantised(model) | reasons | read
+
+
+def _reason_to_skip(
+    name: str, module: Original, skip: Sequence[str], *, reached: bool
+) -> str | None:
+    if any(matches(name, pattern) for pattern in skip):
+        return "skipped by name"
+    if not reached:
+        return _UNREACHED
+    return obstacle(module)

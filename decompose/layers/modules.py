@@ -7,7 +7,6 @@ mixed precision, DDP and export see nothing unusual.
 from __future__ import annotations
 
 from functools import reduce
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,13 @@ from decompose.algebra import (
     Sum,
     bias_of,
     compose,
-    leaves,
-    macs,
     map_leaves,
     split_like,
 )
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.layers.forms import DEFAULT_FORM, get_form
 from decompose.layers.tiling import Reach, run_in_pieces
-from decompose.methods.choices import Choice
-from decompose.models.plans import Note
+from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 
 CONVOLUTIONS = (
@@ -258,24 +254,6 @@ def is_channels_last(module: nn.Module) -> bool:
         and not weight.is_contiguous()
         for weight in module.parameters()
     )
-
-
-def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """MACs of one call of a layer, rewritten or not.
-
-    Args:
-        module: a convolution, a fully connected layer or a ``DecomposedLayer``.
-        input_shape: of the whole input tensor, batch included.
-    """
-    return expression_macs(to_expression(module), input_shape)
-
-
-def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int:
-    """MACs of one call of the module that an expression becomes, as ``layer_macs``."""
-    num_axes = next(leaves(expression)).geometry.num_axes
-    if num_axes == 0:
-        return prod(input_shape[:-1]) * macs(expression, ())
-    return prod(input_shape[: -num_axes - 1]) * macs(expression, input_shape[-num_axes:])
 
 
 def _geometry(module: Convolution) -> Geometry:

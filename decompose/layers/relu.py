@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decompose.layers.discovery import evaluating, find_originals
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
 from decompose.utils.batches import Example, call

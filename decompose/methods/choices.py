@@ -151,3 +151,23 @@ def _flat(expression: Expression) -> Expression:
     if isinstance(expression, Sum):
         return Sum(*parts)
     return Chain(*chain.from_iterable(p.parts if isinstance(p, Chain) else (p,) for p in parts))
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the search knew of a choice.
+
+    Attributes:
+        cost: of the rewritten layer, in ``unit``.
+        unit: ``MACs``, ``parameters`` or ``µs``.
+        error: predicted relative squared error of the network's output, from this layer alone.
+        runner_up: the best of the other methods that cost no more; empty if none was better than
+            leaving the layer.
+        runner_up_error: its error.
+    """
+
+    cost: int
+    unit: str
+    error: float
+    runner_up: str = ""
+    runner_up_error: float | None = None

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from decompose.algebra import Conv, Expression, leaves
-from decompose.methods import Method, get_method
+from decompose.algebra import Conv, Expression
+from decompose.methods import Method
 from decompose.methods.choices import Choice
+from decompose.methods.combinations import Recipe, combine, num_weights
 from decompose.utils.errors import DecomposeError
-
-Recipe = Sequence[Method]
-"""Methods that apply one inside the other, outermost first."""
 
 Rule = Callable[[str, Conv], Choice | str]
 """From a layer's name and convolution to a choice, or to the reason why there is none."""
-
-
-def parse_recipe(text: str) -> Recipe:
-    """Read a method's name, or several that apply one inside the other: ``spatial+pw_dw``.
-
-    Raises:
-        DecomposeError: a method does not exist.
-    """
-    return tuple(get_method(name) for name in text.split("+"))
 
 
 def rank_rule(
@@ -99,34 +88,3 @@ def largest_rank(rewrite: Callable[[int], Expression], bound: int, allowed_weigh
     """
     ranks = range(1, bound + 1)
     return max(1, bisect_right(ranks, allowed_weights, key=lambda rank: num_weights(rewrite(rank))))
-
-
-def num_weights(expression: Expression) -> int:
-    """Weights of an expression, biases apart."""
-    return sum(leaf.weight.numel() for leaf in leaves(expression))
-
-
-def combine(recipe: Recipe, conv: Conv, rank: int, inner_rank: int) -> Choice:
-    """Apply a method, and the next ones of a recipe to the factors that they make smaller.
-
-    Args:
-        recipe: the methods, outermost first.
-        conv: the layer; only its shape matters.
-        rank: of the outermost method.
-        inner_rank: of the others; each factor takes its own bound where that is less.
-    """
-    method, inner = recipe[0], recipe[1:]
-    if not inner:
-        return Choice(method.name, rank)
-    factors = leaves(method(conv.without_weights(), rank))
-    then = tuple(_smaller(inner, factor, inner_rank) for factor in factors)
-    return Choice(method.name, rank, then if any(then) else ())
-
-
-def _smaller(recipe: Recipe, conv: Conv, rank: int) -> Choice | None:
-    """The recipe for a factor, or ``None`` where it makes nothing smaller."""
-    method = recipe[0]
-    if method.obstacle(conv) is not None:
-        return None
-    choice = combine(recipe, conv, min(rank, method.max_rank(conv)), rank)
-    return choice if num_weights(choice.rewrite(conv)) < conv.weight.numel() else None

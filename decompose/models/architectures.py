@@ -18,39 +18,24 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
 from decompose.models import timm_models
+from decompose.models.preprocessing import PREPROCESSING_ATTRIBUTE, Preprocessing, Transform
 from decompose.models.vgg16 import vgg16_features, vgg16_features_state
 from decompose.utils.errors import DecomposeError, refusal
 
-Transform = Callable[[Any], Tensor]
-"""From a PIL picture to a ``(3, H, W)`` tensor."""
-
 _ATTRIBUTE = "decompose_architecture"
 _PRETRAINED = "decompose_pretrained"
-_PREPROCESSING = "decompose_preprocessing"
 
 OFFLINE_VGG16 = "pypi:vgg16_features"
-
-
-class Preprocessing(Protocol):
-    """What a network takes, and how it is made of pictures."""
-
-    def transform(self) -> Transform:
-        """From a picture to an input."""
-        ...
-
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, ``(C, H, W)``."""
-        ...
 
 
 # What torchvision's builders set by themselves when they load pretrained weights.
@@ -311,14 +296,9 @@ def is_pretrained(network: nn.Module) -> bool:
     return getattr(network, _PRETRAINED, False)
 
 
-def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:
-    """Keep with a network how it takes its pictures, where no name tells."""
-    setattr(network, _PREPROCESSING, preprocessing)
-
-
 def preprocessing_of(network: nn.Module) -> Preprocessing | None:
     """How a network takes its pictures, kept by ``apply``; ``None`` if nothing tells."""
-    return getattr(network, _PREPROCESSING, None) or architecture_of(network)
+    return getattr(network, PREPROCESSING_ATTRIBUTE, None) or architecture_of(network)
 
 
 def _written(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -11,45 +10,14 @@ import torch
 from torch import nn
 
 from decompose.algebra import Conv
-from decompose.compression.reconstruction.repair import repair_
-from decompose.layers.discovery import copied, find_layers, find_originals, obstacle
+from decompose.layers.discovery import copied, find_layers, find_originals, find_rewritten
+from decompose.layers.eligibility import obstacle
 from decompose.layers.forms import DEFAULT_FORM
 from decompose.layers.modules import DecomposedLayer, Original, to_conv
-from decompose.layers.rewritten import find_rewritten
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images
 
 Layer = TypeVar("Layer", bound=nn.Module)
-
-
-def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> nn.Module:
-    """Rewrite the layers of a network as a plan says.
-
-    Args:
-        plan: the choices.
-        model: any module; left as it was. It may hold a layer in several places: the rewritten
-            one stands in all of them.
-        calibrate: unlabelled inputs to repair the layers on (``repair.repair_``): a tensor, or an
-            iterable of batches. Without them nothing but the weights is used.
-
-    Returns:
-        A new network. Its layers keep device, dtype, memory format, mode and requires_grad.
-
-    Raises:
-        DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
-            or a rank out of bounds, or weights are not finite.
-    """
-    small = _substitute(plan, model, lambda conv: conv)
-    if calibrate is not None:
-        repairs = repair_(small, model, calibrate)
-        if left := [layer.name for layer in repairs if layer.how == "left"]:
-            names = ", ".join(left)
-            warnings.warn(
-                f"left as truncated, since repair made them no better: {names}", stacklevel=2
-            )
-    take_forms_(small, plan.forms)
-    return small
 
 
 def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
@@ -61,7 +29,7 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
         plan: the choices.
         model: the architecture that the plan was made for; left as it was.
     """
-    small = _substitute(plan, model, Conv.without_weights)
+    small = substitute(plan, model, Conv.without_weights)
     take_forms_(small, plan.forms)
     return small
 
@@ -114,7 +82,20 @@ def plan_of(model: nn.Module) -> Plan:
     )
 
 
-def _substitute(plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv]) -> nn.Module:
+def substitute(
+    plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv] = lambda conv: conv
+) -> nn.Module:
+    """Replace layers of a copy of a network by what the plan's methods make of them.
+
+    Args:
+        plan: the choices; its forms are not taken.
+        model: left as it was.
+        prepare: applied to each layer's convolution before its method.
+
+    Raises:
+        DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
+            or a rank out of bounds, or weights are not finite.
+    """
     modules = find_originals(model)
     replacements: dict[int, nn.Module] = {}
     for name, choice in plan.layers.items():

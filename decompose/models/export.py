@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decompose.layers.discovery import evaluating, floating_tensors
+from decompose.layers.forward import evaluating, floating_tensors
 from decompose.layers.modules import to_expression
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.nodes import to_onnx_model

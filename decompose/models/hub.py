@@ -7,12 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decompose.evaluation.model_card import FILE
 from decompose.utils.errors import DecomposeError, first_line, reason
 from decompose.utils.files import write_text, writing
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+FILE = "model.safetensors"
+"""What the network's file is called beside the card."""
 
 
 def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:

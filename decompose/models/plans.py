@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from decompose.layers.forms import get_form
-from decompose.methods.choices import Choice
+from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import parse_json, write_text
 
@@ -33,26 +33,6 @@ Told = TypeVar("Told")
 
 _FORMAT, _VERSION = "decompose-plan", 1
 _PARTS = "layers", "dense", "notes", "forms"
-
-
-@dataclass(frozen=True)
-class Note:
-    """What the search knew of a choice.
-
-    Attributes:
-        cost: of the rewritten layer, in ``unit``.
-        unit: ``MACs``, ``parameters`` or ``µs``.
-        error: predicted relative squared error of the network's output, from this layer alone.
-        runner_up: the best of the other methods that cost no more; empty if none was better than
-            leaving the layer.
-        runner_up_error: its error.
-    """
-
-    cost: int
-    unit: str
-    error: float
-    runner_up: str = ""
-    runner_up_error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 from decompose.utils.errors import DecomposeError
+
+Transform = Callable[[Any], Tensor]
+"""From a PIL picture to a ``(3, H, W)`` tensor."""
+
+
+PREPROCESSING_ATTRIBUTE = "decompose_preprocessing"
+
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -103,3 +111,20 @@ def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ..
     if len(values) not in (1, channels):
         raise DecomposeError(f"{len(values)} numbers for pictures of {channels} channels")
     return tuple(values) * (channels // len(values))
+
+
+class Preprocessing(Protocol):
+    """What a network takes, and how it is made of pictures."""
+
+    def transform(self) -> Transform:
+        """From a picture to an input."""
+        ...
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, ``(C, H, W)``."""
+        ...
+
+
+def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:
+    """Keep with a network how it takes its pictures, where no name tells."""
+    setattr(network, PREPROCESSING_ATTRIBUTE, preprocessing)

@@ -20,13 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from decompose.evaluation.provenance import weights_digest
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import ORIGINALS, give_bias
 from decompose.models.architectures import (
     Architecture,
-    Preprocessing,
     architecture_of,
     is_architecture_name,
     is_pretrained,
@@ -40,9 +38,11 @@ from decompose.models.onnx.model_file import read_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.rewriting import write_network
 from decompose.models.plans import Plan
+from decompose.models.preprocessing import Preprocessing
 from decompose.models.state_dicts import completed, fill, read_state_dict
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import parse_json, writing
+from decompose.utils.hashing import weights_digest
 
 _HEADER, _VERSION = "decompose", 1
 _ONNX = ".onnx"

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from decompose.data.images import Pictures
-from decompose.models.architectures import Transform
-from decompose.training.batch_order import draw_seed
+from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
+from decompose.utils.random import draw_seed
 
 _MOST_UNREADABLE = 100
 """Pictures in a row that cannot be read before the data is held to be broken."""

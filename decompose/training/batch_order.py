@@ -7,22 +7,13 @@ same step, and a resumed run knows from (epoch, step) alone which ones come next
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from decompose.utils.errors import DecomposeError
-
-
-def draw_seed(*parts: int) -> int:
-    """A seed for one draw, in [0, 2^63), that tells apart the draws named by so many numbers.
-
-    Adjacent numbers give unrelated seeds, which ``seed + index`` would not.
-    """
-    digest = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from decompose.utils.random import draw_seed
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from decompose.algebra import balanced, leaves
-from decompose.layers.discovery import evaluating, trace_shapes
+from decompose.layers.costs import trace_shapes
+from decompose.layers.discovery import find_inexact
+from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import DecomposedLayer, Original
 from decompose.layers.relu import Rectifier, find_rectifiers
-from decompose.layers.rewritten import find_inexact
-from decompose.utils.batches import Example, batch_size, first
+from decompose.utils.batches import Example, Images, Inputs, batch_size, first
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images, Inputs
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 

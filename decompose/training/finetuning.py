@@ -28,10 +28,10 @@ import torch
 from torch import nn
 
 from decompose.data.images import Pictures
-from decompose.evaluation.provenance import in_words, weights_digest
-from decompose.models.architectures import Transform
+from decompose.evaluation.provenance import in_words
 from decompose.models.conversion import plan_of
 from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.preprocessing import Transform
 from decompose.training.augmentation import Draws, augmented
 from decompose.training.batch_order import Order
 from decompose.training.blockwise import Reconstruction, reconstruct_
@@ -44,6 +44,7 @@ from decompose.training.state import Epoch
 from decompose.training.validation import Judge
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.hashing import weights_digest
 from decompose.utils.optional_dependencies import required
 from decompose.utils.tables import Table
 

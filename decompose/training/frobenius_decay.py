@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import balanced, compose
-from decompose.layers.discovery import find_layers
+from decompose.layers.discovery import find_layers, find_rewritten
 from decompose.layers.modules import ORIGINALS, to_expression
-from decompose.layers.rewritten import find_rewritten
 from decompose.utils.errors import DecomposeError
 
 

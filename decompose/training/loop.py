@@ -22,18 +22,19 @@ from safetensors.torch import load_model
 from torch import Tensor
 
 from decompose.data.images import Pictures
-from decompose.evaluation.provenance import weights_digest
-from decompose.layers.norms import reestimate_
+from decompose.layers.batchnorm import reestimate_
 from decompose.models import serialization
 from decompose.training.augmentation import Draw, Draws
-from decompose.training.batch_order import Order, draw_seed
+from decompose.training.batch_order import Order
 from decompose.training.checkpoints import Checkpoints
 from decompose.training.objective import Lesson
 from decompose.training.optimizer import make_optimiser, make_schedule
 from decompose.training.state import Epoch, Standing
 from decompose.training.validation import Judge
 from decompose.utils.errors import DecomposeError
+from decompose.utils.hashing import weights_digest
 from decompose.utils.progress import watching
+from decompose.utils.random import draw_seed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation
 from decompose.data.images import Pictures
 from decompose.evaluation.accuracy import evaluate
-from decompose.layers.discovery import evaluating, floating_tensors
+from decompose.layers.forward import evaluating, floating_tensors
 from decompose.utils.distributed import Processes
 
 

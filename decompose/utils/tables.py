@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import mean, stdev
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from decompose.utils.files import write_text
 
 if TYPE_CHECKING:
     import rich.table
@@ -72,20 +76,24 @@ def format_threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def format_spread(values: Sequence[float], sign: str = "-", decimals: int = 1) -> str:
-    """Mean and standard deviation of two values or more: 91.2 ± 0.3.
-
-    Args:
-        values: what was measured several times.
-        sign: ``+`` shows it before positive means as well.
-        decimals: of both.
-    """
-    return f"{mean(values):{sign}.{decimals}f} ± {stdev(values):.{decimals}f}"
-
-
 def _pad(row: Sequence[str], widths: Sequence[int]) -> str:
     cells = [
         cell.rjust(width) if index else cell.ljust(width)
         for index, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def show_table(table: Table, markdown: str | Path | None = None) -> None:
+    """Print a table, and write it to a Markdown file where one is named.
+
+    Raises:
+        DecomposeError: the file cannot be written.
+    """
+    console = Console()
+    # A number that is cut off is worse than a line that wraps.
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, needed)
+    console.print(table)
+    if markdown is not None:
+        write_text(markdown, table.to_markdown())

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from decompose.evaluation.inspection import Inspection, LayerInspection
-from decompose.evaluation.plots import Point as PlottedPoint
-from decompose.evaluation.plots import plot_accuracy_against_macs, plot_spectra
+from decompose.evaluation.plots import plot_spectra
 from experiments.bmvc2018.config import MASK, NUM_TERMS
+from experiments.common.plots import Point as PlottedPoint
+from experiments.common.plots import plot_accuracy_against_macs
 
 
 def draw(record: Mapping[str, Any], folder: Path) -> None:

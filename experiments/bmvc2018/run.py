@@ -30,10 +30,10 @@ from typing import Annotated, Any
 
 import typer
 
-from decompose.data.folders import FASHION_MNIST
-from decompose.evaluation.provenance import environment
+from decompose.data.bundled import FASHION_MNIST
 from decompose.methods import get_method
 from decompose.models.conversion import rebuild
+from decompose.utils.environment import environment
 from decompose.utils.progress import track
 from experiments.bmvc2018.config import (
     DIGITS,

@@ -17,20 +17,17 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Conv
-from decompose.data.folders import (
-    digits,
-    fashion_mnist_pictures,
-    labelled,
-    picture_folder,
-    pictures_in_memory,
-)
+from decompose.data.bundled import digits, fashion_mnist_pictures, pictures_in_memory
+from decompose.data.folders import labelled, picture_folder
 from decompose.data.images import Pictures, default_workers
 from decompose.evaluation.accuracy import evaluate
-from decompose.layers.discovery import count_macs, find_layers, trace_shapes
+from decompose.layers.costs import count_macs, trace_shapes
+from decompose.layers.discovery import find_layers
 from decompose.layers.modules import to_conv
-from decompose.models.architectures import Architecture, Transform
+from decompose.models.architectures import Architecture
+from decompose.models.preprocessing import Transform
 from decompose.models.vgg16 import vgg16_features
-from decompose.utils.inputs import Images
+from decompose.utils.batches import Images
 from experiments.bmvc2018.config import FASHION, Setting
 from experiments.common.classifiers import BATCH, prepared, preprocessing, vgg16_classifier
 

@@ -21,9 +21,11 @@ from decompose.compression.search.candidates import RECIPES, Option, loss, optio
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import probe
 from decompose.compression.statistics import gather
-from decompose.layers.discovery import evaluating, find_originals, trace_shapes
-from decompose.layers.modules import expression_macs, to_conv
-from decompose.methods.ranks import parse_recipe
+from decompose.layers.costs import expression_macs, trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating
+from decompose.layers.modules import to_conv
+from decompose.methods.combinations import parse_recipe
 from decompose.models.plans import Plan
 from decompose.utils.progress import track
 

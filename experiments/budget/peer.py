@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from decompose.algebra import leaves
-from decompose.layers.discovery import evaluating
+from decompose.layers.forward import evaluating
 from decompose.layers.modules import to_conv
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError

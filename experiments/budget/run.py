@@ -26,15 +26,17 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation
-from decompose.data.folders import photographs, picture_folder
-from decompose.evaluation.plots import Point, plot_error_against_macs
-from decompose.layers.discovery import count_macs, outputs, trace_shapes
+from decompose.data.bundled import photographs
+from decompose.data.folders import picture_folder
+from decompose.layers.costs import count_macs, trace_shapes
+from decompose.layers.forward import outputs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
 from decompose.models.plans import Plan
 from decompose.utils.progress import track
 from experiments.budget.objective import correlate
 from experiments.budget.peer import executed_macs, tensorly_torch
 from experiments.budget.table import LABELS, summarize
+from experiments.common.plots import Point, plot_error_against_macs
 from experiments.common.records import keep, publish
 
 FEWER = (2.14, 3.0, 3.7)

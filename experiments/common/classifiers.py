@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.data.images import Pictures
-from decompose.layers.discovery import evaluating
-from decompose.models.architectures import OFFLINE_VGG16, Architecture, Transform
+from decompose.layers.forward import evaluating
+from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from decompose.models.preprocessing import Transform
 from decompose.utils.progress import track
 
 BATCH = 100

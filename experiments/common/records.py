@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-from decompose.evaluation.plots import show_table
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import write_text
-from decompose.utils.tables import Table
+from decompose.utils.tables import Table, show_table
 
 Tables = Callable[[Mapping[str, Any]], Sequence[Table]]
 """From a record to its tables; the first is the one that a README quotes."""
@@ -88,3 +88,14 @@ def render_or_check(arguments: Sequence[str], folder: Path, readme: Path, tables
     for path in stale:
         print(f"{path}: its table does not follow from {source}", file=sys.stderr)
     return 1 if stale else 0
+
+
+def format_spread(values: Sequence[float], sign: str = "-", decimals: int = 1) -> str:
+    """Mean and standard deviation of two values or more: 91.2 ± 0.3.
+
+    Args:
+        values: what was measured several times.
+        sign: ``+`` shows it before positive means as well.
+        decimals: of both.
+    """
+    return f"{mean(values):{sign}.{decimals}f} ± {stdev(values):.{decimals}f}"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decompose.layers.discovery import count_macs, count_params, evaluating, trace_shapes
+from decompose.layers.costs import count_macs, count_params, trace_shapes
+from decompose.layers.forward import evaluating
 
 BATCH_SIZE = 128
 PEAK_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4

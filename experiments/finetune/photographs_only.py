@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 import decompose
-from decompose.data.folders import fashion_mnist_pictures, photographs
+from decompose.data.bundled import fashion_mnist_pictures, photographs
 from decompose.evaluation.accuracy import evaluate
-from decompose.layers.discovery import count_macs, trace_shapes
+from decompose.layers.costs import count_macs, trace_shapes
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
 from decompose.training.blockwise import reconstruct_
 from experiments.common.classifiers import BATCH, prepared, preprocessing, vgg16_classifier

@@ -26,9 +26,9 @@ import typer
 from torch import nn
 
 import decompose
-from decompose.evaluation.provenance import environment
 from decompose.inference.allocator import keep_freed_memory
 from decompose.models.architectures import OFFLINE_VGG16
+from decompose.utils.environment import environment
 from decompose.utils.progress import track
 from experiments.common.records import keep, publish, take_up
 from experiments.finetune import photographs_only, throughput

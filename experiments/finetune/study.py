@@ -21,9 +21,9 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.compression.statistics import Statistics
-from decompose.data.folders import fashion_mnist_pictures
+from decompose.data.bundled import fashion_mnist_pictures
 from decompose.evaluation.accuracy import evaluate
-from decompose.layers.discovery import count_macs, count_params, trace_shapes
+from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.models.conversion import plan_of
 from decompose.training.blockwise import reconstruct_
 from decompose.training.finetuning import Finetuned, finetune

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.utils.tables import Table, format_spread, format_threads
-from experiments.common.records import render_or_check
+from decompose.utils.tables import Table, format_threads
+from experiments.common.records import format_spread, render_or_check
 from experiments.finetune.config import BARS, FROM_SCRATCH, WAYS
 
 FOLDER = Path(__file__).parent

@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 from decompose.inference.engines import Call
 from decompose.inference.timing import time_in_turns
-from decompose.layers.discovery import count_macs, trace_shapes
+from decompose.layers.costs import count_macs, trace_shapes
 from decompose.training.objective import Lesson
 from decompose.training.recipe import Recipe
 from decompose.utils.progress import track

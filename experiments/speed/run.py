@@ -25,11 +25,12 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation
 from decompose.compression.statistics import Statistics
-from decompose.data.folders import photographs, picture_folder
+from decompose.data.bundled import photographs
+from decompose.data.folders import picture_folder
 from decompose.evaluation.plots import plot_speed_up
 from decompose.inference.benchmark import SideBySide, time_side_by_side
 from decompose.inference.engines import get_engine
-from decompose.layers.discovery import outputs
+from decompose.layers.forward import outputs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
 from experiments.common.records import keep, publish
 from experiments.speed.table import summarize

@@ -15,8 +15,9 @@ import typer
 from matplotlib.figure import Figure
 
 import decompose
-from decompose.evaluation.plots import save_figure, show_weights, write_sign
+from decompose.evaluation.plots import save_figure
 from decompose.models.architectures import OFFLINE_VGG16
+from experiments.common.plots import show_weights, write_sign
 
 LAYER, CHANNEL = "conv2_1", 3
 SHOWN_INPUTS, SHOWN_TERMS = 8, 4

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 from torchvision.transforms.functional import normalize
 
-from decompose.data.folders import digits
-from decompose.layers.discovery import evaluating
+from decompose.data.bundled import digits
+from decompose.layers.forward import evaluating
 from decompose.utils.progress import track
 
 PIXELS = 64

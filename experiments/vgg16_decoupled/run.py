@@ -26,15 +26,17 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation
-from decompose.data.folders import photographs
+from decompose.data.bundled import photographs
 from decompose.evaluation.inspection import inspect_network
-from decompose.evaluation.plots import Point, plot_error_against_macs, plot_spectra
-from decompose.evaluation.provenance import environment
+from decompose.evaluation.plots import plot_spectra
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import Eager
-from decompose.layers.discovery import count_macs, outputs, trace_shapes
+from decompose.layers.costs import count_macs, trace_shapes
+from decompose.layers.forward import outputs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
+from decompose.utils.environment import environment
 from decompose.utils.progress import track
+from experiments.common.plots import Point, plot_error_against_macs
 from experiments.common.records import keep, publish
 from experiments.vgg16_decoupled.probe import classify_digits
 from experiments.vgg16_decoupled.table import tables

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import decompose
-from decompose.layers.norms import reestimate_
-from decompose.utils.batches import Example
-from decompose.utils.inputs import Inputs
+from decompose.layers.batchnorm import reestimate_
+from decompose.utils.batches import Example, Inputs
 
 
 class UNet(nn.Module):

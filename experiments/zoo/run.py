@@ -31,8 +31,8 @@ from decompose import DecomposeError, Plan
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import get_engine
 from decompose.inference.latency import Place, time_networks
-from decompose.inference.timing import machine
 from decompose.utils.batches import Example
+from decompose.utils.environment import machine
 from decompose.utils.errors import BudgetError
 from experiments.common.records import keep, publish
 from experiments.zoo.networks import SUBJECTS, Subject

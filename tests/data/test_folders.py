@@ -6,17 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from decompose.data.folders import (
+from decompose.data.bundled import (
     FASHION_MNIST,
     digits,
     fashion_mnist,
     fashion_mnist_pictures,
-    labelled,
-    labelled_folder,
     photographs,
-    picture_folder,
     pictures_in_memory,
 )
+from decompose.data.folders import labelled, labelled_folder, picture_folder
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import to_tensor, write_class_folders
 

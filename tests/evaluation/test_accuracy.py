@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from decompose.data.folders import Pictures, labelled_folder
 from decompose.evaluation.accuracy import evaluate
-from decompose.evaluation.ledgers import forget
+from decompose.evaluation.predictions import forget
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import photograph
 

@@ -9,15 +9,10 @@ from PIL import Image
 from torch import nn
 
 from decompose.evaluation.inspection import inspect_network
-from decompose.evaluation.plots import (
-    Point,
-    plot_accuracy_against_macs,
-    plot_error_against_macs,
-    plot_spectra,
-    show_table,
-)
+from decompose.evaluation.plots import plot_spectra
 from decompose.utils.errors import DecomposeError
-from decompose.utils.tables import Table
+from decompose.utils.tables import Table, show_table
+from experiments.common.plots import Point, plot_accuracy_against_macs, plot_error_against_macs
 from tests.support.strategies import Mixed
 
 INSPECTION = inspect_network(Mixed(), torch.zeros(1, 3, 32, 32))

@@ -5,7 +5,9 @@ import copy
 import torch
 from torch import nn
 
-from decompose.evaluation.provenance import environment, in_words, weights_digest
+from decompose.evaluation.provenance import in_words
+from decompose.utils.environment import environment
+from decompose.utils.hashing import weights_digest
 
 
 def test_weights_have_one_digest() -> None:

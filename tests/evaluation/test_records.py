@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from decompose.evaluation.provenance import weights_digest
 from decompose.evaluation.records import Figure, dataset_of, figures_of
 from decompose.utils.errors import DecomposeError
+from decompose.utils.hashing import weights_digest
 
 NETWORK = nn.Linear(2, 2)
 OTHERS = {"a.pth": "0", "small": weights_digest(NETWORK)}

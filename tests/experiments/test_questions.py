@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import decompose
-from decompose.layers.discovery import count_params
+from decompose.layers.costs import count_params
 
 QUESTIONS = Path(__file__).parents[2] / "experiments" / "questions"
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from decompose.inference.timing import machine, time_in_turns
+from decompose.inference.timing import time_in_turns
+from decompose.utils.environment import machine
 
 
 def test_calls_take_turns_after_a_warm_up() -> None:

@@ -8,9 +8,11 @@ from torch import nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import decompose
+from decompose.layers.batchnorm import reestimate_
+from decompose.layers.costs import trace_shapes
 from decompose.layers.detectors import is_detector, steadied, useful_scale
-from decompose.layers.discovery import find_layers, respond, trace_shapes
-from decompose.layers.norms import reestimate_
+from decompose.layers.discovery import find_layers
+from decompose.layers.forward import respond
 
 
 def detector(name: str, **others: Any) -> nn.Module:

@@ -8,15 +8,10 @@ from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
 import decompose
-from decompose.layers.discovery import (
-    count_macs,
-    count_params,
-    evaluating,
-    find_layers,
-    find_originals,
-    obstacle,
-    trace_shapes,
-)
+from decompose.layers.costs import count_macs, count_params, trace_shapes
+from decompose.layers.discovery import find_inexact, find_layers, find_originals, find_rewritten
+from decompose.layers.eligibility import obstacle
+from decompose.layers.forward import evaluating
 from decompose.methods import METHODS
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
@@ -145,3 +140,32 @@ def test_evaluating_restores_each_mode_after_an_error() -> None:
         network(None)
     assert network.training
     assert not network.norm.training
+
+
+def low_rank(dtype: torch.dtype) -> nn.Sequential:
+    """A layer whose kernel has rank 4, and one of full rank."""
+    network = nn.Sequential(nn.Conv2d(12, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    weight = (torch.randn(16, 4) @ torch.randn(4, 12 * 9)).reshape(16, 12, 3, 3)
+    network[0].weight.data = weight
+    return network.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_truncation_lost_nothing_of_is_exact_in_every_precision(dtype: torch.dtype) -> None:
+    network = low_rank(dtype)
+    example = torch.zeros(1, 12, 8, 8, dtype=dtype)
+    plan = decompose.plan(network, example, method="channel", rank=4)
+    small = decompose.apply(plan, network)
+    assert list(find_rewritten(small)) == ["0", "2"]
+    assert list(find_inexact(small, network, ["2", "0"])) == ["2"]
+
+
+def test_another_network_is_named_as_such() -> None:
+    network = low_rank(torch.float32)
+    plan = decompose.plan(network, torch.zeros(1, 12, 8, 8), method="channel", rank=4)
+    small = decompose.apply(plan, network)
+    other = nn.Sequential(nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
+    with pytest.raises(DecomposeError, match="layer 0 was not made from the original's"):
+        find_inexact(small, other, ["0"])
+    with pytest.raises(DecomposeError, match="rewritten in the original"):
+        find_inexact(small, small, ["0"])

@@ -7,8 +7,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations
 
 import decompose
-from decompose.layers.discovery import find_originals, obstacle
-from decompose.layers.eligibility import find_quantised, find_readers
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import find_quantised, find_readers, obstacle
 from decompose.utils.errors import DecomposeError
 
 X = torch.randn(2, 8, 12, 12)

@@ -11,11 +11,11 @@ from torch import nn
 import decompose
 from decompose import Choice
 from decompose.algebra import Chain, Conv, Geometry, Sum, run
+from decompose.layers.costs import layer_macs
 from decompose.layers.modules import (
     Branches,
     DecomposedLayer,
     Original,
-    layer_macs,
     to_conv,
     to_expression,
     to_module,

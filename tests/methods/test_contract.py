@@ -22,7 +22,8 @@ from decompose.algebra import (
     run,
     weight_deviation,
 )
-from decompose.layers.modules import Original, expression_macs, to_conv, to_expression, to_module
+from decompose.layers.costs import expression_macs
+from decompose.layers.modules import Original, to_conv, to_expression, to_module
 from decompose.methods import METHODS, Method, get_method
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Case, conv_cases

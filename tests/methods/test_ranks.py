@@ -6,7 +6,8 @@ from torch import nn
 from decompose import Choice, DecomposeError
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
-from decompose.methods.ranks import combine, parse_recipe, rank_for_ratio
+from decompose.methods.combinations import combine, parse_recipe
+from decompose.methods.ranks import rank_for_ratio
 
 CONV = to_conv(nn.Conv2d(64, 128, 3))
 

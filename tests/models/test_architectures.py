@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 import decompose
-from decompose.layers.discovery import respond
+from decompose.layers.forward import respond
 from decompose.models.architectures import OFFLINE_VGG16, Architecture, is_architecture_name
 from decompose.utils.errors import DecomposeError
 

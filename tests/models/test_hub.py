@@ -14,8 +14,8 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 import decompose
 from decompose import Choice, Plan
 from decompose.evaluation.model_card import model_card
-from decompose.evaluation.provenance import weights_digest
 from decompose.models import timm_models
+from decompose.utils.hashing import weights_digest
 from tests.cli.cases import run
 
 NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"

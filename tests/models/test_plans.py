@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decompose import Choice, DecomposeError, Plan
-from decompose.models.plans import Note
+from decompose.methods.choices import Note
 
 PLAN = Plan({"conv1": Choice("pw_dw", 3), "conv2": Choice("dw_pw", 4)}, {"stem": "skipped by name"})
 

@@ -38,7 +38,7 @@ def test_grey_pictures_and_the_middle_of_wide_ones() -> None:
 
 
 def test_synthetic_inputs_look_alike() -> None:
-    from decompose.models.architectures import remember_preprocessing
+    from decompose.models.preprocessing import remember_preprocessing
 
     network = torch.nn.Conv2d(3, 4, 3)
     remember_preprocessing(network, PictureFormat.of((3, 32, 32), scale=255, means=[100]))

@@ -55,6 +55,16 @@ def test_the_package_has_these_rooms() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downhill(module: str) -> None:
+    package = module.split(".")[1] if "." in module else ""
+    if package not in ORDER:
+        return
+    allowed = ALONE.get(package, set(ORDER[: ORDER.index(package)])) | {package}
+    for imported in imported_modules(module) - {"decompose"}:
+        assert imported.split(".")[1] in allowed, f"{module} imports {imported}"
+
+
 def test_no_modules_import_in_a_circle() -> None:
     graph = {module: imported_modules(module) for module in MODULES}
     try:

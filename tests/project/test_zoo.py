@@ -22,8 +22,10 @@ import decompose
 from decompose import Choice, DecomposeError, Plan
 from decompose.algebra import Deviation
 from decompose.evaluation.comparison import compare_weights
-from decompose.layers.discovery import count_params, find_originals, obstacle, respond, trace_shapes
-from decompose.layers.eligibility import find_readers
+from decompose.layers.costs import count_params, trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import find_readers, obstacle
+from decompose.layers.forward import respond
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
 from decompose.models.architectures import Architecture, architecture_of

@@ -29,8 +29,8 @@ import torch
 import torchmetrics  # noqa: F401
 from torchvision.datasets import ImageFolder  # noqa: F401
 
-from decompose.evaluation.provenance import weights_digest
 from decompose.models.serialization import save
+from decompose.utils.hashing import weights_digest
 from tests.training.cases import RECIPE, tuned
 
 _STAGED = replace(RECIPE, blockwise=5)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from decompose.training.batch_order import Order, draw_seed
+from decompose.training.batch_order import Order
 from decompose.utils.errors import DecomposeError
+from decompose.utils.random import draw_seed
 
 
 def test_an_epoch_visits_each_picture_once_in_an_order_of_its_own() -> None:

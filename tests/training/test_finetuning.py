@@ -13,7 +13,6 @@ from torch import nn
 
 import decompose
 from decompose import DecomposeError
-from decompose.evaluation.provenance import weights_digest
 from decompose.models.conversion import plan_of
 from decompose.training import finetuning
 from decompose.training.batch_order import Order
@@ -22,6 +21,7 @@ from decompose.training.finetuning import Finetuned
 from decompose.training.objective import Lesson
 from decompose.training.validation import Judge
 from decompose.utils.distributed import Processes
+from decompose.utils.hashing import weights_digest
 from tests.models.onnx.cases import read, small_cnn
 from tests.training.cases import RECIPE, make_pictures, networks, pictures, tuned
 

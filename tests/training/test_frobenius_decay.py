@@ -6,7 +6,7 @@ import torch
 import decompose
 from decompose import DecomposeError
 from decompose.algebra import compose
-from decompose.layers.rewritten import find_rewritten
+from decompose.layers.discovery import find_rewritten
 from decompose.models.conversion import take_forms_
 from decompose.training.frobenius_decay import balance_, composed_energy, parameter_groups
 from tests.support.strategies import Mixed

@@ -3,7 +3,8 @@
 import pytest
 from rich.console import Console
 
-from decompose.utils.tables import Table, format_count, format_spread
+from decompose.utils.tables import Table, format_count
+from experiments.common.records import format_spread
 
 TABLE = Table("Title", ["layer", "k\nparams"], [["conv1", "1.79"]], ["network", "14,715"])
 

@@ -23,7 +23,8 @@ from decompose.compression.layerwise.channel_pruning import (
 from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
 from decompose.compression.layerwise.dependencies import Succession
 from decompose.compression.layerwise.sampling import Samples
-from decompose.layers.discovery import find_originals, obstacle
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import obstacle
 from decompose.layers.modules import DecomposedLayer, to_conv, to_module
 from decompose.methods.choices import Choice
 from decompose.models.conversion import like_original

@@ -32,12 +32,14 @@ from decompose.compression.layerwise.low_rank_regression import (
 )
 from decompose.compression.layerwise.partial_model import Workpiece
 from decompose.compression.layerwise.sampling import Sampler, Samples
-from decompose.layers.discovery import evaluating, find_originals, obstacle
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import obstacle
+from decompose.layers.forward import evaluating
 from decompose.layers.modules import Original, to_conv
 from decompose.layers.relu import Rectifier, find_rectifiers
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.methods.choices import Choice
-from decompose.methods.ranks import num_weights
+from decompose.methods.combinations import num_weights
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 

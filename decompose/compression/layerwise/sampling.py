@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
-from decompose.layers.discovery import evaluating, find_originals, respond
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating, respond
 from decompose.layers.hooks import calls_until, observing
 from decompose.layers.modules import to_conv
+from decompose.utils.batches import Images, Inputs
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images, Inputs
 
 
 @dataclass(frozen=True, eq=False)

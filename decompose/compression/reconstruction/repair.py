@@ -34,14 +34,14 @@ from decompose.compression.reconstruction.input_views import views
 from decompose.compression.reconstruction.last_factors import refitted
 from decompose.compression.reconstruction.target_cache import Lookahead
 from decompose.data.synthetic import synthetic_inputs
-from decompose.layers.discovery import evaluating, trace_shapes
+from decompose.layers.costs import trace_shapes
+from decompose.layers.discovery import find_inexact
+from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.layers.relu import Rectifier, find_rectifiers
-from decompose.layers.rewritten import find_inexact
-from decompose.utils.batches import Example
+from decompose.utils.batches import Example, Images, Inputs
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images, Inputs
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 

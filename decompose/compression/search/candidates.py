@@ -13,7 +13,8 @@ import numpy as np
 from decompose.algebra import Conv, Expression, Whitening, weight_deviation
 from decompose.methods import Method
 from decompose.methods.choices import Choice
-from decompose.methods.ranks import Recipe, combine, largest_rank
+from decompose.methods.combinations import Recipe, combine
+from decompose.methods.ranks import largest_rank
 
 RECIPES = (
     "pw_dw",

@@ -20,16 +20,16 @@ import torch
 from torch import nn
 
 from decompose.algebra import Conv
+from decompose.compression.search.allocation import mixture
 from decompose.compression.search.candidates import Option
-from decompose.compression.search.mixtures import mixture
 from decompose.inference.latency import Latencies, Place, Variant, time_networks
 from decompose.inference.tuning import fastest, time_forms
-from decompose.layers.discovery import Shapes
+from decompose.layers.costs import Shapes
+from decompose.layers.discovery import find_rewritten
 from decompose.layers.forms import DEFAULT_FORM
-from decompose.layers.rewritten import find_rewritten
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod
-from decompose.models.conversion import apply, take_forms_
+from decompose.models.conversion import substitute, take_forms_
 from decompose.models.plans import Pace, Plan
 from decompose.utils.batches import Example, batch_size
 from decompose.utils.errors import DecomposeError
@@ -93,7 +93,7 @@ def paced(
             for name, ms in dense_ms.items()
         )
         predicted = (rest_ms + scale * taken_ms) / original_ms
-        small = apply(plan, model)
+        small = substitute(plan, model)
         plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
         take_forms_(small, plan.forms)
         timed = time_networks({"original": model, "small": small}, example, place)

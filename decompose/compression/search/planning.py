@@ -11,29 +11,24 @@ from torch import fx, nn
 
 from decompose import algebra
 from decompose.algebra import Conv
+from decompose.compression.search.allocation import mixture
 from decompose.compression.search.candidates import RECIPES
 from decompose.compression.search.latency_budget import paced
-from decompose.compression.search.mixtures import mixture
-from decompose.compression.search.scoring import Cost, macs_of_calls, reasons_to_stay, weigh
+from decompose.compression.search.scoring import Cost, weigh
 from decompose.compression.statistics import Statistics
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
 from decompose.inference.latency import Place
-from decompose.layers.discovery import (
-    Shapes,
-    count_macs,
-    count_params,
-    find_originals,
-    trace_shapes,
-)
-from decompose.layers.eligibility import find_quantised
+from decompose.layers.costs import Shapes, count_macs, count_params, macs_of_calls, trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import find_quantised, reasons_to_stay
 from decompose.layers.modules import Original, to_conv
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
-from decompose.methods.ranks import parse_recipe, rank_rule
+from decompose.methods.combinations import parse_recipe
+from decompose.methods.ranks import rank_rule
 from decompose.models.plans import Plan
-from decompose.utils.batches import Example, device_of
+from decompose.utils.batches import Example, Images, device_of
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images
 from decompose.utils.name_patterns import last_match, matches, require_match
 
 

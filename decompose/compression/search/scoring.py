@@ -6,7 +6,6 @@ time does to the network (``probing``).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,19 +20,17 @@ from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import probe
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
-from decompose.layers.discovery import Shapes, find_originals, obstacle, trace_shapes
-from decompose.layers.eligibility import find_quantised, find_readers
-from decompose.layers.modules import Original, expression_macs, to_conv
-from decompose.methods.ranks import Recipe, parse_recipe
-from decompose.utils.batches import Example, first
+from decompose.layers.costs import macs_of_calls, trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.eligibility import reasons_to_stay
+from decompose.layers.modules import to_conv
+from decompose.methods.combinations import Recipe, parse_recipe
+from decompose.utils.batches import Example, Images, first
 from decompose.utils.errors import DecomposeError
-from decompose.utils.inputs import Images
-from decompose.utils.name_patterns import matches
 from decompose.utils.progress import track
 
 _NUM_SYNTHETIC = 6
 
-_UNREACHED = "not reached by the example"
 
 Cost = Callable[[Expression], int]
 """What an expression in a layer's place costs."""
@@ -165,46 +162,3 @@ def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> N
         known = statistics.layers.get(name)
         if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
             raise DecomposeError(f"layer {name}: the statistics are those of another network")
-
-
-def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
-    """MACs of an expression in a layer's place, in all calls of the layer."""
-    return sum(expression_macs(expression, shape) for shape in shapes)
-
-
-def reasons_to_stay(
-    model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
-) -> dict[str, str]:
-    """Why layers stay as they are whatever the wish, by name.
-
-    Args:
-        model: left as it was.
-        example: one batch (``calls``).
-        skip: names and patterns.
-        shapes: what ``trace_shapes`` says of the example.
-    """
-    originals = find_originals(model)
-    reasons = {
-        name: reason
-        for name, module in originals.items()
-        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
-    }
-    # One that is never called may be read all the same.
-    watched = {
-        n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
-    }
-    read = find_readers(model, example, watched)
-    if read:
-        told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
-        warnings.warn(f"left dense: {told}", stacklevel=3)
-    return find_quantised(model) | reasons | read
-
-
-def _reason_to_skip(
-    name: str, module: Original, skip: Sequence[str], *, reached: bool
-) -> str | None:
-    if any(matches(name, pattern) for pattern in skip):
-        return "skipped by name"
-    if not reached:
-        return _UNREACHED
-    return obstacle(module)

@@ -26,11 +26,12 @@ from decompose.compression.reconstruction.last_factors import (
 )
 from decompose.compression.reconstruction.ridge import RidgePath, Rows, squared_error
 from decompose.compression.search.candidates import Option
-from decompose.layers.discovery import evaluating, find_originals, respond, trace_shapes
+from decompose.layers.costs import trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating, respond
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Original, to_conv, to_module
-from decompose.utils.batches import Example
-from decompose.utils.inputs import Images, Inputs
+from decompose.utils.batches import Example, Images, Inputs
 from decompose.utils.progress import track
 
 _SHARE = 0.4

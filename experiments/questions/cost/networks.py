@@ -16,7 +16,7 @@ from itertools import count
 
 from torch import Tensor, nn
 
-from decompose.layers.discovery import count_params
+from decompose.layers.costs import count_params
 
 CLASSES = 10
 

@@ -24,7 +24,7 @@ import typer
 from torch import Tensor, nn
 
 import decompose
-from decompose.data.folders import fashion_mnist
+from decompose.data.bundled import fashion_mnist
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import Eager
 from decompose.utils.progress import track

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from decompose.inference.benchmark import SideBySide
-from decompose.utils.tables import Table, format_spread
-from experiments.common.records import render_or_check
+from decompose.utils.tables import Table
+from experiments.common.records import format_spread, render_or_check
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decompose.algebra import Conv
-from decompose.evaluation.plots import save_figure, show_weights, write_sign
+from decompose.evaluation.plots import save_figure
+from experiments.common.plots import show_weights, write_sign
 
 SIZE = 5
 """Taps along each axis of the kernels made here."""

@@ -9,7 +9,8 @@ import decompose
 from decompose.compression.layerwise.channel_pruning import kept_channels, put_
 from decompose.compression.layerwise.pipeline import Treatment, apply_treatments
 from decompose.compression.layerwise.sampling import Sampler
-from decompose.layers.discovery import count_macs, evaluating, trace_shapes
+from decompose.layers.costs import count_macs, trace_shapes
+from decompose.layers.forward import evaluating
 from tests.support.strategies import Mixed
 
 X = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))

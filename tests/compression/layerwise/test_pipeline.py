@@ -9,7 +9,7 @@ from torch import nn
 import decompose
 from decompose.compression.layerwise.pipeline import Treatment, apply_treatments
 from decompose.compression.layerwise.sampling import Sampler
-from decompose.layers.discovery import evaluating
+from decompose.layers.forward import evaluating
 from decompose.layers.modules import DecomposedLayer
 from decompose.models.conversion import plan_of
 from decompose.models.serialization import load, save

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from decompose.compression.reconstruction.last_factors import Targets
 from decompose.compression.reconstruction.target_cache import Lookahead
-from decompose.layers.discovery import evaluating, find_originals, trace_shapes
+from decompose.layers.costs import trace_shapes
+from decompose.layers.discovery import find_originals
+from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import to_conv
 from decompose.utils.batches import Example

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decompose.compression.search.allocation import Candidate, allocate
+from decompose import Choice
+from decompose.compression.search.allocation import Candidate, allocate, mixture
+from decompose.compression.search.candidates import Option
 from decompose.utils.errors import DecomposeError
 
 GROUPS = st.lists(
@@ -42,3 +44,28 @@ def test_a_budget_that_cannot_be_met_tells_the_least() -> None:
     ):
         allocate(candidates, 10, "MACs")
     assert allocate({}, 10, "MACs") == {}
+
+
+WEIGHED = {
+    "a": [
+        Option(None, 100, 0.0),
+        Option(Choice("pw_dw", 2), 50, 0.02),
+        Option(Choice("spatial", 4), 45, 0.03),
+        Option(Choice("pw_dw", 1), 20, 0.3),
+    ],
+    "b": [Option(None, 100, 0.0), Option(Choice("dw_pw", 1), 60, 0.5)],
+}
+
+
+def test_a_note_names_what_was_chosen_and_the_runner_up() -> None:
+    plan = mixture(WEIGHED, {"c": "skipped by name"}, 150, "MACs")
+    assert plan.layers == {"a": Choice("pw_dw", 2)}
+    assert plan.dense == {"c": "skipped by name", "b": "worth its cost"}
+    note = plan.notes["a"]
+    assert (note.cost, note.unit, note.error) == (50, "MACs", 0.02)
+    assert (note.runner_up, note.runner_up_error) == ("spatial 4", 0.03)
+
+
+def test_a_budget_that_cannot_be_met() -> None:
+    with pytest.raises(DecomposeError, match="the least is 80 MACs"):
+        mixture(WEIGHED, {}, 79, "MACs")

@@ -8,7 +8,7 @@ from decompose import algebra
 from decompose.algebra import weight_deviation
 from decompose.compression.search.candidates import RECIPES, loss, options, undominated
 from decompose.layers.modules import to_conv
-from decompose.methods.ranks import parse_recipe
+from decompose.methods.combinations import parse_recipe
 
 CONV = to_conv(nn.Conv2d(16, 24, 3, dtype=torch.float64))
 

@@ -13,8 +13,7 @@ import decompose
 from decompose.algebra import Conv
 from decompose.compression.search import latency_budget
 from decompose.inference.latency import Latencies
-from decompose.layers.discovery import count_macs, trace_shapes
-from decompose.layers.modules import expression_macs
+from decompose.layers.costs import count_macs, expression_macs, trace_shapes
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
 

@@ -11,7 +11,7 @@ from decompose.compression.search.sensitivity import probe
 from decompose.compression.statistics import gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.modules import to_conv
-from decompose.methods.ranks import parse_recipe
+from decompose.methods.combinations import parse_recipe
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 

@@ -13,7 +13,8 @@ from torch import nn
 import decompose
 from decompose.compression.reconstruction.repair import repair_
 from decompose.compression.statistics import gather
-from decompose.layers.discovery import count_params, find_layers
+from decompose.layers.costs import count_params
+from decompose.layers.discovery import find_layers
 from decompose.layers.relu import find_rectifiers
 from decompose.models.export import to_onnx_bytes
 from decompose.models.onnx.model_file import read_model

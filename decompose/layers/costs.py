@@ -1,0 +1,94 @@
+"""What layers and models cost: input shapes traced, MACs and parameters counted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from decompose.algebra import (
+    Expression,
+    leaves,
+    macs,
+)
+from decompose.layers.detectors import fully_occupied
+from decompose.layers.discovery import find_layers
+from decompose.layers.forward import evaluating
+from decompose.layers.hooks import observing
+from decompose.layers.modules import to_expression
+from decompose.utils.batches import Example, call, first, shape_text
+from decompose.utils.errors import DecomposeError, first_line
+
+Shapes = Mapping[str, list[tuple[int, ...]]]
+"""Input shapes of every layer, one for each of its calls."""
+
+
+def trace_shapes(model: nn.Module, example: Example) -> Shapes:
+    """Input shapes that every layer sees when the first of the example's inputs passes.
+
+    The second stage of a detector sees as many boxes as the first may propose (``detectors``).
+
+    Args:
+        model: left as it was, its mode and running statistics included.
+        example: one batch (``calls``); only its first input is used.
+
+    Raises:
+        DecomposeError: the model does not take the example.
+    """
+    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+
+    def record(name: str, x: Tensor, _: Tensor) -> None:
+        shapes[name].append(tuple(x.shape))
+
+    with evaluating(model), fully_occupied(model), observing(find_layers(model), record):
+        try:
+            call(model, first(example))
+        except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:
+            raise DecomposeError(
+                f"the network does not take an input of shape {shape_text(example)}: "
+                f"{first_line(error)}"
+            ) from error
+    return dict(shapes)
+
+
+def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
+    """MACs of every layer for one input of the network; 0 for layers that it does not reach.
+
+    Args:
+        model: the network.
+        shapes: what ``trace_shapes`` returned for it, or for the network it was made from.
+    """
+    return {
+        name: sum(layer_macs(layer, shape) for shape in shapes.get(name, ()))
+        for name, layer in find_layers(model).items()
+    }
+
+
+def count_params(module: nn.Module) -> int:
+    """Number of parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """MACs of one call of a layer, rewritten or not.
+
+    Args:
+        module: a convolution, a fully connected layer or a ``DecomposedLayer``.
+        input_shape: of the whole input tensor, batch included.
+    """
+    return expression_macs(to_expression(module), input_shape)
+
+
+def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int:
+    """MACs of one call of the module that an expression becomes, as ``layer_macs``."""
+    num_axes = next(leaves(expression)).geometry.num_axes
+    if num_axes == 0:
+        return prod(input_shape[:-1]) * macs(expression, ())
+    return prod(input_shape[: -num_axes - 1]) * macs(expression, input_shape[-num_axes:])
+
+
+def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
+    """MACs of an expression in a layer's place, in all calls of the layer."""
+    return sum(expression_macs(expression, shape) for shape in shapes)

@@ -1,0 +1,61 @@
+"""Evaluation mode, and the outputs by which models are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from decompose.layers.detectors import steadied
+from decompose.utils.batches import Example, call
+from decompose.utils.errors import DecomposeError
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; each module's own mode again outside."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """Outputs of a network, one image at a time, since large temporaries cost more than calls."""
+    with evaluating(model):
+        return torch.cat([model(image) for image in images.split(1)])
+
+
+def floating_tensors(output: object) -> list[Tensor]:
+    """The floating tensors in what a network returns: a tensor, or a nest of such.
+
+    Raises:
+        DecomposeError: it returns something else.
+    """
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        return [tensor for part in output.values() for tensor in floating_tensors(part)]
+    if isinstance(output, tuple | list):
+        return [tensor for part in output for tensor in floating_tensors(part)]
+    raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
+
+
+def respond(model: nn.Module, example: Example) -> list[Tensor]:
+    """The floating tensors by which networks are compared: what one returns for an example.
+
+    Of a detector, what its heads give (``detectors``).
+
+    Raises:
+        DecomposeError: it returns something else.
+    """
+    with steadied(model) as answers:
+        output = call(model, example)
+    return floating_tensors(answers or output)

@@ -1,0 +1,35 @@
+"""The machine, its threads and the versions of libraries, for records."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import torch
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What computed: the machine, torch's threads, and the versions of what decides about figures."""
+    versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
+    return {
+        "machine": machine(torch.device(device)),
+        "threads": torch.get_num_threads(),
+        "python": python_version(),
+        "torch": torch.__version__,
+        **versions,
+    }
+
+
+def machine(device: torch.device) -> str:
+    """What computes, in words: times are of no use without it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = "CPU"
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = next(iter(names), model)
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
