@@ -41,13 +41,13 @@ from decompose.algebra.expressions import (
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.selection import keep_inputs, keep_outputs
 from decompose.algebra.unfolding import (
-    Strides,
+    Subsampling,
     on_patches,
     patches,
     patches_at,
     places,
     places_at,
-    strides_for,
+    subsampling_for,
 )
 from decompose.algebra.whitening import Whitening
 
@@ -57,7 +57,7 @@ __all__ = [
     "Deviation",
     "Expression",
     "Geometry",
-    "Strides",
+    "Subsampling",
     "Sum",
     "Whitening",
     "at_least_float32",
@@ -86,7 +86,7 @@ __all__ = [
     "scale_outputs",
     "split_branches",
     "split_like",
-    "strides_for",
+    "subsampling_for",
     "weight_deviation",
     "widened",
     "with_groups",

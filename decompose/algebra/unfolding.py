@@ -96,7 +96,7 @@ def on_patches(expression: Expression) -> Expression:
     return map_leaves(still, expression)
 
 
-class Strides(NamedTuple):
+class Subsampling(NamedTuple):
     """Which of the places of an output are looked at, since neighbours tell little anew.
 
     Attributes:
@@ -108,7 +108,7 @@ class Strides(NamedTuple):
     places: int
 
 
-def strides_for(output_shape: Sequence[int], num_axes: int, most: int) -> Strides:
+def subsampling_for(output_shape: Sequence[int], num_axes: int, most: int) -> Subsampling:
     """The strides that leave no more than so many places of an output, more or less.
 
     Of one input they thin out along the axes. Of a batch, such as the boxes of a detector, so do the
@@ -120,12 +120,12 @@ def strides_for(output_shape: Sequence[int], num_axes: int, most: int) -> Stride
         most: places.
     """
     if num_axes == 0:
-        return Strides(1, 1)
+        return Subsampling(1, 1)
     batch, size = output_shape[0], output_shape[-num_axes:]
     step = 1
     while _num_places(size, step) > max(most // max(batch, 1), min(most, _FEW)):
         step += 1
-    return Strides(max(1, batch * _num_places(size, step) // most), step)
+    return Subsampling(max(1, batch * _num_places(size, step) // most), step)
 
 
 def _num_places(output_size: Sequence[int], step: int) -> int:

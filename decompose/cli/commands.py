@@ -22,7 +22,7 @@ from decompose.cli.inputs import (
     parse_forms,
 )
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
-from decompose.cli.outputs import tell_files, tell_unreadable, write_record
+from decompose.cli.outputs import print_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
@@ -35,7 +35,7 @@ from decompose.inference.tuning import tune
 from decompose.layers.forms import FORMS
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.models import serialization
-from decompose.models.conversion import take_forms_
+from decompose.models.conversion import set_forms_
 from decompose.models.export import to_onnx
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
@@ -81,7 +81,7 @@ def inspect_model(
         plot_spectra(inspection, plot)
     write_record(output, {"model": model, **inspection.to_dict()})
     show_table(inspection.table(method, centred=pca), table)
-    tell_files(plot, output, table)
+    print_files(plot, output, table)
 
 
 @app.command("compare")
@@ -124,7 +124,7 @@ def compare_networks(
     if comparison.agreement is not None:
         print(f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} pictures")
     tell_unreadable(unreadable)
-    tell_files(output, table)
+    print_files(output, table)
 
 
 @app.command("benchmark")
@@ -185,7 +185,7 @@ def benchmark_networks(
     show_table(timed.table(), table)
     if layers:
         show_table(timed.layer_table())
-    tell_files(plot, output, table)
+    print_files(plot, output, table)
 
 
 @app.command("tune")
@@ -214,7 +214,7 @@ def tune_network(
     serialization.require_saved_name(output)
     network = serialization.load(model, arch).to(named_device(device))
     if form:
-        take_forms_(network, parse_forms(form, network))
+        set_forms_(network, parse_forms(form, network))
     else:
         blank = blank_input(network, input_size)
         example = blank.expand(batch, *blank.shape[1:]).contiguous()
@@ -222,7 +222,7 @@ def tune_network(
         network = tuned.network
         show_table(tuned.table(), table)
     serialization.save(network, output)
-    tell_files(output, table)
+    print_files(output, table)
 
 
 @app.command("export")
@@ -240,4 +240,4 @@ def export_network(
     images = synthetic_inputs(blank, network, num=2)
     deviation = to_onnx(network, images, output)
     print(f"onnxruntime gives what torch gives, to {deviation:.1e} of the largest output")
-    tell_files(output)
+    print_files(output)

@@ -19,10 +19,10 @@ from decompose.cli.inputs import (
     tell_pictures,
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
-from decompose.cli.outputs import tell_dense, tell_files, tell_pace
+from decompose.cli.outputs import print_dense, print_files, print_latency
 from decompose.compression.application import apply
 from decompose.compression.reconstruction.repair import repair_, repair_table
-from decompose.compression.search.candidates import RECIPES
+from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.planning import plan
 from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
@@ -30,7 +30,7 @@ from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
 from decompose.layers.batchnorm import fold_batchnorm
-from decompose.layers.discovery import find_rewritten
+from decompose.layers.discovery import find_decomposed
 from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
 from decompose.models.plans import Plan
@@ -76,7 +76,8 @@ def compress_network(
         int | None, typer.Option(min=1, help="Threads on the CPU that a latency is of.")
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help=f"What the mixture is made of. Default: {','.join(RECIPES)}.")
+        str | None,
+        typer.Option(help=f"What the mixture is made of. Default: {','.join(COMBINATIONS)}."),
     ] = None,
     method: Annotated[
         str | None,
@@ -170,7 +171,7 @@ def compress_network(
     measured.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     network = load_network(source, arch, fix)
-    if find_rewritten(network):
+    if find_decomposed(network):
         raise DecomposeError(f"{source}: is rewritten already; give the network it was made from")
     example = blank_input(network, input_size)
     look = picture_look(scale, mean, std, is_bgr=bgr)
@@ -190,9 +191,9 @@ def compress_network(
     if save_plan is not None:
         choices.save(save_plan)
     show_table(comparison.table(weights=not repairing), table)
-    tell_dense(choices)
-    tell_pace(choices)
-    tell_files(output, save_plan, save_statistics, table)
+    print_dense(choices)
+    print_latency(choices)
+    print_files(output, save_plan, save_statistics, table)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 
 from decompose.cli.inputs import load_all, named_device, resized
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
-from decompose.cli.outputs import tell_files, tell_unreadable, write_record
-from decompose.data.folders import labelled
+from decompose.cli.outputs import print_files, tell_unreadable, write_record
+from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
 from decompose.data.voc import voc_scenes
 from decompose.evaluation.accuracy import evaluate
@@ -94,7 +94,7 @@ def evaluate_models(
         chosen = scenes if subset is None else scenes.subset(subset, seed)
         found = evaluate_detectors(networks, chosen, categories, **options)
     else:
-        pictures = labelled(data, transforms[model[0]])
+        pictures = labelled_images(data, transforms[model[0]])
         chosen = pictures if subset is None else pictures.subset(subset, seed)
         found = evaluate(networks, chosen, record=output, **options)
     if not Processes.joined(place).is_first():
@@ -109,7 +109,7 @@ def evaluate_models(
     if found.throughput is not None:
         print(found.throughput)
     tell_unreadable(found.unreadable)
-    tell_files(output, table)
+    print_files(output, table)
 
 
 def _required_architecture(name: str, network: nn.Module) -> Architecture:

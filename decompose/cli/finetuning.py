@@ -12,9 +12,9 @@ from torch import nn
 
 from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
-from decompose.cli.outputs import tell_files, tell_unreadable
-from decompose.data.folders import labelled, picture_folder
-from decompose.data.images import Pictures, default_workers
+from decompose.cli.outputs import print_files, tell_unreadable
+from decompose.data.folders import image_folder, labelled_images
+from decompose.data.images import ImageDataset, default_workers
 from decompose.models import serialization
 from decompose.models.conversion import recomposed
 from decompose.models.preprocessing import Transform
@@ -172,7 +172,7 @@ def finetune_network(
             show_table(reconstruction_table(tuned.blockwise))
         show_table(tuned.table(), table)
         tell_unreadable(tuned.unreadable)
-        tell_files(output, table)
+        print_files(output, table)
 
 
 def _require_no_teacher(unlabelled: Path | None, learnt: Mapping[str, float | None]) -> None:
@@ -197,10 +197,10 @@ def _networks(
 
 def _pictures(
     data: str | None, unlabelled: Path | None, validate: str | None, transform: Transform
-) -> tuple[Pictures, Pictures | None]:
+) -> tuple[ImageDataset, ImageDataset | None]:
     """The pictures to train on, and others to judge on where they are given."""
     if unlabelled is not None:
-        judged = None if validate is None else picture_folder(validate, transform)
-        return picture_folder(unlabelled, transform), judged
-    judged = None if validate is None else labelled(validate, transform)
-    return labelled(str(data), transform, "train"), judged
+        judged = None if validate is None else image_folder(validate, transform)
+        return image_folder(unlabelled, transform), judged
+    judged = None if validate is None else labelled_images(validate, transform)
+    return labelled_images(str(data), transform, "train"), judged

@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from decompose.cli.outputs import tell_left_alone, tell_unreadable
-from decompose.data.folders import picture_folder
+from decompose.data.folders import image_folder
 from decompose.data.images import default_workers
-from decompose.data.voc import Scenes
+from decompose.data.voc import DetectionDataset
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.detectors import is_detector, useful_scale
-from decompose.layers.discovery import find_layers, find_rewritten
+from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.forms import get_form
 from decompose.models import serialization
 from decompose.models.architectures import architecture_of
 from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.preprocessing import PictureFormat, Transform, remember_preprocessing
+from decompose.models.preprocessing import ImagePreprocessing, Transform, remember_preprocessing
 from decompose.utils.batches import batch_size, moved
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.name_patterns import matches, require_match
@@ -47,18 +47,18 @@ class FolderInputs:
         self._whole = is_detector(network)
         if self._whole:
             transform = partial(_shrunk, transform, network.transform)
-        self._pictures = picture_folder(folder, transform, most)
+        self._pictures = image_folder(folder, transform, most)
         self._workers = workers
         self._parameter = next(network.parameters())
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
         """Batches; of a detector, lists of pictures that are each of their own size."""
-        pictures = Scenes(self._pictures, {}) if self._whole else self._pictures
+        pictures = DetectionDataset(self._pictures, {}) if self._whole else self._pictures
         for batch in pictures.batches(_BATCH_SIZE, self._workers):
             self.unreadable |= batch.unreadable
             if len(batch.places):
-                images = moved(batch.views[0], self._parameter)
+                images = moved(batch.by_transform[0], self._parameter)
                 yield (list(images),) if self._whole else images
 
 
@@ -98,7 +98,7 @@ def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None
 def picture_look(
     scale: float | None, mean: str | None, std: str | None, *, is_bgr: bool
 ) -> dict[str, Any]:
-    """What options say of an ONNX model's pictures, as ``PictureFormat.of`` takes it."""
+    """What options say of an ONNX model's pictures, as ``ImagePreprocessing.of`` takes it."""
     look = {
         "scale": scale,
         "means": parse_numbers(mean, "mean"),
@@ -124,7 +124,7 @@ def tell_pictures(
     """
     if isinstance(network, OnnxNetwork):
         if look or required:
-            remember_preprocessing(network, PictureFormat.of(example.shape[1:], **look))
+            remember_preprocessing(network, ImagePreprocessing.of(example.shape[1:], **look))
     elif look:
         raise DecomposeError("--scale, --mean, --std and --bgr tell of an ONNX model's pictures")
 
@@ -235,7 +235,7 @@ def parse_numbers(text: str | None, what: str) -> list[float] | None:
 
 def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:
     """Read ``FORM`` and ``PATTERN=FORM``: the form of each rewritten layer; the last that fits counts."""
-    rewritten = list(find_rewritten(network))
+    rewritten = list(find_decomposed(network))
     if not rewritten:
         raise DecomposeError("the network has no rewritten layer whose form could be chosen")
     forms: dict[str, str] = {}

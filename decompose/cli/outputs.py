@@ -20,7 +20,7 @@ def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def tell_dense(plan: Plan) -> None:
+def print_dense(plan: Plan) -> None:
     """Say which convolutions a plan leaves as they are, and why."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in plan.dense.items():
@@ -42,7 +42,7 @@ def tell_left_alone(reasons: Mapping[str, str]) -> None:
         print(f"Left alone, {reason}: {abbreviated(names)}")
 
 
-def tell_pace(plan: Plan) -> None:
+def print_latency(plan: Plan) -> None:
     """Say how fast the planned network was predicted to be, and is."""
     if (pace := plan.pace) is not None:
         predicted, measured = (
@@ -55,7 +55,7 @@ def tell_pace(plan: Plan) -> None:
         )
 
 
-def tell_files(*paths: Path | None) -> None:
+def print_files(*paths: Path | None) -> None:
     """Say which files were written."""
     if written := ", ".join(str(path) for path in paths if path is not None):
         print(f"Wrote {written}")

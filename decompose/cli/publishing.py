@@ -9,7 +9,7 @@ import typer
 
 from decompose.cli.inputs import blank_input
 from decompose.cli.options import Arch, InputSize
-from decompose.cli.outputs import tell_files
+from decompose.cli.outputs import print_files
 from decompose.evaluation.model_card import model_card
 from decompose.evaluation.records import read_record
 from decompose.models import serialization
@@ -53,6 +53,6 @@ def push_network(
         base_model=base_model,
     )
     if folder is not None:
-        tell_files(*write_folder(source, card, folder))
+        print_files(*write_folder(source, card, folder))
     else:
         print(f"Published {upload(source, card, repo, private=private)}")

@@ -7,12 +7,12 @@ import warnings
 from torch import nn
 
 from decompose.compression.reconstruction.repair import repair_
-from decompose.models.conversion import substitute, take_forms_
+from decompose.models.conversion import set_forms_, substitute
 from decompose.models.plans import Plan
-from decompose.utils.batches import Images
+from decompose.utils.batches import Batches
 
 
-def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> nn.Module:
+def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> nn.Module:
     """Rewrite the layers of a network as a plan says.
 
     Args:
@@ -37,5 +37,5 @@ def apply(plan: Plan, model: nn.Module, *, calibrate: Images | None = None) -> n
             warnings.warn(
                 f"left as truncated, since repair made them no better: {names}", stacklevel=2
             )
-    take_forms_(small, plan.forms)
+    set_forms_(small, plan.forms)
     return small

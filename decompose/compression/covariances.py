@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Whitening, at_least_float32, patches, strides_for
+from decompose.algebra import Conv, Whitening, at_least_float32, patches, subsampling_for
 from decompose.compression.statistics import LayerStatistics
-from decompose.layers.discovery import find_originals
-from decompose.layers.forward import evaluating, respond
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
-from decompose.utils.batches import Images, Inputs
+from decompose.utils.batches import Batches, InputBatches
 from decompose.utils.progress import track
 
 _SOFTNESS = 2.0
@@ -33,7 +33,7 @@ _WIDEST = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Marginals:
+class AxisCovariances:
     """Covariances of one layer's input, on the CPU.
 
     Attributes:
@@ -45,7 +45,7 @@ class Marginals:
     taps: tuple[Tensor, ...]
 
     @classmethod
-    def of_patches(cls, conv: Conv, statistics: LayerStatistics) -> Marginals:
+    def of_patches(cls, conv: Conv, statistics: LayerStatistics) -> AxisCovariances:
         """From what is known of whole patches."""
         between = statistics.tap_covariance(conv.num_taps)
         return cls(
@@ -63,8 +63,8 @@ def is_whitenable(conv: Conv) -> bool:
 
 
 def gather_marginals(
-    model: nn.Module, images: Images, names: Iterable[str]
-) -> dict[str, Marginals]:
+    model: nn.Module, images: Batches, names: Iterable[str]
+) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.
 
     Args:
@@ -75,20 +75,20 @@ def gather_marginals(
     Raises:
         DecomposeError: there are no inputs.
     """
-    originals = find_originals(model)
-    sums = {name: _Sums(to_conv(originals[name])) for name in names}
+    originals = find_decomposable(model)
+    sums = {name: AxisMoments(to_conv(originals[name])) for name in names}
 
     def add(name: str, x: Tensor, output: Tensor) -> None:
         sums[name].add(x, output)
 
-    inputs = Inputs(images, model)
+    inputs = InputBatches(images, model)
     with evaluating(model), observing({name: originals[name] for name in sums}, add):
         for x in track(inputs, "gathering covariances", inputs.count()):
-            respond(model, x)
+            comparable_outputs(model, x)
     return {name: found.marginals() for name, found in sums.items() if found.count}
 
 
-class _Sums:
+class AxisMoments:
     """Adds up the moments of one layer."""
 
     def __init__(self, conv: Conv) -> None:
@@ -104,7 +104,7 @@ class _Sums:
     def add(self, x: Tensor, output: Tensor) -> None:
         """Add the patches of one call."""
         geometry = self._conv.geometry
-        every, step = strides_for(output.shape, geometry.num_axes, _MOST_PLACES)
+        every, step = subsampling_for(output.shape, geometry.num_axes, _MOST_PLACES)
         x = at_least_float32(x.detach()[::every])
         seen = (
             _pixels(x, geometry.num_axes) if geometry.transposed else patches(self._conv, x, step)
@@ -119,7 +119,7 @@ class _Sums:
         rows = seen.flatten(0, 2)
         self._taps += (rows.mT @ rows).cpu().double()
 
-    def marginals(self) -> Marginals:
+    def marginals(self) -> AxisCovariances:
         """What the sums say."""
         conv = self._conv
         mean = self._sum / self.count
@@ -129,7 +129,7 @@ class _Sums:
         if conv.geometry.transposed:
             # A pixel meets each tap at another place of the output.
             between = between * torch.eye(conv.num_taps, dtype=torch.float64)
-        return Marginals(channels / self._num_taps, _along_axes(between, conv.kernel_size))
+        return AxisCovariances(channels / self._num_taps, _along_axes(between, conv.kernel_size))
 
 
 def _pixels(x: Tensor, num_axes: int) -> Tensor:

@@ -32,12 +32,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Strides, at_least_float32, patches, places, strides_for
-from decompose.layers.discovery import find_originals
-from decompose.layers.forward import evaluating, respond
+from decompose.algebra import Conv, Subsampling, at_least_float32, patches, places, subsampling_for
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
-from decompose.utils.batches import Images, Inputs, map_tensors
+from decompose.utils.batches import Batches, InputBatches, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
 from decompose.utils.progress import track
@@ -149,7 +149,7 @@ class Statistics:
         return cls(layers, record["num_inputs"], record["gains"])
 
 
-def gather(model: nn.Module, images: Images, names: Iterable[str] | None = None) -> Statistics:
+def gather(model: nn.Module, images: Batches, names: Iterable[str] | None = None) -> Statistics:
     """Gather the statistics of a network's layers in one pass.
 
     Args:
@@ -161,24 +161,24 @@ def gather(model: nn.Module, images: Images, names: Iterable[str] | None = None)
     Raises:
         DecomposeError: there are no inputs, or the network's output holds no floating tensor.
     """
-    originals = find_originals(model)
+    originals = find_decomposable(model)
     chosen = {name: originals[name] for name in names or originals}
-    sums = {name: _Sums(to_conv(module)) for name, module in chosen.items()}
-    inputs = Inputs(images, model)
+    sums = {name: PatchMoments(to_conv(module)) for name, module in chosen.items()}
+    inputs = InputBatches(images, model)
     energy, count = 0.0, 0
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.enable_grad():
         for x in track(inputs, "gathering statistics", inputs.count()):
             with _observing(sums, chosen):
                 leaves: list[Tensor] = []
-                outputs = respond(model, map_tensors(partial(_as_leaf, leaves), x))
+                outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, leaves), x))
                 energy += sum(float(y.detach().double().square().sum()) for y in outputs)
                 _backpropagate(outputs, leaves or _trained(model), generator)
             count += 1
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
 
 
-class _Sums:
+class PatchMoments:
     """Adds up the moments of one layer."""
 
     def __init__(self, conv: Conv) -> None:
@@ -218,8 +218,8 @@ class _Sums:
         rows = rows.unflatten(1, (self.conv.groups, -1)).transpose(0, 1)
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
 
-    def _strides(self, output: Tensor) -> Strides:
-        return strides_for(output.shape, self.conv.geometry.num_axes, _MOST_PLACES)
+    def _strides(self, output: Tensor) -> Subsampling:
+        return subsampling_for(output.shape, self.conv.geometry.num_axes, _MOST_PLACES)
 
     def statistics(self, energy: float) -> LayerStatistics:
         """What the sums say; ``energy`` is that of all outputs of the network."""
@@ -242,7 +242,7 @@ class _Sums:
 
 
 def _observing(
-    sums: Mapping[str, _Sums], layers: Mapping[str, nn.Module]
+    sums: Mapping[str, PatchMoments], layers: Mapping[str, nn.Module]
 ) -> AbstractContextManager[None]:
     def observe(name: str, x: Tensor, output: Tensor) -> None:
         sums[name].add_input(x, output)

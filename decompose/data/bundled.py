@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from decompose.data.images import Pictures, read_picture
+from decompose.data.images import ImageDataset, read_picture
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
@@ -132,7 +132,7 @@ def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor,
     return dataset.data.unsqueeze(1).float() / 255, dataset.targets
 
 
-def fashion_mnist_pictures(transform: Transform, *, train: bool) -> Pictures:
+def fashion_mnist_images(transform: Transform, *, train: bool) -> ImageDataset:
     """Fashion-MNIST as labelled pictures in RGB, 28×28 pixels, held in memory.
 
     Args:
@@ -143,12 +143,12 @@ def fashion_mnist_pictures(transform: Transform, *, train: bool) -> Pictures:
         DecomposeError: as ``fashion_mnist``.
     """
     images, labels = fashion_mnist(train=train)
-    return pictures_in_memory(images, labels, transform, _FASHION_CLASSES)
+    return images_in_memory(images, labels, transform, _FASHION_CLASSES)
 
 
-def pictures_in_memory(
+def images_in_memory(
     images: Tensor, labels: Tensor, transform: Transform, classes: Sequence[str] = ()
-) -> Pictures:
+) -> ImageDataset:
     """Labelled pictures in RGB that no file holds; their names are their numbers.
 
     Args:
@@ -160,7 +160,7 @@ def pictures_in_memory(
     levels = (255 * images.expand(-1, 3, -1, -1)).round().byte()
     samples = [(f"{index}", label) for index, label in enumerate(labels.tolist())]
     read = partial(_picture_at, levels.permute(0, 2, 3, 1).contiguous().numpy())
-    return Pictures(samples, transform, classes, read)
+    return ImageDataset(samples, transform, classes, read)
 
 
 def _picture_at(levels: np.ndarray, index: str) -> Image.Image:

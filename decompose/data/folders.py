@@ -6,7 +6,7 @@ import pickle
 import re
 from pathlib import Path
 
-from decompose.data.images import EXTENSIONS, Pictures
+from decompose.data.images import EXTENSIONS, ImageDataset
 from decompose.data.webdataset import is_shards, labelled_shards
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
@@ -15,7 +15,7 @@ _SPLITS = ("train", "val")
 _SYNSET = re.compile(r"n\d{8}")
 
 
-def picture_folder(folder: str | Path, transform: Transform, most: int | None = None) -> Pictures:
+def image_folder(folder: str | Path, transform: Transform, most: int | None = None) -> ImageDataset:
     """Pictures below a folder, without labels, in the order of their paths.
 
     Args:
@@ -30,10 +30,10 @@ def picture_folder(folder: str | Path, transform: Transform, most: int | None = 
     paths = _below(folder)
     if not paths:
         raise DecomposeError(f"{folder}: holds no picture ({', '.join(EXTENSIONS)})")
-    return Pictures([(str(path), -1) for path in paths[:most]], transform)
+    return ImageDataset([(str(path), -1) for path in paths[:most]], transform)
 
 
-def labelled(data: str | Path, transform: Transform, split: str = "val") -> Pictures:
+def labelled_images(data: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
     """Labelled pictures in tar shards (``shards``) or folders (``labelled_folder``).
 
     Args:
@@ -49,7 +49,7 @@ def labelled(data: str | Path, transform: Transform, split: str = "val") -> Pict
     return labelled_folder(data, transform, split)
 
 
-def labelled_folder(folder: str | Path, transform: Transform, split: str = "val") -> Pictures:
+def labelled_folder(folder: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
     """Pictures in class folders, or ImageNet as torchvision lays it out.
 
     Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
@@ -80,10 +80,10 @@ def labelled_folder(folder: str | Path, transform: Transform, split: str = "val"
         raise DecomposeError(f"{folder}: its class folders hold no picture")
     strays = {str(folder / name): "is no synset" for name in names if name not in classes}
     samples = [(str(path), label) for path, label in paths]
-    return Pictures(samples, transform, classes, damaged=strays)
+    return ImageDataset(samples, transform, classes, damaged=strays)
 
 
-def _imagenet(folder: Path, transform: Transform, split: str) -> Pictures:
+def _imagenet(folder: Path, transform: Transform, split: str) -> ImageDataset:
     from torchvision.datasets import ImageNet
 
     try:
@@ -91,7 +91,7 @@ def _imagenet(folder: Path, transform: Transform, split: str) -> Pictures:
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         cause = str(error) or "its meta.bin is damaged"
         raise DecomposeError(f"{folder}: is no ImageNet folder of torchvision: {cause}") from None
-    return Pictures(dataset.samples, transform, dataset.wnids)
+    return ImageDataset(dataset.samples, transform, dataset.wnids)
 
 
 def _below(folder: Path) -> list[Path]:

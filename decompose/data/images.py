@@ -22,17 +22,17 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Some pictures.
 
     Attributes:
-        views: those that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
+        by_transform: those that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
         labels: their classes, ``(batch,)``, int64; -1 where there is none.
         places: their places among all pictures, ``(batch,)``, int64.
         unreadable: the others, by path, with the reason.
     """
 
-    views: tuple[Tensor, ...]
+    by_transform: tuple[Tensor, ...]
     labels: Tensor
     places: Tensor
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class Batch:
     @property
     def images(self) -> Tensor:
         """The pictures in the first preprocessing."""
-        return self.views[0]
+        return self.by_transform[0]
 
 
 Sample = tuple[Sequence[Tensor] | str, int]
 """A picture in every preprocessing, or why it cannot be read; and its place."""
 
 
-class Pictures(Dataset[Sample]):
+class ImageDataset(Dataset[Sample]):
     """Pictures, each with a label.
 
     Args:
@@ -84,13 +84,13 @@ class Pictures(Dataset[Sample]):
             return str(error).removeprefix(f"{path}: "), index
         return [transform(picture) for transform in self.transforms], index
 
-    def seen_by(self, *transforms: Transform) -> Pictures:
+    def with_transforms(self, *transforms: Transform) -> ImageDataset:
         """The same pictures in other preprocessings, each decoded once for all of them."""
         seen = copy.copy(self)
         seen.transforms = transforms
         return seen
 
-    def subset(self, num: int, seed: int = 0) -> Pictures:
+    def subset(self, num: int, seed: int = 0) -> ImageDataset:
         """So many of the pictures, from all classes alike as far as these have them.
 
         Args:
@@ -104,13 +104,13 @@ class Pictures(Dataset[Sample]):
             raise DecomposeError(f"a subset of {num} pictures: there are {len(self)}")
         return self.chosen(balanced_choice([label for _, label in self.samples], num, seed))
 
-    def chosen(self, places: Iterable[int]) -> Pictures:
+    def chosen(self, places: Iterable[int]) -> ImageDataset:
         """The pictures at some places, in their order."""
         some = copy.copy(self)
         some.samples = [self.samples[place] for place in places]
         return some
 
-    def parted(self, share: float, seed: int = 0) -> tuple[Pictures, Pictures]:
+    def parted(self, share: float, seed: int = 0) -> tuple[ImageDataset, ImageDataset]:
         """Most of the pictures, and a share held out, of all classes alike as far as these have them.
 
         Args:
@@ -139,7 +139,7 @@ class Pictures(Dataset[Sample]):
             batch_size: pictures at a time.
             workers: processes that decode.
             places: of the pictures wanted, among all; all by default.
-            collate: makes something else of them than a ``Batch``.
+            collate: makes something else of them than a ``ImageBatch``.
         """
         loader: DataLoader[Any] = DataLoader(
             self,
@@ -159,9 +159,9 @@ class Pictures(Dataset[Sample]):
         damaged = {self.samples[place][0]: why for why, place in given if isinstance(why, str)}
         return by_transform or ((),) * len(self.transforms), [place for _, place in read], damaged
 
-    def _collate(self, given: Sequence[Sample]) -> Batch:
+    def _collate(self, given: Sequence[Sample]) -> ImageBatch:
         by_transform, places, damaged = self.sorted_out(given)
-        return Batch(
+        return ImageBatch(
             tuple(torch.stack(views) if views else torch.empty(0) for views in by_transform),
             torch.tensor([self.samples[place][1] for place in places], dtype=torch.int64),
             torch.tensor(places, dtype=torch.int64),

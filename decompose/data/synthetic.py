@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from decompose.layers.detectors import is_detector
 from decompose.models.architectures import preprocessing_of
-from decompose.utils.batches import Example, Images, map_tensors
+from decompose.utils.batches import Batches, Example, map_tensors
 from decompose.utils.errors import DecomposeError
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,12 +40,12 @@ def synthetic_inputs(
 @overload
 def synthetic_inputs(
     example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
-) -> Images: ...
+) -> Batches: ...
 
 
 def synthetic_inputs(
     example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
-) -> Images:
+) -> Batches:
     """Make inputs for statistics and repair where there is no data.
 
     Their mean and deviation are, channel by channel, those of the example if it is more than a

@@ -19,8 +19,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from decompose.data.images import EXTENSIONS, Pictures, Sample
-from decompose.data.voc_annotations import Objects, read_objects
+from decompose.data.images import EXTENSIONS, ImageDataset, Sample
+from decompose.data.voc_annotations import GroundTruth, read_objects
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.optional_dependencies import required
@@ -30,21 +30,21 @@ _SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True)
-class SceneBatch:
+class DetectionBatch:
     """Some pictures, each of its own size.
 
     Attributes:
-        views: those that could be read, ``(3, H, W)`` each, once for each preprocessing.
+        by_transform: those that could be read, ``(3, H, W)`` each, once for each preprocessing.
         places: their places among all pictures.
         unreadable: the others, by path, with the reason.
     """
 
-    views: tuple[Sequence[Tensor], ...]
+    by_transform: tuple[Sequence[Tensor], ...]
     places: Sequence[int]
     unreadable: Mapping[str, str]
 
 
-class Scenes:
+class DetectionDataset:
     """Pictures with the objects that they show.
 
     Args:
@@ -52,7 +52,7 @@ class Scenes:
         objects: of each picture, by path.
     """
 
-    def __init__(self, pictures: Pictures, objects: Mapping[str, Objects]) -> None:
+    def __init__(self, pictures: ImageDataset, objects: Mapping[str, GroundTruth]) -> None:
         self._pictures = pictures
         self._objects = objects
 
@@ -74,7 +74,7 @@ class Scenes:
         """Every picture's path, and its objects' names, boxes and difficulties."""
         return [(path, _as_list(self._objects[path])) for path, _ in self._pictures.samples]
 
-    def objects(self, place: int) -> Objects:
+    def objects(self, place: int) -> GroundTruth:
         """Those of the picture at a place."""
         return self._objects[self._pictures.samples[place][0]]
 
@@ -82,13 +82,13 @@ class Scenes:
         """Of all objects, in the order of their names."""
         return sorted({n for path, _ in self._pictures.samples for n in self._objects[path].names})
 
-    def seen_by(self, *transforms: Transform) -> Scenes:
+    def with_transforms(self, *transforms: Transform) -> DetectionDataset:
         """The same in other preprocessings, each picture decoded once for all of them."""
         seen = copy.copy(self)
-        seen._pictures = self._pictures.seen_by(*transforms)
+        seen._pictures = self._pictures.with_transforms(*transforms)
         return seen
 
-    def subset(self, num: int, seed: int = 0) -> Scenes:
+    def subset(self, num: int, seed: int = 0) -> DetectionDataset:
         """So many of the pictures, drawn by lot; raises ``DecomposeError`` where there are fewer."""
         some = copy.copy(self)
         some._pictures = self._pictures.subset(num, seed)
@@ -97,7 +97,7 @@ class Scenes:
     def batches(
         self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None
     ) -> DataLoader[Any]:
-        """The pictures in order, as ``SceneBatch``.
+        """The pictures in order, as ``DetectionBatch``.
 
         Args:
             batch_size: pictures at a time.
@@ -106,11 +106,11 @@ class Scenes:
         """
         return self._pictures.batches(batch_size, workers, places, self._collate)
 
-    def _collate(self, given: Sequence[Sample]) -> SceneBatch:
-        return SceneBatch(*self._pictures.sorted_out(given))
+    def _collate(self, given: Sequence[Sample]) -> DetectionBatch:
+        return DetectionBatch(*self._pictures.sorted_out(given))
 
 
-def voc_scenes(folder: str | Path, transform: Transform) -> Scenes:
+def voc_scenes(folder: str | Path, transform: Transform) -> DetectionDataset:
     """Pictures in VOC's layout, those that its list ``test`` names, or ``val`` where it has no ``test``.
 
     Annotations that cannot be read are left out, with their pictures, and said to be damaged.
@@ -125,7 +125,7 @@ def voc_scenes(folder: str | Path, transform: Transform) -> Scenes:
     """
     folder = Path(folder)
     required("defusedxml", "defusedxml", "detection")
-    objects: dict[str, Objects] = {}
+    objects: dict[str, GroundTruth] = {}
     damaged: dict[str, str] = {}
     for name in _names(folder):
         annotation = folder / "Annotations" / f"{name}.xml"
@@ -136,7 +136,9 @@ def voc_scenes(folder: str | Path, transform: Transform) -> Scenes:
     if not objects:
         path, reason = next(iter(damaged.items()), (folder, "its list of pictures is empty"))
         raise DecomposeError(f"no annotation could be read; the first is {path}: {reason}")
-    return Scenes(Pictures([(path, -1) for path in objects], transform, damaged=damaged), objects)
+    return DetectionDataset(
+        ImageDataset([(path, -1) for path in objects], transform, damaged=damaged), objects
+    )
 
 
 def _names(folder: Path) -> Iterable[str]:
@@ -168,5 +170,5 @@ def _picture(folder: Path, name: str) -> Path:
     return next((path for path in paths if path.is_file()), folder / f"{name}.jpg")
 
 
-def _as_list(objects: Objects) -> list[Any]:
+def _as_list(objects: GroundTruth) -> list[Any]:
     return [objects.names, objects.boxes.tolist(), objects.difficult.tolist()]

@@ -65,7 +65,7 @@ _CORNERS = "xmin", "ymin", "xmax", "ymax"
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class GroundTruth:
     """The objects of a picture.
 
     Attributes:
@@ -79,7 +79,7 @@ class Objects:
     difficult: Tensor
 
 
-def read_objects(path: str | Path) -> Objects:
+def read_objects(path: str | Path) -> GroundTruth:
     """Read an annotation. Nothing that it might refer to or define is followed.
 
     Raises:
@@ -98,7 +98,7 @@ def read_objects(path: str | Path) -> Objects:
         found = [_object(element) for element in root.findall("object")]
     except (ValueError, OverflowError) as error:
         raise DecomposeError(f"{path}: is no annotation: {error}") from None
-    return Objects(
+    return GroundTruth(
         tuple(name for name, _, _ in found),
         torch.tensor([box for _, box, _ in found]).view(-1, 4),
         torch.tensor([difficult for _, _, difficult in found], dtype=torch.bool),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from decompose.data.images import EXTENSIONS, Pictures, read_picture
+from decompose.data.images import EXTENSIONS, ImageDataset, read_picture
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, first_line, reason
 
@@ -30,7 +30,7 @@ def is_shards(data: str) -> bool:
     return data.endswith(".tar") or "*" in data or "://" in data or bool(glob(f"{data}/*.tar"))
 
 
-def labelled_shards(data: str, transform: Transform) -> Pictures:
+def labelled_shards(data: str, transform: Transform) -> ImageDataset:
     """Labelled pictures in tar shards.
 
     Args:
@@ -53,7 +53,7 @@ def labelled_shards(data: str, transform: Transform) -> Pictures:
     if not samples:
         reasons = "".join(f"; {path}: {reason}" for path, reason in damaged.items())
         raise DecomposeError(f"{data}: its shards hold no labelled picture{reasons}")
-    return Pictures(samples, transform, read=reader, damaged=damaged)
+    return ImageDataset(samples, transform, read=reader, damaged=damaged)
 
 
 @dataclass

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from decompose.data.images import Batch, Pictures
-from decompose.data.voc import Scenes
+from decompose.data.images import ImageBatch, ImageDataset
+from decompose.data.voc import DetectionDataset
 from decompose.evaluation.confidence_intervals import Estimate, paired_difference, share
-from decompose.evaluation.predictions import TOP, Ledger, Outcomes
+from decompose.evaluation.predictions import TOP, PartialResults, Predictions
 from decompose.evaluation.provenance import Provenance, in_words
 from decompose.evaluation.throughput import Clock, Throughput
 from decompose.layers.forward import evaluating
@@ -27,7 +27,7 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
-Data = TypeVar("Data", Pictures, Scenes)
+Data = TypeVar("Data", ImageDataset, DetectionDataset)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Evaluation:
 
 def evaluate(
     networks: Mapping[str, nn.Module],
-    pictures: Pictures,
+    pictures: ImageDataset,
     *,
     transforms: Mapping[str, Transform] | None = None,
     batch_size: int = 32,
@@ -130,13 +130,15 @@ def evaluate(
             picture could be read.
     """
     processes = Processes.joined(device)
-    seen_by = {name: (transforms or {}).get(name, pictures.transforms[0]) for name in networks}
-    provenance = Provenance.of(networks, seen_by, pictures.samples, precision)
-    ledger = None if record is None else Ledger(record, provenance.key(), processes)
+    with_transforms = {
+        name: (transforms or {}).get(name, pictures.transforms[0]) for name in networks
+    }
+    provenance = Provenance.of(networks, with_transforms, pictures.samples, precision)
+    ledger = None if record is None else PartialResults(record, provenance.key(), processes)
     done = None if ledger is None else ledger.open()
     known = set() if done is None else set(done.places.tolist())
     todo = [place for place in range(len(pictures)) if place not in known]
-    pictures, views = seen_once(pictures, seen_by)
+    pictures, views = distinct_transforms(pictures, with_transforms)
     loader = pictures.batches(batch_size, workers, todo[processes.index :: processes.count])
     runner = _Runner(networks, views, len(pictures.classes), processes.device, precision)
     parts = [done] if done is not None and processes.is_first() else []
@@ -146,16 +148,16 @@ def evaluate(
         for batch in track(clock.waiting(loader), doing, total=len(loader)):
             parts.append(runner.run(batch))
             if ledger is not None and ledger.is_due():
-                parts = [Outcomes.joined(parts)]
+                parts = [Predictions.joined(parts)]
                 ledger.keep(parts[0])
-    gathered = processes.gather((Outcomes.joined(parts or [_NOTHING]), clock.read()))
+    gathered = processes.gather((Predictions.joined(parts or [_NOTHING]), clock.read()))
     return _summed_up(list(networks), gathered, pictures, runner.num_classes, provenance)
 
 
-_NOTHING = Outcomes(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
+_NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
 
 
-def seen_once(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:
+def distinct_transforms(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:
     """Pictures in every preprocessing that differs, and which of these each network wants.
 
     Args:
@@ -164,18 +166,18 @@ def seen_once(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, li
     """
     words = [in_words(transform) for transform in transforms.values()]
     distinct = dict(zip(words, transforms.values(), strict=True))
-    return data.seen_by(*distinct.values()), [list(distinct).index(word) for word in words]
+    return data.with_transforms(*distinct.values()), [list(distinct).index(word) for word in words]
 
 
 def _summed_up(
     names: Sequence[str],
-    gathered: Sequence[tuple[Outcomes, Throughput | None]],
-    pictures: Pictures,
+    gathered: Sequence[tuple[Predictions, Throughput | None]],
+    pictures: ImageDataset,
     num_classes: int,
     provenance: Provenance,
 ) -> Evaluation:
     """What all processes found, together."""
-    found = Outcomes.joined([part for part, _ in gathered])
+    found = Predictions.joined([part for part, _ in gathered])
     unreadable = {**pictures.damaged, **found.unreadable}
     if not len(found.places):
         path, reason = next(iter(unreadable.items()), ("the data", "it holds none"))
@@ -206,10 +208,10 @@ class _Runner:
         for network in self.networks.values():
             network.to(self.device)
 
-    def run(self, batch: Batch) -> Outcomes:
+    def run(self, batch: ImageBatch) -> Predictions:
         """What the networks make of a batch."""
         guesses = [
-            self._guesses(name, network, batch.views[view])
+            self._guesses(name, network, batch.by_transform[view])
             for (name, network), view in zip(self.networks.items(), self.views, strict=True)
             if len(batch.places)
         ]
@@ -219,7 +221,7 @@ class _Runner:
                 f"the data has a label {int(batch.labels.max())}, but the networks score "
                 f"{self.num_classes} classes"
             )
-        return Outcomes(batch.places, batch.labels, top.long(), batch.unreadable)
+        return Predictions(batch.places, batch.labels, top.long(), batch.unreadable)
 
     def _guesses(self, name: str, network: nn.Module, images: Tensor) -> Tensor:
         images = images.to(self.device, next(network.parameters()).dtype, non_blocking=True)
@@ -246,7 +248,7 @@ class _Runner:
         return scores.topk(min(TOP, self.num_classes)).indices.cpu()
 
 
-def _accuracies(names: Sequence[str], found: Outcomes, num_classes: int) -> dict[str, Accuracy]:
+def _accuracies(names: Sequence[str], found: Predictions, num_classes: int) -> dict[str, Accuracy]:
     hits = {k: found.hits(k).numpy() for k in (1, TOP) if k == 1 or k < num_classes}
     return {
         name: Accuracy(

@@ -53,7 +53,7 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Precision:
+class DetectionScores:
     """Mean average precision over the classes that have objects.
 
     Attributes:
@@ -74,7 +74,7 @@ def average_precision(
     there: Sequence[Boxes],
     difficult: Sequence[Tensor],
     classes: Sequence[str],
-) -> Precision:
+) -> DetectionScores:
     """Judge the boxes that a network found.
 
     Args:
@@ -108,7 +108,7 @@ def average_precision(
         classes[k]: precision[:, :, i] for i, k in enumerate(labels) if precision[0, 0, i] >= 0
     }
     every = torch.stack(list(judged.values()))
-    return Precision(
+    return DetectionScores(
         float(every[:, 0].mean()),
         float(every.mean()),
         float(every[:, 0, _EVERY_TENTH].mean()),

@@ -15,10 +15,10 @@ from decompose.compression.layerwise.channel_pruning import embedded, kept_outpu
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
-from decompose.layers.forward import evaluating, respond
+from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import DecomposedLayer, to_expression
-from decompose.utils.batches import Example, Images, batch_size, chunks
+from decompose.utils.batches import Batches, Example, batch_size, chunks
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table, format_count
@@ -127,7 +127,7 @@ class Comparison:
         return f"{self.table()}{agreement}"
 
 
-def compare(model: nn.Module, small: nn.Module, images: Images) -> Comparison:
+def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
     """Set a network beside the smaller one made from it: costs, weights and outputs.
 
     Args:
@@ -255,9 +255,9 @@ class _OutputComparison:
 
         with evaluating(self._model, self._small):
             with observing(self._originals, keep):
-                references = respond(self._model, x)
+                references = comparable_outputs(self._model, x)
             with observing(self._rewritten, compare_layer):
-                outputs = respond(self._small, x)
+                outputs = comparable_outputs(self._small, x)
         for output, reference in zip(outputs, references, strict=True):
             self.output += Deviation.between(output, reference)
         self.num_inputs += batch_size(x)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decompose.data.voc import SceneBatch, Scenes
+from decompose.data.voc import DetectionBatch, DetectionDataset
 from decompose.data.voc_annotations import VOC_CLASSES, label_of
-from decompose.evaluation.accuracy import seen_once
-from decompose.evaluation.average_precision import Boxes, Precision, average_precision
+from decompose.evaluation.accuracy import distinct_transforms
+from decompose.evaluation.average_precision import Boxes, DetectionScores, average_precision
 from decompose.evaluation.provenance import Provenance
 from decompose.evaluation.throughput import Clock, Throughput
 from decompose.layers.forward import evaluating
@@ -43,7 +43,7 @@ class DetectionEvaluation:
         provenance: what was evaluated on what.
     """
 
-    precisions: Mapping[str, Precision]
+    precisions: Mapping[str, DetectionScores]
     num_pictures: int
     num_objects: int
     classes: Sequence[str]
@@ -80,7 +80,7 @@ class DetectionEvaluation:
 
 def evaluate_detectors(
     networks: Mapping[str, nn.Module],
-    scenes: Scenes,
+    scenes: DetectionDataset,
     categories: Mapping[str, Sequence[str]],
     *,
     transforms: Mapping[str, Transform] | None = None,
@@ -107,11 +107,13 @@ def evaluate_detectors(
             picture could be read, none shows an object, or pycocotools is not installed.
     """
     processes = Processes.joined(device)
-    seen_by = {name: (transforms or {}).get(name, scenes.transforms[0]) for name in networks}
-    provenance = Provenance.of(networks, seen_by, scenes.samples, precision)
+    with_transforms = {
+        name: (transforms or {}).get(name, scenes.transforms[0]) for name in networks
+    }
+    provenance = Provenance.of(networks, with_transforms, scenes.samples, precision)
     classes = scenes.classes()
     labels = {name: _class_of_label(name, categories[name], classes) for name in networks}
-    scenes, views = seen_once(scenes, seen_by)
+    scenes, views = distinct_transforms(scenes, with_transforms)
     runner = _Runner(networks, views, labels, processes.device, precision)
     places = range(len(scenes))[processes.index :: processes.count]
     loader = scenes.batches(batch_size, workers, places)
@@ -156,7 +158,7 @@ def categories_of(architecture: Architecture) -> Sequence[str]:
 def _summed_up(
     names: Sequence[str],
     found: Mapping[int, Sequence[Boxes]],
-    scenes: Scenes,
+    scenes: DetectionDataset,
     unreadable: Mapping[str, str],
     throughput: Throughput | None,
     provenance: Provenance,
@@ -219,12 +221,12 @@ class _Runner:
         for network in self.networks.values():
             network.to(self.device)
 
-    def run(self, batch: SceneBatch) -> dict[int, list[Boxes]]:
+    def run(self, batch: DetectionBatch) -> dict[int, list[Boxes]]:
         """What each network finds in each picture, by the picture's place."""
         if not batch.places:
             return {}
         by_network = [
-            self._boxes(name, network, batch.views[view])
+            self._boxes(name, network, batch.by_transform[view])
             for (name, network), view in zip(self.networks.items(), self.views, strict=True)
         ]
         return dict(zip(batch.places, map(list, zip(*by_network, strict=True)), strict=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from decompose.evaluation.comparison import Change
-from decompose.evaluation.records import Figure, dataset_of, figures_of
+from decompose.evaluation.records import Metric, dataset_of, figures_of
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.detectors import is_detector
 from decompose.layers.discovery import find_layers
@@ -109,7 +109,7 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def _results(record: Mapping[str, Any], figures: Sequence[Figure]) -> list[EvalResult]:
+def _results(record: Mapping[str, Any], figures: Sequence[Metric]) -> list[EvalResult]:
     """The figures as the hub reads them."""
     from huggingface_hub import EvalResult
 
@@ -123,7 +123,7 @@ def _results(record: Mapping[str, Any], figures: Sequence[Figure]) -> list[EvalR
     ]
 
 
-def _measured(record: Mapping[str, Any], figures: Sequence[Figure]) -> str:
+def _measured(record: Mapping[str, Any], figures: Sequence[Metric]) -> str:
     rows = [
         (
             title,

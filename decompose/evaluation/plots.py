@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decompose.evaluation.inspection import Inspection
-from decompose.inference.benchmark import Ratio, SideBySide
+from decompose.inference.benchmark import Benchmark, SpeedUp
 from decompose.methods import METHODS
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
@@ -64,7 +64,7 @@ def plot_spectra(inspection: Inspection, path: str | Path) -> None:
     save_figure(figure, path)
 
 
-def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
+def plot_speed_up(timed: Benchmark, path: str | Path) -> None:
     """Draw speed-up against the ratio of MACs, a line an engine and batch size.
 
     The diagonal is where fewer MACs are as much less time.
@@ -76,7 +76,7 @@ def plot_speed_up(timed: SideBySide, path: str | Path) -> None:
     Raises:
         DecomposeError: matplotlib is not installed, or the file cannot be written.
     """
-    lines: dict[str, list[Ratio]] = defaultdict(list)
+    lines: dict[str, list[SpeedUp]] = defaultdict(list)
     for ratio in timed.ratios():
         if ratio.latency.name != timed.latencies[0].name:
             label = f"{ratio.latency.engine}, batch {ratio.latency.batch_size}"

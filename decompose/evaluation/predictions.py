@@ -28,7 +28,7 @@ TOP = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Outcomes:
+class Predictions:
     """What networks make of pictures.
 
     Attributes:
@@ -45,7 +45,7 @@ class Outcomes:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         """The outcomes of all parts, in the order of their places; a picture in two counts once."""
         filled = [part for part in parts if len(part.places)] or parts[:1]
         places, first = _unique(torch.cat([part.places for part in filled]))
@@ -72,7 +72,7 @@ class Outcomes:
             save_file(tensors, temporary, metadata)
 
     @classmethod
-    def load(cls, path: Path, key: str) -> Outcomes | None:
+    def load(cls, path: Path, key: str) -> Predictions | None:
         """Read a file; ``None`` where it is damaged, or its key is another."""
         try:
             with safe_open(path, framework="pt") as file:
@@ -95,7 +95,7 @@ def _unique(places: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Ledger:
+class PartialResults:
     """A file for each process, beside the record that the evaluation is to end in.
 
     Args:
@@ -109,13 +109,13 @@ class Ledger:
     processes: Processes
     _saved_at: float = 0.0
 
-    def open(self) -> Outcomes | None:
+    def open(self) -> Predictions | None:
         """What was found before, the same in every process."""
         done = None
         if self.processes.is_first():
-            found = [Outcomes.load(path, self.key) for path in _files(self.record)]
+            found = [Predictions.load(path, self.key) for path in _files(self.record)]
             if parts := [part for part in found if part is not None]:
-                done = Outcomes.joined(parts)
+                done = Predictions.joined(parts)
                 # All of it in one file, before the others write theirs anew.
                 done.save(self._file(0), self.key)
         self._saved_at = time.monotonic()
@@ -125,7 +125,7 @@ class Ledger:
         """Whether it was some time ago that this process kept what it has."""
         return time.monotonic() - self._saved_at >= _SECONDS_BETWEEN
 
-    def keep(self, outcomes: Outcomes) -> None:
+    def keep(self, outcomes: Predictions) -> None:
         """Write this process's outcomes."""
         outcomes.save(self._file(self.processes.index), self.key)
         self._saved_at = time.monotonic()

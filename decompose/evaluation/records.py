@@ -21,7 +21,7 @@ _PRECISIONS = {
 }
 
 
-class Figure(NamedTuple):
+class Metric(NamedTuple):
     """A share that was measured.
 
     Attributes:
@@ -52,7 +52,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def figures_of(network: nn.Module, record: Mapping[str, Any]) -> list[Figure]:
+def figures_of(network: nn.Module, record: Mapping[str, Any]) -> list[Metric]:
     """What a record says of a network, which it knows by its weights.
 
     Raises:
@@ -79,13 +79,13 @@ def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
     return place.name or "unnamed", None
 
 
-def _accuracies(own: Mapping[str, Any]) -> list[Figure]:
+def _accuracies(own: Mapping[str, Any]) -> list[Metric]:
     return [
-        Figure(f"top-{k} accuracy", float(told["value"]), told.get("low"), told.get("high"))
+        Metric(f"top-{k} accuracy", float(told["value"]), told.get("low"), told.get("high"))
         for k, told in ((1, own["top1"]), (5, own["top5"]))
         if told is not None
     ]
 
 
-def _precisions(own: Mapping[str, Any]) -> list[Figure]:
-    return [Figure(title, float(own[key])) for key, title in _PRECISIONS.items()]
+def _precisions(own: Mapping[str, Any]) -> list[Metric]:
+    return [Metric(title, float(own[key])) for key, title in _PRECISIONS.items()]

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from decompose.data.images import Batch
-from decompose.data.voc import SceneBatch
+from decompose.data.images import ImageBatch
+from decompose.data.voc import DetectionBatch
 
-Some = TypeVar("Some", Batch, SceneBatch)
+Some = TypeVar("Some", ImageBatch, DetectionBatch)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class SpeedUp:
     """A network, or a layer of it, beside the first one in the same engine.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class Benchmark:
     """Latencies of networks that took turns; the first is what the others are compared with.
 
     Attributes:
@@ -88,7 +88,7 @@ class SideBySide:
     machine: str
     versions: Mapping[str, str]
 
-    def ratios(self) -> list[Ratio]:
+    def ratios(self) -> list[SpeedUp]:
         """Every latency but the layers', beside the first network's."""
         return self._ratios([latency for latency in self.latencies if not latency.layer])
 
@@ -108,24 +108,24 @@ class SideBySide:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> SideBySide:
+    def from_dict(cls, record: Mapping[str, Any]) -> Benchmark:
         """What ``to_dict`` made."""
         latencies = tuple(Latency(**latency) for latency in record["latencies"])
         return cls(
             **{**record, "latencies": latencies, "input_shape": tuple(record["input_shape"])}
         )
 
-    def _ratios(self, latencies: Sequence[Latency]) -> list[Ratio]:
+    def _ratios(self, latencies: Sequence[Latency]) -> list[SpeedUp]:
         firsts: dict[tuple[str, int, str], Latency] = {}
         found = []
         for latency in latencies:
             first = firsts.setdefault((latency.engine, latency.batch_size, latency.layer), latency)
             speed_up = first.latency_ms / latency.latency_ms
-            found.append(Ratio(latency, first.macs / latency.macs, speed_up))
+            found.append(SpeedUp(latency, first.macs / latency.macs, speed_up))
         return found
 
     def _table(
-        self, heading: str, ratios: Sequence[Ratio], label: Callable[[Latency], str]
+        self, heading: str, ratios: Sequence[SpeedUp], label: Callable[[Latency], str]
     ) -> Table:
         rows = [
             (
@@ -170,7 +170,7 @@ def time_side_by_side(
     num_threads: int | None = None,
     layers: bool = False,
     tuned: bool = False,
-) -> SideBySide:
+) -> Benchmark:
     """Time networks in turns, on the same input.
 
     Args:
@@ -209,7 +209,7 @@ def time_side_by_side(
         latencies += [
             Latency(key, name, size, *timed[key], group.macs[key], group.layer) for key in calls
         ]
-    return SideBySide(
+    return Benchmark(
         tuple(latencies),
         tuple(example.shape[1:]),
         num_rounds,

@@ -20,7 +20,7 @@ from decompose.utils.batches import Example, call, device_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
-Call = Callable[[], object]
+PreparedModel = Callable[[], object]
 """Runs a prepared network once on its input."""
 
 
@@ -45,7 +45,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """Make a network ready to run.
 
         Args:
@@ -71,7 +71,7 @@ class Eager(Engine):
         """Torch's version."""
         return torch.__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """Copy the network to the input's device, in channels-last order if its input is 2-D.
 
         On a CPU the process keeps its memory from now on (``memory``).
@@ -97,7 +97,7 @@ class Compiled(Eager):
     name, title = "compile", "torch.compile"
     forms = ("branches", "merged")
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
         mode = "reduce-overhead" if device_of(x).type == "cuda" else None
         return torch.compile(super().prepare(network, x, num_threads), mode=mode)
@@ -113,7 +113,7 @@ class Fused(Eager):
         """Triton's version."""
         return required("triton", self.title, "gpu").__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, its fusible layers replaced by the kernel."""
         if device_of(x).type != "cuda":
             raise DecomposeError("the triton engine needs a GPU: --device cuda")
@@ -135,7 +135,7 @@ class OnnxRuntime(Engine):
         """ONNX Runtime's version."""
         return required("onnxruntime", self.title, "onnx").__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """A session of the exported network."""
         ort = required("onnxruntime", self.title, "onnx")
         x = _one_tensor(x, self.title)
@@ -160,7 +160,7 @@ class OpenVino(Engine):
         """OpenVINO's version."""
         return required("openvino", self.title, "openvino").__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> Call:
+    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """A request on the exported network, compiled for this shape."""
         ov = required("openvino", self.title, "openvino")
         x = _one_tensor(x, self.title)

@@ -23,7 +23,7 @@ from decompose.algebra import Chain, Conv, Expression, map_leaves
 from decompose.inference.engines import Engine
 from decompose.inference.timing import time_in_turns
 from decompose.layers.forms import DEFAULT_FORM, get_form
-from decompose.layers.modules import ORIGINALS, DecomposedLayer, to_module
+from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, to_module
 from decompose.methods.choices import Choice
 from decompose.utils.batches import Example
 from decompose.utils.environment import machine
@@ -37,7 +37,7 @@ _MOST_AT_ONCE = 32  # prepared networks that are held in memory
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where networks are to be fast.
 
     Attributes:
@@ -55,7 +55,7 @@ class Place:
         return f"{engine}, {format_threads(self.num_threads)}, {machine(self.device)}"
 
 
-class Variant(NamedTuple):
+class LayerVariant(NamedTuple):
     """A layer as a choice rewrites it, in a form; as it is without a choice."""
 
     choice: Choice | None
@@ -75,7 +75,7 @@ class Latencies:
         folder: where they are kept; the user's cache by default.
     """
 
-    def __init__(self, place: Place, folder: Path | None = None) -> None:
+    def __init__(self, place: Target, folder: Path | None = None) -> None:
         self.place = place
         folder = folder or Path(platformdirs.user_cache_dir("decompose")) / "latencies"
         # How a layer runs is this package's affair as well.
@@ -84,7 +84,7 @@ class Latencies:
         self._known = _read(self._path)
 
     def measure(
-        self, dense: Conv, variants: Sequence[Variant], input_shape: tuple[int, ...]
+        self, dense: Conv, variants: Sequence[LayerVariant], input_shape: tuple[int, ...]
     ) -> list[float]:
         """Milliseconds of one call of a layer in each variant.
 
@@ -107,7 +107,7 @@ class Latencies:
     def measure_calls(
         self,
         dense: Conv,
-        variants: Sequence[Variant],
+        variants: Sequence[LayerVariant],
         shapes: Sequence[tuple[int, ...]],
         batch_size: int,
     ) -> list[float]:
@@ -128,11 +128,11 @@ class Latencies:
     def _time(
         self,
         dense: Conv,
-        unknown: Mapping[str, Variant],
+        unknown: Mapping[str, LayerVariant],
         input_shape: tuple[int, ...],
     ) -> None:
         x = torch.randn(input_shape, dtype=dense.weight.dtype, device=self.place.device)
-        as_it_is = Variant(None)
+        as_it_is = LayerVariant(None)
         reference = _signature(as_it_is, dense, input_shape)
         calls = {
             key: self.place.engine.prepare(_layer(dense, variant), x, self.place.num_threads)
@@ -148,7 +148,7 @@ class Latencies:
 
 
 def time_networks(
-    networks: Mapping[str, nn.Module], example: Example, place: Place
+    networks: Mapping[str, nn.Module], example: Example, place: Target
 ) -> dict[str, float]:
     """Milliseconds of networks in turns.
 
@@ -174,12 +174,12 @@ def _read(path: Path) -> dict[str, float]:
         return {}
 
 
-def _layer(dense: Conv, variant: Variant) -> nn.Module:
+def _layer(dense: Conv, variant: LayerVariant) -> nn.Module:
     """The layer in a variant, its weights made up."""
     original = to_module(_filled(dense))
     if variant.choice is None:
         return original
-    assert isinstance(original, ORIGINALS)
+    assert isinstance(original, DECOMPOSABLE)
     made = map_leaves(_filled, variant.choice.rewrite(dense))
     layer = DecomposedLayer(original, made, variant.choice)
     layer.take_form(variant.form)
@@ -194,7 +194,7 @@ def _filled(conv: Conv) -> Conv:
     return replace(conv, weight=weight, bias=bias)
 
 
-def _signature(variant: Variant, dense: Conv, input_shape: tuple[int, ...]) -> str:
+def _signature(variant: LayerVariant, dense: Conv, input_shape: tuple[int, ...]) -> str:
     """What a latency depends on, in few characters."""
     expression = variant.of(dense)
     # A single convolution is never cut.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decompose.inference.engines import Call
+from decompose.inference.engines import PreparedModel
 
 
 class Timed(NamedTuple):
@@ -23,7 +23,11 @@ class Timed(NamedTuple):
 
 
 def time_in_turns(
-    calls: Mapping[str, Call], rounds: Iterable[int], num_threads: int, *, calls_a_round: int = 2
+    calls: Mapping[str, PreparedModel],
+    rounds: Iterable[int],
+    num_threads: int,
+    *,
+    calls_a_round: int = 2,
 ) -> dict[str, Timed]:
     """Time each call once a round, after a warm-up.
 

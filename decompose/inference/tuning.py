@@ -16,11 +16,11 @@ from torch import nn
 
 from decompose.algebra import compose
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
-from decompose.inference.latency import Latencies, Place, Variant, time_networks
+from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_rewritten
+from decompose.layers.discovery import find_decomposed
 from decompose.layers.modules import DecomposedLayer
-from decompose.models.conversion import take_forms_
+from decompose.models.conversion import set_forms_
 from decompose.utils.batches import Example, batch_size, device_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
@@ -98,8 +98,10 @@ def tune(
     Raises:
         DecomposeError: nothing in the network is rewritten, or the engine cannot run it.
     """
-    place = Place(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
-    layers = {name: layer for name, layer in find_rewritten(small).items() if layer.form != "dense"}
+    place = Target(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
+    layers = {
+        name: layer for name, layer in find_decomposed(small).items() if layer.form != "dense"
+    }
     if not layers:
         raise DecomposeError("the network has no rewritten layer whose form could be chosen")
     shapes = trace_shapes(small, example)
@@ -110,7 +112,7 @@ def tune(
         taken_ms = time_forms(layers[name], shapes[name], batch_size(example), latencies)
         found.append(LayerTuning(name, taken_ms, before, fastest(taken_ms, before)))
     network = copy.deepcopy(small)
-    take_forms_(network, {layer.name: layer.after for layer in found})
+    set_forms_(network, {layer.name: layer.after for layer in found})
     timed_ms = time_networks({"before": small, "after": network}, example, place)
     if timed_ms["after"] <= _WORTHWHILE * timed_ms["before"]:
         return Tuned(network, tuple(found), timed_ms["before"], timed_ms["after"], str(place))
@@ -134,7 +136,7 @@ def time_forms(
         latencies: in the engine whose forms are timed, beside the layer's own and ``dense``.
     """
     forms = dict.fromkeys([layer.form, *latencies.place.engine.forms])
-    variants = [*(Variant(layer.choice, form) for form in forms), Variant(None, "dense")]
+    variants = [*(LayerVariant(layer.choice, form) for form in forms), LayerVariant(None, "dense")]
     dense = compose(layer.expression).without_weights()
     taken_ms = latencies.measure_calls(dense, variants, shapes, batch_size)
     return {variant.form: ms for variant, ms in zip(variants, taken_ms, strict=True)}

@@ -25,11 +25,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decompose.layers.discovery import copied, find_originals
-from decompose.layers.eligibility import attachment, find_readers, obstacle
+from decompose.layers.discovery import copied, find_decomposable
+from decompose.layers.eligibility import find_weight_readers, what_is_attached, why_not_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
-from decompose.layers.modules import Original, to_conv, to_module
+from decompose.layers.modules import Decomposable, to_conv, to_module
 from decompose.utils.batches import Example, call, first
 from decompose.utils.errors import DecomposeError
 
@@ -77,7 +77,7 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
     todo = {name: norm for name, norm in pairs.items() if done.get(name) != norm}
     if not todo:
         return model
-    modules, originals = dict(model.named_modules()), find_originals(model)
+    modules, originals = dict(model.named_modules()), find_decomposable(model)
     replacements: dict[int, nn.Module] = {}
     for name, norm_name in todo.items():
         layer, norm = originals.get(name), modules.get(norm_name)
@@ -92,7 +92,7 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
     return network
 
 
-def _fused(layer: Original, norm: Any) -> nn.Module:
+def _fused(layer: Decomposable, norm: Any) -> nn.Module:
     conv = to_conv(layer)
     wide = [
         None if tensor is None else tensor.detach().double()
@@ -105,7 +105,7 @@ def _fused(layer: Original, norm: Any) -> nn.Module:
     return fused.requires_grad_(layer.weight.requires_grad)
 
 
-def _rest_behind(layer: Original, norm: nn.Module | None) -> nn.Module | None:
+def _rest_behind(layer: Decomposable, norm: nn.Module | None) -> nn.Module | None:
     """As ``_rest``; ``None`` also where the normalisation has other channels than a layer gives."""
     if norm is None or (rest := _rest(norm)) is None:
         return None
@@ -125,13 +125,17 @@ def _rest(norm: nn.Module) -> nn.Module | None:
 
 
 def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
-    layers = {n: layer for n, layer in find_originals(model).items() if obstacle(layer) is None}
+    layers = {
+        n: layer
+        for n, layer in find_decomposable(model).items()
+        if why_not_decomposable(layer) is None
+    }
     norms = {
         name: module
         for name, module in model.named_modules()
-        if _rest(module) is not None and attachment(module) is None
+        if _rest(module) is not None and what_is_attached(module) is None
     }
-    for name in find_readers(model, example, {**layers, **norms}):
+    for name in find_weight_readers(model, example, {**layers, **norms}):
         layers.pop(name, None)
         norms.pop(name, None)
     watch = _Watch({name: to_conv(layer).geometry.num_axes for name, layer in layers.items()})

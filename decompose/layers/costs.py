@@ -13,7 +13,7 @@ from decompose.algebra import (
     leaves,
     macs,
 )
-from decompose.layers.detectors import fully_occupied
+from decompose.layers.detectors import with_all_proposals
 from decompose.layers.discovery import find_layers
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
@@ -42,7 +42,7 @@ def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     def record(name: str, x: Tensor, _: Tensor) -> None:
         shapes[name].append(tuple(x.shape))
 
-    with evaluating(model), fully_occupied(model), observing(find_layers(model), record):
+    with evaluating(model), with_all_proposals(model), observing(find_layers(model), record):
         try:
             call(model, first(example))
         except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:

@@ -53,7 +53,7 @@ def useful_scale(resizing: Any, width: int, height: int) -> float:
 
 
 @contextmanager
-def steadied(model: nn.Module) -> Iterator[list[Any]]:
+def comparable(model: nn.Module) -> Iterator[list[Any]]:
     """Let a detector be called so that its heads' outputs can be compared.
 
     Yields:
@@ -72,7 +72,7 @@ def steadied(model: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def fully_occupied(model: nn.Module) -> Iterator[None]:
+def with_all_proposals(model: nn.Module) -> Iterator[None]:
     """Let the second stage of a detector have as much to do as it ever has, so that MACs can be counted.
 
     It is given as many boxes as the first stage may propose, and finds in them as much as it may: so

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from decompose.algebra import is_exact
-from decompose.layers.modules import ORIGINALS, DecomposedLayer, Original, to_conv
+from decompose.layers.modules import DECOMPOSABLE, Decomposable, DecomposedLayer, to_conv
 from decompose.utils.errors import DecomposeError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -31,20 +31,20 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     for name, module in model.named_modules():
         if isinstance(module, DecomposedLayer):
             inside.update(id(part) for part in module.body.modules())
-        if id(module) not in inside and isinstance(module, (*ORIGINALS, DecomposedLayer)):
+        if id(module) not in inside and isinstance(module, (*DECOMPOSABLE, DecomposedLayer)):
             layers[name] = module
     return layers
 
 
-def find_originals(model: nn.Module) -> dict[str, Original]:
+def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
     """The convolutions and fully connected layers that are not rewritten yet, by full name.
 
     Raises:
         DecomposeError: a weight is NaN or infinite, or there is none yet; nothing can be decomposed
             from there.
     """
-    originals: dict[str, Original] = {
-        name: layer for name, layer in find_layers(model).items() if isinstance(layer, ORIGINALS)
+    originals: dict[str, Decomposable] = {
+        name: layer for name, layer in find_layers(model).items() if isinstance(layer, DECOMPOSABLE)
     }
     for name, module in originals.items():
         if is_lazy(module.weight):
@@ -95,15 +95,15 @@ def is_plain(weight: Tensor, *, meta: bool = False) -> bool:
     return type(weight) in (Tensor, nn.Parameter) and weight.dtype in _DTYPES
 
 
-def find_rewritten(model: nn.Module) -> dict[str, DecomposedLayer]:
+def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
     """The rewritten layers of a network, by their full names."""
     layers = find_layers(model).items()
     return {name: layer for name, layer in layers if isinstance(layer, DecomposedLayer)}
 
 
-def find_inexact(
+def find_lossy(
     small: nn.Module, model: nn.Module, names: Iterable[str]
-) -> dict[str, tuple[DecomposedLayer, Original]]:
+) -> dict[str, tuple[DecomposedLayer, Decomposable]]:
     """The rewritten layers that have lost something, each with the original's, by full name.
 
     What is exact has nothing to win back. It could only be bent to make good what other layers lost, on
@@ -117,7 +117,7 @@ def find_inexact(
     Raises:
         DecomposeError: ``small`` was not made from ``model``.
     """
-    rewritten, originals = find_rewritten(small), find_originals(model)
+    rewritten, originals = find_decomposed(small), find_decomposable(model)
     found = {}
     for name in filter(rewritten.__contains__, names):
         if name not in originals:

@@ -16,16 +16,16 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from decompose.layers.costs import Shapes
-from decompose.layers.discovery import copied, find_originals, is_plain
+from decompose.layers.discovery import copied, find_decomposable, is_plain
 from decompose.layers.forward import evaluating
-from decompose.layers.modules import ORIGINALS, Original, copy_attributes
+from decompose.layers.modules import DECOMPOSABLE, Decomposable, copy_attributes
 from decompose.utils.batches import Example, call, first
 from decompose.utils.name_patterns import matches
 
 _UNREACHED = "not reached by the example"
 
 
-def find_readers(
+def find_weight_readers(
     model: nn.Module, example: Example, layers: Mapping[str, nn.Module]
 ) -> dict[str, str]:
     """Why layers must stay what they are, by full name, as far as one pass tells.
@@ -40,14 +40,15 @@ def find_readers(
     """
     found: dict[str, str] = {}
     stands = {
-        id(layer): _Stand(layer, partial(found.setdefault, name)) for name, layer in layers.items()
+        id(layer): _WeightSpy(layer, partial(found.setdefault, name))
+        for name, layer in layers.items()
     }
     with evaluating(model):
         call(copied(model, stands), first(example))
     return found
 
 
-class _Stand(nn.Module):
+class _WeightSpy(nn.Module):
     """Passes everything on to a layer, and notes what a rewritten one could not do."""
 
     def __init__(self, layer: nn.Module, note: Callable[[str], object]) -> None:
@@ -78,15 +79,15 @@ def find_quantised(model: nn.Module) -> dict[str, str]:
         name: f"its weights are quantised ({type(module).__name__})"
         for name, module in model.named_modules()
         # Of these modules the weight is a method that unpacks it.
-        if not isinstance(module, ORIGINALS)
+        if not isinstance(module, DECOMPOSABLE)
         and callable(getattr(module, "set_weight_bias", None))
         and callable(getattr(module, "weight", None))
     }
 
 
-def obstacle(module: Original) -> str | None:
+def why_not_decomposable(module: Decomposable) -> str | None:
     """Why a layer cannot be swapped for another module, or ``None`` if it can."""
-    plain = next(kind for kind in ORIGINALS if isinstance(module, kind))
+    plain = next(kind for kind in DECOMPOSABLE if isinstance(module, kind))
     if parametrize.is_parametrized(module):
         return "its weight is parametrised"
     if not is_plain(module.weight, meta=True):
@@ -99,10 +100,10 @@ def obstacle(module: Original) -> str | None:
         return f"{type(module).__name__} computes its own forward"
     if plain is nn.Linear and type(module) is not plain:
         return f"others may look into a {type(module).__name__}"
-    return attachment(module)
+    return what_is_attached(module)
 
 
-def attachment(module: nn.Module) -> str | None:
+def what_is_attached(module: nn.Module) -> str | None:
     """What was put on a module, and would go with it: hooks, or another forward; ``None`` if nothing."""
     if "forward" in vars(module):
         return "its forward was replaced"
@@ -116,7 +117,7 @@ def attachment(module: nn.Module) -> str | None:
     return "it has hooks" if any(hooks) else None
 
 
-def reasons_to_stay(
+def reasons_to_stay_dense(
     model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
 ) -> dict[str, str]:
     """Why layers stay as they are whatever the wish, by name.
@@ -127,7 +128,7 @@ def reasons_to_stay(
         skip: names and patterns.
         shapes: what ``trace_shapes`` says of the example.
     """
-    originals = find_originals(model)
+    originals = find_decomposable(model)
     reasons = {
         name: reason
         for name, module in originals.items()
@@ -137,7 +138,7 @@ def reasons_to_stay(
     watched = {
         n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
     }
-    read = find_readers(model, example, watched)
+    read = find_weight_readers(model, example, watched)
     if read:
         told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
         warnings.warn(f"left dense: {told}", stacklevel=3)
@@ -145,10 +146,10 @@ def reasons_to_stay(
 
 
 def _reason_to_skip(
-    name: str, module: Original, skip: Sequence[str], *, reached: bool
+    name: str, module: Decomposable, skip: Sequence[str], *, reached: bool
 ) -> str | None:
     if any(matches(name, pattern) for pattern in skip):
         return "skipped by name"
     if not reached:
         return _UNREACHED
-    return obstacle(module)
+    return why_not_decomposable(module)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from decompose.layers.detectors import steadied
+from decompose.layers.detectors import comparable
 from decompose.utils.batches import Example, call
 from decompose.utils.errors import DecomposeError
 
@@ -48,7 +48,7 @@ def floating_tensors(output: object) -> list[Tensor]:
     raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
 
 
-def respond(model: nn.Module, example: Example) -> list[Tensor]:
+def comparable_outputs(model: nn.Module, example: Example) -> list[Tensor]:
     """The floating tensors by which networks are compared: what one returns for an example.
 
     Of a detector, what its heads give (``detectors``).
@@ -56,6 +56,6 @@ def respond(model: nn.Module, example: Example) -> list[Tensor]:
     Raises:
         DecomposeError: it returns something else.
     """
-    with steadied(model) as answers:
+    with comparable(model) as answers:
         output = call(model, example)
     return floating_tensors(answers or output)

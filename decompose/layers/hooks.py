@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from decompose.layers.detectors import steadied
+from decompose.layers.detectors import comparable
 from decompose.utils.batches import Example, call
 
 
@@ -90,7 +90,7 @@ def observe_until(
         if not any(left.values()):
             raise _Done
 
-    with observing(layers, count), steadied(model), suppress(_Done):
+    with observing(layers, count), comparable(model), suppress(_Done):
         call(model, x)
 
 

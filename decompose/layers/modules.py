@@ -24,7 +24,7 @@ from decompose.algebra import (
 )
 from decompose.algebra.execution import swap_transposed_layout
 from decompose.layers.forms import DEFAULT_FORM, get_form
-from decompose.layers.tiling import Reach, run_in_pieces
+from decompose.layers.tiling import ReceptiveField, run_in_pieces
 from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 
@@ -38,14 +38,14 @@ CONVOLUTIONS = (
 )
 """The modules that are convolutions of the algebra: by number of axes, transposed ones last."""
 
-ORIGINALS = (*CONVOLUTIONS, nn.Linear)
+DECOMPOSABLE = (*CONVOLUTIONS, nn.Linear)
 """The modules that can be rewritten; a fully connected layer is a convolution without axes."""
 
 Convolution = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 )
 
-Original = Convolution | nn.Linear
+Decomposable = Convolution | nn.Linear
 
 # What others read off a layer, of a convolution and of a fully connected one.
 _COPIED = (
@@ -84,7 +84,7 @@ class DecomposedLayer(nn.Module):
 
     def __init__(
         self,
-        original: Original,
+        original: Decomposable,
         expression: Expression,
         choice: Choice,
         note: Note | None = None,
@@ -96,7 +96,7 @@ class DecomposedLayer(nn.Module):
         self.form = DEFAULT_FORM
         self.body = to_module(expression)
         self._made = map_leaves(Conv.without_weights, expression)
-        self._reach = Reach.of(expression)
+        self._reach = ReceptiveField.of(expression)
         self._num_axes = to_conv(original).geometry.num_axes
 
     @property
@@ -146,7 +146,7 @@ class DecomposedLayer(nn.Module):
         body.requires_grad_(trained).train(self.training)
         if is_channels_last(self.body):
             body.to(memory_format=torch.channels_last)
-        self.form, self.body, self._reach = name, body, Reach.of(expression)
+        self.form, self.body, self._reach = name, body, ReceptiveField.of(expression)
 
     def assign(self, expression: Expression) -> None:
         """Take the weights of another expression of its choice, and the bias it has gained.
@@ -156,7 +156,7 @@ class DecomposedLayer(nn.Module):
         """
         made = to_module(get_form(self.form).rewrite(expression))
         for leaf, other in zip(self.body.modules(), made.modules(), strict=True):
-            if isinstance(leaf, ORIGINALS) and leaf.bias is None and other.bias is not None:
+            if isinstance(leaf, DECOMPOSABLE) and leaf.bias is None and other.bias is not None:
                 give_bias(leaf)
         self.body.load_state_dict(made.state_dict())
 
@@ -199,7 +199,7 @@ def to_expression(module: nn.Module, *, differentiable: bool = False) -> Express
     Raises:
         TypeError: the module, or one inside it, is none of these.
     """
-    if isinstance(module, ORIGINALS):
+    if isinstance(module, DECOMPOSABLE):
         return to_conv(module, differentiable=differentiable)
     if isinstance(module, DecomposedLayer):
         return to_expression(module.body, differentiable=differentiable)
@@ -209,7 +209,7 @@ def to_expression(module: nn.Module, *, differentiable: bool = False) -> Express
     raise TypeError(f"a {type(module).__name__} is no expression of convolutions")
 
 
-def to_conv(module: Original, *, differentiable: bool = False) -> Conv:
+def to_conv(module: Decomposable, *, differentiable: bool = False) -> Conv:
     """Read a convolution or fully connected module as a ``Conv``, sharing its weights.
 
     Args:
@@ -239,7 +239,7 @@ def to_module(expression: Expression) -> nn.Module:
     return nn.Sequential(*parts) if isinstance(expression, Chain) else Branches(parts)
 
 
-def give_bias(leaf: Original) -> None:
+def give_bias(leaf: Decomposable) -> None:
     """Give a convolution or fully connected module that has none a bias of zeros."""
     outputs = leaf.out_features if isinstance(leaf, nn.Linear) else leaf.out_channels
     bias = nn.Parameter(leaf.weight.new_zeros(outputs), leaf.weight.requires_grad)
@@ -279,7 +279,7 @@ def _geometry(module: Convolution) -> Geometry:
     )
 
 
-def _to_leaf_module(conv: Conv) -> Original:
+def _to_leaf_module(conv: Conv) -> Decomposable:
     g = conv.geometry
     if g.num_axes == 0:
         return _filled(
@@ -302,7 +302,7 @@ def _to_leaf_module(conv: Conv) -> Original:
     return _filled(kind(conv.in_channels, conv.out_channels, **options), weight, conv.bias)
 
 
-def _filled(module: Original, weight: Tensor, bias: Tensor | None) -> Original:
+def _filled(module: Decomposable, weight: Tensor, bias: Tensor | None) -> Decomposable:
     module.weight = nn.Parameter(weight)
     module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
     return module

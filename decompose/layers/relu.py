@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
@@ -83,7 +83,7 @@ def find_rectifiers(model: nn.Module, x: Example, names: Iterable[str]) -> dict[
         By name; a layer that anything else reads, or whose calls end in different rectifiers, is
         missing.
     """
-    originals = find_originals(model)
+    originals = find_decomposable(model)
     layers = {name: originals[name] for name in names}
     watch = _Watch({name: to_conv(layer).out_channels for name, layer in layers.items()})
     with evaluating(model), watch, observing(layers, watch.follow):

@@ -29,7 +29,7 @@ Body = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """What a row of an expression's output depends on.
 
     Attributes:
@@ -45,7 +45,7 @@ class Reach:
     in_rows: bool
 
     @classmethod
-    def of(cls, expression: Expression) -> Reach:
+    def of(cls, expression: Expression) -> ReceptiveField:
         """The reach of an expression."""
         outline = map_leaves(Conv.without_weights, expression)
         in_rows = all(
@@ -73,7 +73,7 @@ class Reach:
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
 
 
-def run_in_pieces(body: Body, x: Tensor, reach: Reach) -> Tensor:
+def run_in_pieces(body: Body, x: Tensor, reach: ReceptiveField) -> Tensor:
     """Run a layer on images, or strips of them, whose maps fit the cache.
 
     Args:
@@ -95,7 +95,7 @@ def run_in_pieces(body: Body, x: Tensor, reach: Reach) -> Tensor:
     return body(x) if len(x) <= num_images else run_in_images(body, x, reach, num_images)
 
 
-def run_in_images(body: Body, x: Tensor, reach: Reach, num_images: int) -> Tensor:
+def run_in_images(body: Body, x: Tensor, reach: ReceptiveField, num_images: int) -> Tensor:
     """Run a layer on so many images at a time."""
     # Before what is made on the way, lest the heap's end moves with every layer.
     y = reach.room_for(x)
@@ -105,7 +105,7 @@ def run_in_images(body: Body, x: Tensor, reach: Reach, num_images: int) -> Tenso
     return y
 
 
-def run_in_strips(body: Body, x: Tensor, reach: Reach, num_rows: int) -> Tensor:
+def run_in_strips(body: Body, x: Tensor, reach: ReceptiveField, num_rows: int) -> Tensor:
     """Run a layer on so many rows of output of one image at a time.
 
     Args:

@@ -55,7 +55,7 @@ class Method(ABC):
             DecomposeError: the method cannot take the convolution; the function raises it where
                 the rank is out of bounds.
         """
-        if reason := self.obstacle(conv):
+        if reason := self.why_not(conv):
             raise DecomposeError(f"{self.name} cannot take it: {reason}")
         bound = self.max_rank(conv)
         bias = None if conv.bias is None else conv.bias.clone()
@@ -79,7 +79,7 @@ class Method(ABC):
         return self.prepare(conv)
 
     @abstractmethod
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """Why the method has nothing to offer for such a convolution, or ``None`` if it has."""
 
     @abstractmethod

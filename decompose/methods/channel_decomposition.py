@@ -23,7 +23,7 @@ class ChannelDecomposition(LowRankMethod):
     name = "channel"
     title = "channel decomposition"
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """Anything but a depthwise kernel, whose groups have a rank of one already."""
         return "depthwise" if conv.is_depthwise else None
 

@@ -95,16 +95,16 @@ class Choice:
         inner = ("-" if choice is None else choice.rank_label for choice in self.then)
         return f"{self.rank}+{','.join(inner)}"
 
-    def to_record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The choice, ready for JSON."""
         record: dict[str, Any] = {"method": self.method, "rank": self.rank}
         if any(self.then):
-            record["then"] = [None if c is None else c.to_record() for c in self.then]
+            record["then"] = [None if c is None else c.to_dict() for c in self.then]
         return record
 
     @classmethod
-    def from_record(cls, record: Any, depth: int = 1) -> Choice:
-        """Read what ``to_record`` made, or what a person wrote like it.
+    def from_dict(cls, record: Any, depth: int = 1) -> Choice:
+        """Read what ``to_dict`` made, or what a person wrote like it.
 
         Args:
             record: of JSON.
@@ -129,7 +129,7 @@ class Choice:
         if not isinstance(then, list):
             raise DecomposeError('"then" must be a list, with an entry for each factor')
         get_method(method)
-        inner = (None if c is None else cls.from_record(c, depth + 1) for c in then)
+        inner = (None if c is None else cls.from_dict(c, depth + 1) for c in then)
         return cls(method, rank, tuple(inner))
 
 

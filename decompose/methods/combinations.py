@@ -8,11 +8,11 @@ from decompose.algebra import Conv, Expression, leaves
 from decompose.methods import Method, get_method
 from decompose.methods.choices import Choice
 
-Recipe = Sequence[Method]
+Combination = Sequence[Method]
 """Methods that apply one inside the other, outermost first."""
 
 
-def parse_recipe(text: str) -> Recipe:
+def parse_combination(text: str) -> Combination:
     """Read a method's name, or several that apply one inside the other: ``spatial+pw_dw``.
 
     Raises:
@@ -26,7 +26,7 @@ def num_weights(expression: Expression) -> int:
     return sum(leaf.weight.numel() for leaf in leaves(expression))
 
 
-def combine(recipe: Recipe, conv: Conv, rank: int, inner_rank: int) -> Choice:
+def combine(recipe: Combination, conv: Conv, rank: int, inner_rank: int) -> Choice:
     """Apply a method, and the next ones of a recipe to the factors that they make smaller.
 
     Args:
@@ -43,10 +43,10 @@ def combine(recipe: Recipe, conv: Conv, rank: int, inner_rank: int) -> Choice:
     return Choice(method.name, rank, then if any(then) else ())
 
 
-def _smaller(recipe: Recipe, conv: Conv, rank: int) -> Choice | None:
+def _smaller(recipe: Combination, conv: Conv, rank: int) -> Choice | None:
     """The recipe for a factor, or ``None`` where it makes nothing smaller."""
     method = recipe[0]
-    if method.obstacle(conv) is not None:
+    if method.why_not(conv) is not None:
         return None
     choice = combine(recipe, conv, min(rank, method.max_rank(conv)), rank)
     return choice if num_weights(choice.rewrite(conv)) < conv.weight.numel() else None

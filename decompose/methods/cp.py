@@ -31,7 +31,7 @@ class CanonicalPolyadic(Method):
     title = "CP"
     iterates = True
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """A spatial kernel without groups."""
         if conv.is_pointwise:
             return "pointwise"

@@ -39,7 +39,7 @@ class NetworkDecoupling(Method):
     def slices(self, conv: Conv) -> Tensor:
         """The kernel as a batch of matrices, ``(S, N, K)``: one slice a depthwise channel."""
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """Pointwise and depthwise kernels are what a term is made of."""
         if conv.is_pointwise:
             return "pointwise"

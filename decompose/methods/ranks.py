@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from decompose.algebra import Conv, Expression
 from decompose.methods import Method
 from decompose.methods.choices import Choice
-from decompose.methods.combinations import Recipe, combine, num_weights
+from decompose.methods.combinations import Combination, combine, num_weights
 from decompose.utils.errors import DecomposeError
 
 Rule = Callable[[str, Conv], Choice | str]
@@ -16,7 +16,7 @@ Rule = Callable[[str, Conv], Choice | str]
 
 
 def rank_rule(
-    recipe: Recipe,
+    recipe: Combination,
     ranks: Mapping[str, int],
     rank_of: Callable[[str], int | None],
     energy: float | None,
@@ -46,7 +46,7 @@ def rank_rule(
 
     def rule(name: str, conv: Conv) -> Choice | str:
         """The choice for a layer of a full name, or why it stays as it is."""
-        if reason := outer.obstacle(conv):
+        if reason := outer.why_not(conv):
             return reason
         rank = rank_of(name)
         if ranks and rank is None:

@@ -25,7 +25,7 @@ class SpatialDecomposition(LowRankMethod):
     name = "spatial"
     title = "spatial decomposition"
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """A kernel of two axes at least, each more than one tap wide."""
         return None if sum(taps > 1 for taps in conv.kernel_size) > 1 else "spatial along one axis"
 

@@ -14,6 +14,6 @@ class TruncatedSVD(ChannelDecomposition):
     name = "svd"
     title = "SVD of pointwise and fully connected layers"
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """Kernels of one tap."""
-        return super().obstacle(conv) if conv.is_pointwise else "spatial"
+        return super().why_not(conv) if conv.is_pointwise else "spatial"

@@ -30,7 +30,7 @@ class Tucker2(Method):
     name = "tucker"
     title = "Tucker-2"
 
-    def obstacle(self, conv: Conv) -> str | None:
+    def why_not(self, conv: Conv) -> str | None:
         """A spatial kernel without groups."""
         if conv.is_pointwise:
             return "pointwise"

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from decompose.algebra import Conv
-from decompose.layers.discovery import copied, find_layers, find_originals, find_rewritten
-from decompose.layers.eligibility import obstacle
+from decompose.layers.discovery import copied, find_decomposable, find_decomposed, find_layers
+from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forms import DEFAULT_FORM
-from decompose.layers.modules import DecomposedLayer, Original, to_conv
+from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 
@@ -30,11 +30,11 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
         model: the architecture that the plan was made for; left as it was.
     """
     small = substitute(plan, model, Conv.without_weights)
-    take_forms_(small, plan.forms)
+    set_forms_(small, plan.forms)
     return small
 
 
-def take_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
+def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
     """Let rewritten layers run in other forms, in place.
 
     Args:
@@ -66,7 +66,7 @@ def recomposed(small: nn.Module) -> nn.Module:
         layer stays with it.
     """
     dense = copy.deepcopy(small)
-    layers = find_rewritten(dense).values()
+    layers = find_decomposed(dense).values()
     for layer in layers:
         layer.take_form("dense")
     return copied(dense, {id(layer): layer.body for layer in layers})
@@ -74,7 +74,7 @@ def recomposed(small: nn.Module) -> nn.Module:
 
 def plan_of(model: nn.Module) -> Plan:
     """The plan that a rewritten network carries in its layers."""
-    layers = find_rewritten(model)
+    layers = find_decomposed(model)
     return Plan(
         {name: layer.choice for name, layer in layers.items()},
         notes={name: layer.note for name, layer in layers.items() if layer.note is not None},
@@ -96,7 +96,7 @@ def substitute(
         DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
             or a rank out of bounds, or weights are not finite.
     """
-    modules = find_originals(model)
+    modules = find_decomposable(model)
     replacements: dict[int, nn.Module] = {}
     for name, choice in plan.layers.items():
         if name not in modules:
@@ -105,7 +105,7 @@ def substitute(
                 f"there are: {', '.join(modules)}"
             )
         module = modules[name]
-        if reason := obstacle(module):
+        if reason := why_not_decomposable(module):
             raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
         conv = prepare(to_conv(module))
         try:
@@ -117,7 +117,7 @@ def substitute(
     return copied(model, replacements)
 
 
-def like_original(original: Original, layer: Layer) -> Layer:
+def like_original(original: Decomposable, layer: Layer) -> Layer:
     """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
     layer.train(original.training)
     for name, parameter in layer.named_parameters():

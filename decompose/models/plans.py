@@ -36,7 +36,7 @@ _PARTS = "layers", "dense", "notes", "forms"
 
 
 @dataclass(frozen=True)
-class Pace:
+class LatencyReport:
     """How fast the planned network was predicted to be, and was, before its repair.
 
     Attributes:
@@ -69,12 +69,12 @@ class Plan:
     layers: Mapping[str, Choice] = field(default_factory=dict)
     dense: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Note] = field(default_factory=dict)
-    pace: Pace | None = None
+    pace: LatencyReport | None = None
     forms: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The plan as JSON text, one layer a line."""
-        layers = {name: json.dumps(choice.to_record()) for name, choice in self.layers.items()}
+        layers = {name: json.dumps(choice.to_dict()) for name, choice in self.layers.items()}
         dense = {name: json.dumps(reason) for name, reason in self.dense.items()}
         notes = {name: json.dumps(asdict(note)) for name, note in self.notes.items()}
         forms = {name: json.dumps(form) for name, form in self.forms.items()}
@@ -98,10 +98,10 @@ class Plan:
         Raises:
             DecomposeError: the text is no plan, or names a method that does not exist.
         """
-        return cls.from_record(parse_json(text, source), source)
+        return cls.from_dict(parse_json(text, source), source)
 
     @classmethod
-    def from_record(cls, record: Any, source: str = "plan") -> Plan:
+    def from_dict(cls, record: Any, source: str = "plan") -> Plan:
         """Read a plan from what its JSON holds; otherwise as ``from_json``."""
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise DecomposeError(f'{source}: is no plan: it lacks "format": "{_FORMAT}"')
@@ -120,7 +120,7 @@ class Plan:
             if name not in choices:
                 raise DecomposeError(f"{source}: {name} has a form, but is not rewritten")
             _read_form(form, f"{source}: {name}")
-        pace = None if pace is None else _read_told(Pace, pace, f"{source}: pace")
+        pace = None if pace is None else _read_told(LatencyReport, pace, f"{source}: pace")
         return cls(choices, reasons, known, pace, forms)
 
     def save(self, path: str | Path) -> None:
@@ -174,6 +174,6 @@ def _read_form(value: Any, source: str) -> None:
 
 def _read_choice(value: Any, source: str) -> Choice:
     try:
-        return Choice.from_record(value)
+        return Choice.from_dict(value)
     except DecomposeError as error:
         raise DecomposeError(f"{source}: {error}") from None

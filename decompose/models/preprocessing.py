@@ -25,7 +25,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class PictureFormat:
+class ImagePreprocessing:
     """A preprocessing: cover the size, cut out the middle, and ``(scale pixel - mean) / std``.
 
     Attributes:
@@ -51,7 +51,7 @@ class PictureFormat:
         means: Sequence[float] | None = None,
         deviations: Sequence[float] | None = None,
         is_bgr: bool = False,
-    ) -> PictureFormat:
+    ) -> ImagePreprocessing:
         """A format out of what is known of it.
 
         Where nothing is, colours have ImageNet's means and deviations, as torchvision's networks want
@@ -85,7 +85,7 @@ class PictureFormat:
         """Deviations of pixels in [0, 1]."""
         return tuple(value / self.scale for value in self.deviations)
 
-    def transform(self) -> PictureFormat:
+    def transform(self) -> ImagePreprocessing:
         """Itself: from a picture to an input."""
         return self
 

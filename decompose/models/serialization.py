@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.discovery import find_layers
-from decompose.layers.modules import ORIGINALS, give_bias
+from decompose.layers.modules import DECOMPOSABLE, give_bias
 from decompose.models.architectures import (
     Architecture,
     architecture_of,
@@ -173,7 +173,7 @@ def read_header(path: str | Path) -> Header | None:
     if not isinstance(name, str | None):
         raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
     architecture = None if name is None else Architecture.parse(name)
-    return Header(architecture, Plan.from_record(plan, str(path)), folded, digest, pretrained)
+    return Header(architecture, Plan.from_dict(plan, str(path)), folded, digest, pretrained)
 
 
 def required_preprocessing(model: nn.Module) -> Preprocessing:
@@ -283,5 +283,5 @@ def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Make room for the biases that repair gave to layers without one, recomposed ones as well."""
     for name, layer in find_layers(network).items():
         for inner, leaf in layer.named_modules(prefix=name):
-            if isinstance(leaf, ORIGINALS) and leaf.bias is None and f"{inner}.bias" in state:
+            if isinstance(leaf, DECOMPOSABLE) and leaf.bias is None and f"{inner}.bias" in state:
                 give_bias(leaf)

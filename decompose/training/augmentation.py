@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
@@ -25,7 +25,7 @@ _MOST_UNREADABLE = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class TrainBatch:
     """Some pictures to train on.
 
     Attributes:
@@ -38,9 +38,9 @@ class Draw:
     labels: Tensor
     unreadable: Mapping[str, str]
 
-    def pin_memory(self) -> Draw:
+    def pin_memory(self) -> TrainBatch:
         """The same where a GPU copies from while it computes; a ``DataLoader`` asks for it."""
-        return Draw(self.images.pin_memory(), self.labels.pin_memory(), self.unreadable)
+        return TrainBatch(self.images.pin_memory(), self.labels.pin_memory(), self.unreadable)
 
 
 def augmented(preprocessing: Transform) -> Transform:
@@ -83,7 +83,7 @@ def drawing(*parts: int) -> Iterator[None]:
         yield
 
 
-class Draws(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
+class AugmentedImages(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
     """Pictures by (epoch, place).
 
     One that cannot be read is replaced by the next that can, so that batches keep their size and
@@ -94,7 +94,7 @@ class Draws(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
         seed: of the draws.
     """
 
-    def __init__(self, pictures: Pictures, seed: int) -> None:
+    def __init__(self, pictures: ImageDataset, seed: int) -> None:
         self.pictures = pictures
         self.seed = seed
 
@@ -115,7 +115,7 @@ class Draws(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
         )
 
     def batches(self, epoch: int, places: Sequence[Sequence[int]], workers: int) -> DataLoader[Any]:
-        """Batches of the pictures at the given places, as ``Draw``.
+        """Batches of the pictures at the given places, as ``TrainBatch``.
 
         Args:
             epoch: that they are drawn for.
@@ -133,9 +133,9 @@ class Draws(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
         )
 
 
-def _collate(drawn: Sequence[tuple[Tensor, int, Mapping[str, str]]]) -> Draw:
+def _collate(drawn: Sequence[tuple[Tensor, int, Mapping[str, str]]]) -> TrainBatch:
     images, labels, unreadable = zip(*drawn, strict=True)
-    return Draw(
+    return TrainBatch(
         torch.stack(images),
         torch.tensor(labels, dtype=torch.int64),
         {path: why for part in unreadable for path, why in part.items()},

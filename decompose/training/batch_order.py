@@ -17,7 +17,7 @@ from decompose.utils.random import draw_seed
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """The pictures of every step.
 
     Attributes:

@@ -23,12 +23,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from decompose.algebra import balanced, leaves
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_inexact
+from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
-from decompose.layers.modules import DecomposedLayer, Original
+from decompose.layers.modules import Decomposable, DecomposedLayer
 from decompose.layers.relu import Rectifier, find_rectifiers
-from decompose.utils.batches import Example, Images, Inputs, batch_size, first
+from decompose.utils.batches import Batches, Example, InputBatches, batch_size, first
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
@@ -66,7 +66,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class LayerCall:
     """One call of a layer with one input.
 
     Attributes:
@@ -90,7 +90,7 @@ class Aim:
     rectifier: Rectifier | None
     axis: int
 
-    def loss(self, body: nn.Module, batch: Call) -> Tensor:
+    def loss(self, body: nn.Module, batch: LayerCall) -> Tensor:
         """Squared error over the energy of what should go on, a differentiable scalar.
 
         A rectifier's slopes weigh it, and what its threshold cuts off is free.
@@ -102,7 +102,7 @@ class Aim:
         squared = ((given - targets) * self.rectifier.slope).square().sum()
         return squared / _energy(self.rectifier.read(wanted))
 
-    def error(self, body: nn.Module, calls: Sequence[Call]) -> float:
+    def error(self, body: nn.Module, calls: Sequence[LayerCall]) -> float:
         """Relative squared error of what goes on, over calls."""
         squared, energy = 0.0, 0.0
         for call in calls:
@@ -131,7 +131,7 @@ def reconstruction_table(found: Sequence[Reconstruction]) -> Table:
 def reconstruct_(
     small: nn.Module,
     model: nn.Module,
-    images: Images,
+    images: Batches,
     *,
     steps: int = 200,
     learning_rate: float = 1e-3,
@@ -153,13 +153,13 @@ def reconstruct_(
     Raises:
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
-    inputs = list(Inputs(images, model).batches(_TOGETHER))
+    inputs = list(InputBatches(images, model).batches(_TOGETHER))
     if sum(map(batch_size, inputs)) < 2:
         raise DecomposeError(
             "blockwise reconstruction needs two inputs: one to fit, one to judge on"
         )
     calls = {name: len(seen) for name, seen in trace_shapes(model, inputs[0]).items()}
-    todo = find_inexact(small, model, calls)
+    todo = find_lossy(small, model, calls)
     rectifiers = find_rectifiers(model, first(inputs[0]), todo)
     found = []
     for name, (layer, original) in track(todo.items(), "blockwise", total=len(todo)):
@@ -175,14 +175,14 @@ def reconstruct_(
 
 def _calls(
     small: tuple[nn.Module, DecomposedLayer],
-    model: tuple[nn.Module, Original],
+    model: tuple[nn.Module, Decomposable],
     num_calls: int,
     inputs: Sequence[Example],
-) -> tuple[list[Call], list[Call]]:
+) -> tuple[list[LayerCall], list[LayerCall]]:
     """The calls of a layer with inputs held out, and with others; as many as memory holds."""
     room = _MOST_BYTES
-    held: list[Call] = []
-    fitted: list[Call] = []
+    held: list[LayerCall] = []
+    fitted: list[LayerCall] = []
     count = 0
     for x in inputs:
         seen, wanted = (calls_until(*network, num_calls, x) for network in (small, model))
@@ -191,7 +191,7 @@ def _calls(
             for row, (one, other) in enumerate(zip(before.split(1), after.split(1), strict=True)):
                 # A layer may see several rows of one input, such as windows.
                 place = count + row * batch_size(x) // len(before)
-                (fitted if place % _EVERY else held).append(Call(one, other))
+                (fitted if place % _EVERY else held).append(LayerCall(one, other))
         count += batch_size(x)
         if room < 0 and fitted:
             break
@@ -200,8 +200,8 @@ def _calls(
 
 def _reconstruct(
     layer: DecomposedLayer,
-    held: Sequence[Call],
-    fitted: Sequence[Call],
+    held: Sequence[LayerCall],
+    fitted: Sequence[LayerCall],
     aim: Aim,
     steps: int,
     learning_rate: float,
@@ -230,12 +230,12 @@ def _reconstruct(
     return before, best
 
 
-def _alike(calls: Sequence[Call], drawn: Sequence[int]) -> Iterator[Call]:
+def _alike(calls: Sequence[LayerCall], drawn: Sequence[int]) -> Iterator[LayerCall]:
     """The calls drawn, together where they are of one shape."""
     shapes = {calls[index].seen.shape for index in drawn}
     for shape in sorted(shapes):
         chosen = [calls[index] for index in drawn if calls[index].seen.shape == shape]
-        yield Call(torch.cat([c.seen for c in chosen]), torch.cat([c.wanted for c in chosen]))
+        yield LayerCall(torch.cat([c.seen for c in chosen]), torch.cat([c.wanted for c in chosen]))
 
 
 def _energy(wanted: Tensor) -> Tensor:

@@ -27,21 +27,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.evaluation.provenance import in_words
 from decompose.models.conversion import plan_of
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.preprocessing import Transform
-from decompose.training.augmentation import Draws, augmented
-from decompose.training.batch_order import Order
+from decompose.training.augmentation import AugmentedImages, augmented
+from decompose.training.batch_order import BatchOrder
 from decompose.training.blockwise import Reconstruction, reconstruct_
 from decompose.training.checkpoints import Checkpoints
 from decompose.training.frobenius_decay import balance_
 from decompose.training.loop import Material, Training
-from decompose.training.objective import Lesson
+from decompose.training.objective import Objective
 from decompose.training.recipe import Recipe
 from decompose.training.state import Epoch
-from decompose.training.validation import Judge
+from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.hashing import weights_digest
@@ -97,10 +97,10 @@ def _silent(_: str) -> None:
 
 def finetune(
     small: nn.Module,
-    pictures: Pictures,
+    pictures: ImageDataset,
     *,
     teacher: nn.Module | None = None,
-    validation: Pictures | None = None,
+    validation: ImageDataset | None = None,
     labelled: bool = True,
     recipe: Recipe | None = None,
     augment: Transform | None = None,
@@ -141,7 +141,7 @@ def finetune(
     network = copy.deepcopy(small).float().to(processes.device)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
-    lesson = Lesson(recipe, network, teacher, labelled)
+    lesson = Objective(recipe, network, teacher, labelled)
     material = _material(pictures, validation, augment, lesson, processes)
     key = key_of(small, lesson, material)
     with ExitStack() as stack:
@@ -190,26 +190,26 @@ def require_trainable(small: nn.Module) -> None:
 
 
 def _material(
-    pictures: Pictures,
-    validation: Pictures | None,
+    pictures: ImageDataset,
+    validation: ImageDataset | None,
     augment: Transform | None,
-    lesson: Lesson,
+    lesson: Objective,
     processes: Processes,
 ) -> Material:
     """The pictures to train on, drawn and plain, and those to judge on."""
     recipe = lesson.recipe
     if validation is None:
         pictures, validation = pictures.parted(recipe.holdout, recipe.seed)
-    order = Order(len(pictures), recipe.batch_size, recipe.seed)
+    order = BatchOrder(len(pictures), recipe.batch_size, recipe.seed)
     size = order.part_size(processes.count, recipe.accumulate)
     teacher = None if lesson.labelled else lesson.teacher
-    judge = Judge(validation, teacher, processes, size, recipe.workers)
-    seen = pictures.seen_by(augment or augmented(pictures.transforms[0]))
-    return Material(order, Draws(seen, recipe.seed), pictures, judge)
+    judge = Validator(validation, teacher, processes, size, recipe.workers)
+    seen = pictures.with_transforms(augment or augmented(pictures.transforms[0]))
+    return Material(order, AugmentedImages(seen, recipe.seed), pictures, judge)
 
 
 def _reconstruct(
-    network: nn.Module, teacher: nn.Module, pictures: Pictures, recipe: Recipe
+    network: nn.Module, teacher: nn.Module, pictures: ImageDataset, recipe: Recipe
 ) -> list[Reconstruction]:
     """The first stage, on some of the pictures; every process does it, and alike."""
     some = pictures.subset(min(_NUM_BLOCKWISE, len(pictures)), recipe.seed)
@@ -251,7 +251,7 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
     return accelerator
 
 
-def key_of(small: nn.Module, lesson: Lesson, material: Material) -> dict[str, str]:
+def key_of(small: nn.Module, lesson: Objective, material: Material) -> dict[str, str]:
     """What a run is of, so that another one's checkpoint is not taken up for it."""
     listings = {
         "pictures": material.plain.samples,

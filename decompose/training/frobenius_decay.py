@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import balanced, compose
-from decompose.layers.discovery import find_layers, find_rewritten
-from decompose.layers.modules import ORIGINALS, to_expression
+from decompose.layers.discovery import find_decomposed, find_layers
+from decompose.layers.modules import DECOMPOSABLE, to_expression
 from decompose.utils.errors import DecomposeError
 
 
 def balance_(model: nn.Module) -> None:
     """Give the factors of every rewritten layer equal norms, in place; the layers stay equal."""
-    for layer in find_rewritten(model).values():
+    for layer in find_decomposed(model).values():
         layer.assign(balanced(layer.expression))
 
 
@@ -36,7 +36,7 @@ def composed_energy(model: nn.Module) -> Tensor:
     """
     kernels = (
         compose(to_expression(layer, differentiable=True)).weight
-        for layer in find_rewritten(model).values()
+        for layer in find_decomposed(model).values()
     )
     return sum((kernel.float().square().sum() for kernel in kernels), torch.zeros(()))
 
@@ -51,7 +51,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Raises:
         DecomposeError: there is nothing to train.
     """
-    dense = [layer for layer in find_layers(model).values() if isinstance(layer, ORIGINALS)]
+    dense = [layer for layer in find_layers(model).values() if isinstance(layer, DECOMPOSABLE)]
     weights = {id(layer.weight) for layer in dense}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:

@@ -21,16 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor
 
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.layers.batchnorm import reestimate_
 from decompose.models import serialization
-from decompose.training.augmentation import Draw, Draws
-from decompose.training.batch_order import Order
+from decompose.training.augmentation import AugmentedImages, TrainBatch
+from decompose.training.batch_order import BatchOrder
 from decompose.training.checkpoints import Checkpoints
-from decompose.training.objective import Lesson
+from decompose.training.objective import Objective
 from decompose.training.optimizer import make_optimiser, make_schedule
-from decompose.training.state import Epoch, Standing
-from decompose.training.validation import Judge
+from decompose.training.state import Epoch, TrainingState
+from decompose.training.validation import Validator
 from decompose.utils.errors import DecomposeError
 from decompose.utils.hashing import weights_digest
 from decompose.utils.progress import watching
@@ -54,12 +54,12 @@ class Material:
         judge: of held-out pictures.
     """
 
-    order: Order
-    draws: Draws
-    plain: Pictures
-    judge: Judge
+    order: BatchOrder
+    draws: AugmentedImages
+    plain: ImageDataset
+    judge: Validator
 
-    def first_draw(self) -> Draw:
+    def first_draw(self) -> TrainBatch:
         """The first picture of the first epoch."""
         first = self.order.batch(0, 0)[:1]
         return next(iter(self.draws.batches(0, [first], 0)))
@@ -83,7 +83,7 @@ class Training:
     def __init__(
         self,
         accelerator: Accelerator,
-        lesson: Lesson,
+        lesson: Objective,
         material: Material,
         checkpoints: Checkpoints,
         key: Mapping[str, str],
@@ -94,7 +94,7 @@ class Training:
         self.network, self.recipe = lesson.student, lesson.recipe
         self.processes = material.judge.processes
         self.order = material.order
-        self.standing = Standing()
+        self.standing = TrainingState()
         optimiser = make_optimiser(self.network, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
         self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
@@ -119,7 +119,7 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.standing = Standing.of(state["standing"])
+        self.standing = TrainingState.of(state["standing"])
 
     def run(self) -> None:
         """Train to the end, or until the score has not risen for the recipe's patience.
@@ -194,7 +194,7 @@ class Training:
                 if time.monotonic() - self._saved_at >= recipe.seconds_between:
                     self.keep()
 
-    def _take_step(self, batches: Iterator[Draw]) -> None:
+    def _take_step(self, batches: Iterator[TrainBatch]) -> None:
         standing, accelerator = self.standing, self.accelerator
         torch.manual_seed(
             draw_seed(self.recipe.seed, standing.epoch, standing.step, self.processes.index)
@@ -217,7 +217,7 @@ class Training:
         standing.end_step(loss, hits)
         accelerator.log({"loss of a step": loss}, step=self._steps_done())
 
-    def _learn(self, draw: Draw) -> Tensor:
+    def _learn(self, draw: TrainBatch) -> Tensor:
         """Add a micro-batch's gradients; its loss and hits, ``(2,)``."""
         images = draw.images.to(next(self.network.parameters()), non_blocking=True)
         labels = draw.labels.to(self.processes.device, non_blocking=True)

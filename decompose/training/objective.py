@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from decompose.layers.discovery import find_layers, find_rewritten
+from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.training.frobenius_decay import composed_energy
@@ -19,7 +19,7 @@ from decompose.utils.errors import DecomposeError
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Objective:
     """The loss of a batch, as a recipe weighs it.
 
     Attributes:
@@ -46,11 +46,11 @@ class Lesson:
                     "blockwise reconstruction learns from the original, as teacher"
                 )
             return
-        matched = self._features if find_rewritten(self.student) else 0
+        matched = self._features if find_decomposed(self.student) else 0
         if not (self._labels or self.recipe.outputs or matched):
             raise DecomposeError("all losses have weight 0; there is nothing to learn")
         known = find_layers(self.teacher)
-        if stray := [name for name in find_rewritten(self.student) if name not in known]:
+        if stray := [name for name in find_decomposed(self.student) if name not in known]:
             raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original network")
 
     @property
@@ -94,7 +94,7 @@ class Lesson:
         self, model: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """What the loss is the sum of, and the student's outputs."""
-        rewritten = find_rewritten(self.student) if self._features and self.teacher else {}
+        rewritten = find_decomposed(self.student) if self._features and self.teacher else {}
         with tapping(rewritten) as ours:
             outputs = model(images)
         if not isinstance(outputs, Tensor):

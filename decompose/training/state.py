@@ -24,7 +24,7 @@ class Epoch:
 
 
 @dataclass
-class Standing:
+class TrainingState:
     """Where a run stands.
 
     Attributes:
@@ -46,7 +46,7 @@ class Standing:
     hits: float = 0.0
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Standing:
+    def of(cls, content: Mapping[str, Any]) -> TrainingState:
         """What ``asdict`` made of one."""
         history = [Epoch(**epoch) for epoch in content["history"]]
         return cls(**{**content, "history": history})

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.evaluation.accuracy import evaluate
 from decompose.layers.forward import evaluating, floating_tensors
 from decompose.utils.distributed import Processes
 
 
 @dataclass(frozen=True)
-class Judge:
+class Validator:
     """Scores networks on the same pictures, shared among processes; the higher, the better.
 
     Attributes:
@@ -27,7 +27,7 @@ class Judge:
         unreadable: pictures that did not count, by path, with the reason.
     """
 
-    pictures: Pictures
+    pictures: ImageDataset
     teacher: nn.Module | None
     processes: Processes
     batch_size: int

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from decompose.utils.errors import DecomposeError
 
-Images = Tensor | Mapping[str, Any] | Iterable[Any]
+Batches = Tensor | Mapping[str, Any] | Iterable[Any]
 """Inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin with such.
 
 In the place of a tensor may stand whatever ``calls`` has for one batch: inputs by name, or, as the first
@@ -117,7 +117,7 @@ def _cut(example: Any, total: int, window: slice) -> Any:
     return example[window] if splits and len(example) == total else example
 
 
-class Inputs:
+class InputBatches:
     """Inputs that can be gone through as often as need be.
 
     Args:
@@ -125,10 +125,10 @@ class Inputs:
         network: whose device and floating dtype they get.
     """
 
-    def __init__(self, images: Images, network: nn.Module) -> None:
-        if isinstance(images, Inputs):
+    def __init__(self, images: Batches, network: nn.Module) -> None:
+        if isinstance(images, InputBatches):
             images = images._images
-        self._images: Images = list(images) if isinstance(images, Iterator) else images
+        self._images: Batches = list(images) if isinstance(images, Iterator) else images
         self._place = next(network.parameters(), torch.empty(0))
 
     def __iter__(self) -> Iterator[Any]:
@@ -145,7 +145,7 @@ class Inputs:
         return len(self._images) if isinstance(self._images, Tensor) else None
 
 
-def chunks(images: Images, size: int) -> Iterator[Any]:
+def chunks(images: Batches, size: int) -> Iterator[Any]:
     """Go through inputs, so many at a time at most.
 
     Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from decompose.algebra import Conv
-from decompose.compression.layerwise.pipeline import Treatment
+from decompose.compression.layerwise.pipeline import LayerSpec
 from decompose.methods import get_method
 from decompose.methods.ranks import rank_for_ratio
 from experiments.bmvc2018.config import DEEPER, ENERGY_LEFT_OUT, MASK, MOST_TIMES_FEWER
@@ -23,7 +23,7 @@ FIRST = "conv1_1"
 
 def treatments(
     strengths: Mapping[str, float], energy: float | None, convs: Mapping[str, Conv]
-) -> dict[str, Treatment]:
+) -> dict[str, LayerSpec]:
     """What is done to each layer.
 
     Args:
@@ -37,7 +37,7 @@ def treatments(
     for name, conv in convs.items():
         if name == FIRST:
             continue
-        found[name] = Treatment(
+        found[name] = LayerSpec(
             num_inputs=_num_kept(producers[name], conv, times["CP"]) if "CP" in times else None,
             spatial=_rank("spatial", conv, times["SD"]) if "SD" in times else None,
             channel=_rank("channel", conv, times["CD"]) if "CD" in times else None,

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 import decompose
-from decompose.compression.layerwise.pipeline import apply_treatments
+from decompose.compression.layerwise.pipeline import compress_layerwise
 from decompose.compression.layerwise.sampling import Sampler
 from decompose.data.images import default_workers
 from decompose.methods import get_method
@@ -210,7 +210,7 @@ class Study:
         if name not in self._networks:
             subject = self.subject
             chosen = treatments(strengths, energy, subject.convs)
-            self._networks[name] = apply_treatments(
+            self._networks[name] = compress_layerwise(
                 {subject.layers[layer]: treatment for layer, treatment in chosen.items()},
                 subject.network,
                 self._sampler,

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Conv
-from decompose.data.bundled import digits, fashion_mnist_pictures, pictures_in_memory
-from decompose.data.folders import labelled, picture_folder
-from decompose.data.images import Pictures, default_workers
+from decompose.data.bundled import digits, fashion_mnist_images, images_in_memory
+from decompose.data.folders import image_folder, labelled_images
+from decompose.data.images import ImageDataset, default_workers
 from decompose.evaluation.accuracy import evaluate
 from decompose.layers.costs import count_macs, trace_shapes
 from decompose.layers.discovery import find_layers
@@ -27,7 +27,7 @@ from decompose.layers.modules import to_conv
 from decompose.models.architectures import Architecture
 from decompose.models.preprocessing import Transform
 from decompose.models.vgg16 import vgg16_features
-from decompose.utils.batches import Images
+from decompose.utils.batches import Batches
 from experiments.bmvc2018.config import FASHION, Setting
 from experiments.common.classifiers import BATCH, prepared, preprocessing, vgg16_classifier
 
@@ -53,11 +53,11 @@ class Subject:
 
     setting: Setting
     network: nn.Module
-    calibration: Images
-    training: Pictures | None
+    calibration: Batches
+    training: ImageDataset | None
     augment: Transform | None
-    subset: Pictures
-    confirmation: Pictures
+    subset: ImageDataset
+    confirmation: ImageDataset
 
     @cached_property
     def layers(self) -> dict[str, str]:
@@ -85,7 +85,7 @@ class Subject:
         return sum(counted[name] for name in self.layers.values()) + FULLY_CONNECTED_MACS
 
 
-def accuracy(network: nn.Module, pictures: Pictures) -> dict[str, float]:
+def accuracy(network: nn.Module, pictures: ImageDataset) -> dict[str, float]:
     """Top-1 and top-5 accuracy, as shares."""
     device = next(network.parameters()).device
     found = evaluate(
@@ -103,9 +103,9 @@ def offline(setting: Setting) -> Subject:
     """
     if setting.data == FASHION.data:
         transform = preprocessing(setting.size, 28)
-        training, test = (fashion_mnist_pictures(transform, train=train) for train in (True, False))
+        training, test = (fashion_mnist_images(transform, train=train) for train in (True, False))
     else:
-        every = pictures_in_memory(*digits(setting.size), preprocessing(setting.size, setting.size))
+        every = images_in_memory(*digits(setting.size), preprocessing(setting.size, setting.size))
         order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).tolist()
         test, training = (
             every.chosen(places)
@@ -135,18 +135,18 @@ def imagenet(
 
     Args:
         setting: ``IMAGENET`` or ``IMAGENET_SMALL``.
-        data: the validation set, as ``data.labelled`` takes it.
+        data: the validation set, as ``data.labelled_images`` takes it.
         calibrate: a folder of unlabelled pictures, of the training set.
         train: the training set, to finetune on, likewise.
         device: where the networks run.
     """
     transform = Architecture.parse(IMAGENET_VGG16).transform()
-    pictures = labelled(data, transform)
+    pictures = labelled_images(data, transform)
     most, few = setting.num_confirmed, setting.num_subset
     confirmation = pictures.subset(most) if most < len(pictures) else pictures
     some = confirmation.subset(min(few, len(confirmation)))
-    unlabelled = picture_folder(calibrate, transform, setting.num_calibrated)
-    training = None if train is None else labelled(train, transform, "train")
+    unlabelled = image_folder(calibrate, transform, setting.num_calibrated)
+    training = None if train is None else labelled_images(train, transform, "train")
     network = decompose.load(IMAGENET_VGG16).to(device)
     return Subject(setting, network, _Folder(unlabelled), training, None, some, confirmation)
 
@@ -154,7 +154,7 @@ def imagenet(
 class _Folder:
     """Pictures of a folder, batch after batch, as often as need be."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: ImageDataset) -> None:
         self._pictures = pictures
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation, weight_deviation
-from decompose.compression.search.candidates import RECIPES, Option, loss, options
+from decompose.compression.search.candidates import COMBINATIONS, Option, loss, options
 from decompose.compression.search.error_prediction import output_error
-from decompose.compression.search.sensitivity import probe
+from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.layers.costs import expression_macs, trace_shapes
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.modules import to_conv
-from decompose.methods.combinations import parse_recipe
+from decompose.methods.combinations import parse_combination
 from decompose.models.plans import Plan
 from decompose.utils.progress import track
 
@@ -42,8 +42,8 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
     inputs = decompose.synthetic_inputs(images[:1] * 0, network, num=6)
     statistics = gather(network, inputs)
     shapes = trace_shapes(network, images)
-    convs = {name: to_conv(module) for name, module in find_originals(network).items()}
-    recipes = [parse_recipe(name) for name in RECIPES]
+    convs = {name: to_conv(module) for name, module in find_decomposable(network).items()}
+    recipes = [parse_combination(name) for name in COMBINATIONS]
     weighed = {
         name: options(
             conv,
@@ -53,7 +53,7 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
         )
         for name, conv in track(convs.items(), "weighing candidates", total=len(convs))
     }
-    gains = probe(network, inputs, weighed, repaired=False)
+    gains = measure_sensitivity(network, inputs, weighed, repaired=False)
     images = images[:NUM_IMAGES]
     with evaluating(network):
         expected = network(images)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation
 from decompose.data.bundled import photographs
-from decompose.data.folders import picture_folder
+from decompose.data.folders import image_folder
 from decompose.layers.costs import count_macs, trace_shapes
 from decompose.layers.forward import outputs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
@@ -149,7 +149,7 @@ def mixtures_with_data(study: Study, pictures: Tensor) -> dict[str, float]:
 def read_pictures(folder: Path, most: int) -> Tensor:
     """Photographs of a folder as inputs of VGG16, ``(batch, 3, 224, 224)``."""
     transform = Architecture.parse(OFFLINE_VGG16).transform()
-    return torch.cat([batch.images for batch in picture_folder(folder, transform, most).batches(8)])
+    return torch.cat([batch.images for batch in image_folder(folder, transform, most).batches(8)])
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import decompose
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.layers.forward import evaluating
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
 from decompose.models.preprocessing import Transform
@@ -37,7 +37,7 @@ def vgg16_classifier(images: Tensor, labels: Tensor) -> nn.Module:
     return body
 
 
-def prepared(pictures: Pictures) -> Tensor:
+def prepared(pictures: ImageDataset) -> Tensor:
     """Pictures that are few enough for memory, ``(N, 3, H, W)``."""
     return torch.cat([batch.images for batch in pictures.batches(BATCH)])
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 import decompose
-from decompose.data.bundled import fashion_mnist_pictures, photographs
+from decompose.data.bundled import fashion_mnist_images, photographs
 from decompose.evaluation.accuracy import evaluate
 from decompose.layers.costs import count_macs, trace_shapes
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
@@ -33,7 +33,7 @@ SIZE = 32
 
 def measure(setting: Setting) -> dict[str, Any]:
     """Accuracy of the classifier, and with fewer MACs in each state before any label is seen."""
-    fitted = fashion_mnist_pictures(preprocessing(SIZE, 28), train=True).subset(setting.num_fitted)
+    fitted = fashion_mnist_images(preprocessing(SIZE, 28), train=True).subset(setting.num_fitted)
     labels = torch.tensor([label for _, label in fitted.samples])
     original = vgg16_classifier(prepared(fitted), labels)
     photographs = halved()
@@ -77,6 +77,6 @@ def tiles(images: Tensor, size: int) -> Tensor:
 
 
 def _accuracies(networks: dict[str, nn.Module], setting: Setting) -> dict[str, float]:
-    pictures = fashion_mnist_pictures(preprocessing(SIZE, 28), train=False).subset(setting.num_test)
+    pictures = fashion_mnist_images(preprocessing(SIZE, 28), train=False).subset(setting.num_test)
     found = evaluate(networks, pictures, batch_size=BATCH).accuracies
     return {name: accuracy.top1.value for name, accuracy in found.items()}

@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.compression.statistics import Statistics
-from decompose.data.bundled import fashion_mnist_pictures
+from decompose.data.bundled import fashion_mnist_images
 from decompose.evaluation.accuracy import evaluate
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.models.conversion import plan_of
@@ -52,11 +52,11 @@ class Study:
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting, self._folder = setting, folder
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = fashion_mnist_pictures(PLAIN, train=True)
+        pictures = fashion_mnist_images(PLAIN, train=True)
         if setting.num_train < len(pictures):
             pictures = pictures.subset(setting.num_train)
         self._train, self._held = pictures.parted(setting.num_held / len(pictures))
-        self._test = fashion_mnist_pictures(PLAIN, train=False)
+        self._test = fashion_mnist_images(PLAIN, train=False)
         if setting.num_test < len(self._test):
             self._test = self._test.subset(setting.num_test)
         self.example = torch.zeros(1, 3, 28, 28)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from decompose.inference.engines import Call
+from decompose.inference.engines import PreparedModel
 from decompose.inference.timing import time_in_turns
 from decompose.layers.costs import count_macs, trace_shapes
-from decompose.training.objective import Lesson
+from decompose.training.objective import Objective
 from decompose.training.recipe import Recipe
 from decompose.utils.progress import track
 
@@ -59,10 +59,12 @@ def measure(
     }
 
 
-def _step(network: nn.Module, teacher: nn.Module | None, images: Tensor, labels: Tensor) -> Call:
+def _step(
+    network: nn.Module, teacher: nn.Module | None, images: Tensor, labels: Tensor
+) -> PreparedModel:
     """A step of training: forward, backward, and the optimiser's."""
     student = copy.deepcopy(network).train()
-    lesson = Lesson(Recipe(), student, teacher, labelled=True)
+    lesson = Objective(Recipe(), student, teacher, labelled=True)
     optimiser = SGD(student.parameters(), 1e-4, 0.9, nesterov=True)
 
     def step() -> None:

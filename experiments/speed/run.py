@@ -26,9 +26,9 @@ import decompose
 from decompose.algebra import Deviation
 from decompose.compression.statistics import Statistics
 from decompose.data.bundled import photographs
-from decompose.data.folders import picture_folder
+from decompose.data.folders import image_folder
 from decompose.evaluation.plots import plot_speed_up
-from decompose.inference.benchmark import SideBySide, time_side_by_side
+from decompose.inference.benchmark import Benchmark, time_side_by_side
 from decompose.inference.engines import get_engine
 from decompose.layers.forward import outputs
 from decompose.models.architectures import OFFLINE_VGG16, Architecture
@@ -62,7 +62,7 @@ def main(
     network = decompose.load(OFFLINE_VGG16)
     transform = Architecture.parse(OFFLINE_VGG16).transform()
     _, images = photographs(transform)
-    folder = picture_folder(calibrate, transform, max_images)
+    folder = image_folder(calibrate, transform, max_images)
     pictures = torch.cat([seen.images for seen in folder.batches(8, 0)])
     record |= {
         "torch": torch.__version__,
@@ -87,7 +87,7 @@ def main(
     publish(summarize(record), output)
 
 
-def time_uniform(network: nn.Module, images: Tensor, engines: Sequence[str]) -> SideBySide:
+def time_uniform(network: nn.Module, images: Tensor, engines: Sequence[str]) -> Benchmark:
     """Time uniform network decoupling beside the original."""
     networks = {"original": network}
     for rank in RANKS:

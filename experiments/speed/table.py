@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decompose.inference.benchmark import SideBySide
+from decompose.inference.benchmark import Benchmark
 from decompose.utils.tables import Table, format_threads
 from experiments.common.records import render_or_check
 
@@ -22,11 +22,11 @@ README = FOLDER.parents[1] / "README.md"
 
 def summarize(record: Mapping[str, Any]) -> list[Table]:
     """What uniform decoupling keeps of its promise, what budgets of time buy, and all times."""
-    uniform = SideBySide.from_dict(record["uniform"])
+    uniform = Benchmark.from_dict(record["uniform"])
     return [promise(uniform), budgets(record), uniform.table()]
 
 
-def promise(uniform: SideBySide) -> Table:
+def promise(uniform: Benchmark) -> Table:
     """A row a network, a column an engine and batch size: speed-up and efficiency."""
     cells: dict[str, list[str]] = {}
     columns: list[str] = []
@@ -51,7 +51,7 @@ def budgets(record: Mapping[str, Any]) -> Table:
     """A row a budget of time."""
     rows = []
     for paced in record["paced"]:
-        timed = SideBySide.from_dict(paced["timed"])
+        timed = Benchmark.from_dict(paced["timed"])
         _, ratio = timed.ratios()
         rows.append(
             (
@@ -63,7 +63,7 @@ def budgets(record: Mapping[str, Any]) -> Table:
                 f"{paced['error']:.3f}",
             )
         )
-    (engine,) = SideBySide.from_dict(record["paced"][0]["timed"]).versions.items()
+    (engine,) = Benchmark.from_dict(record["paced"][0]["timed"]).versions.items()
     return Table(
         f"Mixtures for a share of the time in {' '.join(engine)}, repaired on "
         f"{record['num_calibrated']} photographs; error of pool5 on {record['num_test']} others",

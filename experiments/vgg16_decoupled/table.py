@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decompose.evaluation.comparison import Change, Comparison
-from decompose.inference.benchmark import SideBySide
+from decompose.inference.benchmark import Benchmark
 from decompose.utils.tables import Table, format_threads
 from experiments.common.records import render_or_check
 
@@ -34,7 +34,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 def summarize(record: Mapping[str, Any]) -> Table:
     """The network before and after, in a few lines."""
     decoupled, mixture = (Comparison.from_dict(record[key]) for key in ("comparison", "mixture"))
-    latency = SideBySide.from_dict(record["latency"])
+    latency = Benchmark.from_dict(record["latency"])
     batch = "×".join(map(str, (latency.latencies[0].batch_size, *latency.input_shape)))
     seconds = " and ".join(f"{record['decoupling_s'][name]:.2f}" for name in ("pw_dw", "dw_pw"))
     return Table(
@@ -83,7 +83,7 @@ def accuracy(label: str, kind: str, digits: Mapping[str, Any]) -> tuple[str, ...
     return label, f"{before:.1%}", *cells
 
 
-def latencies(timed: SideBySide) -> list[str]:
+def latencies(timed: Benchmark) -> list[str]:
     """Times with their spread, and what they are to the original's."""
     before, *others = timed.latencies
     cells = [f"{before.latency_ms:.0f} ± {before.spread_ms:.0f}"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.layers.batchnorm import reestimate_
-from decompose.utils.batches import Example, Inputs
+from decompose.utils.batches import Example, InputBatches
 
 
 class UNet(nn.Module):
@@ -116,7 +116,8 @@ def awaken_(network: nn.Module, example: Example) -> None:
         if name.endswith(("layer_scale", "gamma", "layer_scale.gamma")):
             nn.init.ones_(parameter)
     reestimate_(
-        network, Inputs(decompose.synthetic_inputs(example, network, num=4), network).batches(4)
+        network,
+        InputBatches(decompose.synthetic_inputs(example, network, num=4), network).batches(4),
     )
 
 

@@ -30,7 +30,7 @@ import decompose
 from decompose import DecomposeError, Plan
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import get_engine
-from decompose.inference.latency import Place, time_networks
+from decompose.inference.latency import Target, time_networks
 from decompose.utils.batches import Example
 from decompose.utils.environment import machine
 from decompose.utils.errors import BudgetError
@@ -108,7 +108,7 @@ def timed(
     network: nn.Module, small: nn.Module, example: Example, engine: str, threads: int
 ) -> list[float] | str:
     """Milliseconds of both networks for one input, or why there are none."""
-    place = Place(get_engine(engine), threads, torch.device("cpu"))
+    place = Target(get_engine(engine), threads, torch.device("cpu"))
     try:
         found = time_networks({"original": network, "small": small}, example, place)
     except DecomposeError as error:

@@ -24,7 +24,7 @@ def check(expression: Expression) -> None:
 
 
 def test_what_every_method_makes() -> None:
-    able = [method for method in METHODS.values() if method.obstacle(conv()) is None]
+    able = [method for method in METHODS.values() if method.why_not(conv()) is None]
     assert len(able) > 4
     for method in able:
         check(method(conv(), 2))

@@ -15,7 +15,7 @@ from decompose.algebra import (
     places,
     places_at,
     run,
-    strides_for,
+    subsampling_for,
 )
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
@@ -49,15 +49,15 @@ def test_an_expression_acts_on_patches_as_its_kernel(case: Case, name: str) -> N
 
 
 def test_the_step_leaves_few_places() -> None:
-    assert strides_for((1, 3, 10, 10), 2, 100) == (1, 1)
-    assert strides_for((1, 3, 10, 10), 2, 99) == (1, 2)
-    assert strides_for((1000, 3), 0, 1) == (1, 1)
+    assert subsampling_for((1, 3, 10, 10), 2, 100) == (1, 1)
+    assert subsampling_for((1, 3, 10, 10), 2, 99) == (1, 2)
+    assert subsampling_for((1000, 3), 0, 1) == (1, 1)
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(1, 40), min_size=1, max_size=3))
 def test_strides_leave_about_as_many_places_as_are_wanted(batch: int, size: list[int]) -> None:
     most = 512
-    every, step = strides_for((batch, 3, *size), len(size), most)
+    every, step = subsampling_for((batch, 3, *size), len(size), most)
     left = len(range(0, batch, every)) * prod(len(range(0, pixels, step)) for pixels in size)
     assert left < 2 * most + 1
     if batch * prod(size) <= most:

@@ -33,7 +33,7 @@ def whitening(conv: Conv, softness: float = 1e-9) -> Whitening:
 @given(case=conv_cases())
 def test_full_rank_is_exact_in_any_coordinates(name: str, case: Case) -> None:
     conv, method = to_conv(case[0]), get_method(name)
-    assume(method.obstacle(conv) is None)
+    assume(method.why_not(conv) is None)
     rewritten = Choice(name, method.max_rank(conv)).rewrite(conv, whitening(conv, 0.1))
     dense = with_groups(compose(rewritten), conv.groups)
     torch.testing.assert_close(dense.weight, conv.weight, atol=1e-8, rtol=1e-6)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from decompose.compression.covariances import Marginals, gather_marginals, is_whitenable
+from decompose.compression.covariances import AxisCovariances, gather_marginals, is_whitenable
 from decompose.compression.statistics import gather
 from decompose.layers.modules import to_conv
 from tests.compression.test_statistics import Twice, X
 
 
-def equal(a: Marginals, b: Marginals) -> None:
+def equal(a: AxisCovariances, b: AxisCovariances) -> None:
     torch.testing.assert_close(a.channels, b.channels, check_dtype=False)
     for left, right in zip(a.taps, b.taps, strict=True):
         torch.testing.assert_close(left, right, check_dtype=False)
@@ -28,14 +28,14 @@ def equal(a: Marginals, b: Marginals) -> None:
 def test_they_are_what_the_patches_covariance_says(layer: nn.Module) -> None:
     network = nn.Sequential(layer).double()
     conv = to_conv(network[0])  # type: ignore[arg-type]
-    expected = Marginals.of_patches(conv, gather(network, X).layers["0"])
+    expected = AxisCovariances.of_patches(conv, gather(network, X).layers["0"])
     equal(gather_marginals(network, X, ["0"])["0"], expected)
     equal(gather_marginals(network, X.split(1), ["0"])["0"], expected)
 
 
 def test_a_layer_used_twice_is_seen_twice() -> None:
     network = Twice().double()
-    expected = Marginals.of_patches(to_conv(network.conv), gather(network, X).layers["conv"])
+    expected = AxisCovariances.of_patches(to_conv(network.conv), gather(network, X).layers["conv"])
     found = gather_marginals(network, X, ["conv", "first"])
     equal(found["conv"], expected)
     found["first"].whitening()

@@ -10,11 +10,11 @@ from decompose.data.bundled import (
     FASHION_MNIST,
     digits,
     fashion_mnist,
-    fashion_mnist_pictures,
+    fashion_mnist_images,
+    images_in_memory,
     photographs,
-    pictures_in_memory,
 )
-from decompose.data.folders import labelled, labelled_folder, picture_folder
+from decompose.data.folders import image_folder, labelled_folder, labelled_images
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import to_tensor, write_class_folders
 
@@ -45,8 +45,8 @@ def test_of_several_splits_the_one_asked_for_is_entered(tmp_path: Path) -> None:
     for split, name in (("train", "a"), ("val", "b")):
         (tmp_path / "root" / split / name).mkdir(parents=True)
         Image.new("RGB", (9, 7)).save(tmp_path / "root" / split / name / "x.png")
-    assert labelled(tmp_path / "root", to_tensor, "train").classes == ["a"]
-    assert labelled(tmp_path / "root", to_tensor).classes == ["b"]
+    assert labelled_images(tmp_path / "root", to_tensor, "train").classes == ["a"]
+    assert labelled_images(tmp_path / "root", to_tensor).classes == ["b"]
 
 
 def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> Non
 
 def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
     (folder / "cow").mkdir()
-    pictures = labelled(folder, to_tensor)
+    pictures = labelled_images(folder, to_tensor)
     assert list(pictures.classes) == ["cat", "cow", "dog"]
     assert [label for _, label in pictures.samples] == [0, 0, 2]
 
@@ -69,15 +69,15 @@ def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     write_class_folders(tmp_path / "val")
-    assert len(labelled(tmp_path, to_tensor)) == 3
+    assert len(labelled_images(tmp_path, to_tensor)) == 3
     with pytest.raises(DecomposeError, match="holds val, but no train"):
-        labelled(tmp_path, to_tensor, "train")
+        labelled_images(tmp_path, to_tensor, "train")
 
 
 def test_a_class_may_be_called_train(folder: Path) -> None:
     (folder / "train").mkdir()
     Image.new("RGB", (9, 7)).save(folder / "train" / "a.png")
-    assert list(labelled(folder, to_tensor).classes) == ["cat", "dog", "train"]
+    assert list(labelled_images(folder, to_tensor).classes) == ["cat", "dog", "train"]
 
 
 def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
@@ -96,19 +96,19 @@ def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_are_found_at_any_depth(folder: Path) -> None:
-    assert len(picture_folder(folder, to_tensor)) == 3
-    assert len(picture_folder(folder, to_tensor, most=2)) == 2
+    assert len(image_folder(folder, to_tensor)) == 3
+    assert len(image_folder(folder, to_tensor, most=2)) == 2
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "classes" / "cat").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("x")
-    for read in (labelled_folder, picture_folder):
+    for read in (labelled_folder, image_folder):
         with pytest.raises(DecomposeError, match="missing: no such folder"):
             read(tmp_path / "missing", to_tensor)
     with pytest.raises(DecomposeError, match="holds no picture"):
-        picture_folder(tmp_path, to_tensor)
+        image_folder(tmp_path, to_tensor)
     with pytest.raises(DecomposeError, match="holds no class folders"):
         labelled_folder(tmp_path / "empty", to_tensor)
     with pytest.raises(DecomposeError, match="class folders hold no picture"):
@@ -145,14 +145,14 @@ def test_fashion_mnist_is_pictures_as_well() -> None:
     if not FASHION_MNIST.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     _, labels = fashion_mnist(train=False)
-    (batch,) = fashion_mnist_pictures(to_tensor, train=False).batches(3, places=[0, 7, 42])
+    (batch,) = fashion_mnist_images(to_tensor, train=False).batches(3, places=[0, 7, 42])
     assert batch.labels.tolist() == labels[[0, 7, 42]].tolist()
     assert batch.images.shape[1] == 3
 
 
 def test_pictures_in_memory_are_those_given() -> None:
     images, labels = torch.rand(3, 3, 8, 8), torch.tensor([2, 0, 1])
-    pictures = pictures_in_memory(images, labels, to_tensor, ["a", "b", "c"])
+    pictures = images_in_memory(images, labels, to_tensor, ["a", "b", "c"])
     (batch,) = pictures.batches(4)
     assert batch.labels.tolist() == [2, 0, 1]
     torch.testing.assert_close(batch.images, 255 * images, atol=0.5 + 1e-4, rtol=0)

@@ -45,10 +45,10 @@ def test_pictures_are_read_as_rgb(folder: Path) -> None:
 
 
 def test_a_picture_comes_in_every_preprocessing(folder: Path) -> None:
-    seen = labelled_folder(folder, to_tensor).seen_by(to_tensor, to_larger_tensor)
+    seen = labelled_folder(folder, to_tensor).with_transforms(to_tensor, to_larger_tensor)
     (batch,) = seen.batches(8)
-    assert [view.shape for view in batch.views] == [(3, 3, 8, 8), (3, 3, 16, 16)]
-    assert torch.equal(batch.images, batch.views[0])
+    assert [view.shape for view in batch.by_transform] == [(3, 3, 8, 8), (3, 3, 16, 16)]
+    assert torch.equal(batch.images, batch.by_transform[0])
 
 
 def test_a_part_of_the_pictures_keeps_their_places(folder: Path) -> None:

@@ -21,7 +21,7 @@ def test_pictures_come_in_their_own_sizes(folder: Path) -> None:
     assert [Path(path).stem for path, _ in scenes.samples] == list(NAMES)
     for workers in (0, 2):
         first, second, third = scenes.batches(2, workers)
-        assert [image.shape for image in first.views[0]] == [(3, 512, 512), (3, 300, 451)]
+        assert [image.shape for image in first.by_transform[0]] == [(3, 512, 512), (3, 300, 451)]
         assert (second.places, third.places) == ([2, 3], [4])
     assert scenes.objects(1).names == ("cat",)
     assert scenes.classes() == sorted(scenes.classes())
@@ -29,10 +29,12 @@ def test_pictures_come_in_their_own_sizes(folder: Path) -> None:
 
 def test_each_picture_comes_in_every_preprocessing(folder: Path) -> None:
     scenes = voc_scenes(folder, pil_to_tensor)
-    twice = scenes.seen_by(pil_to_tensor, lambda picture: pil_to_tensor(picture.resize((8, 8))))
+    twice = scenes.with_transforms(
+        pil_to_tensor, lambda picture: pil_to_tensor(picture.resize((8, 8)))
+    )
     (batch,) = twice.batches(2, places=[0, 3])
-    assert [len(view) for view in batch.views] == [2, 2]
-    assert batch.views[1][0].shape == (3, 8, 8)
+    assert [len(view) for view in batch.by_transform] == [2, 2]
+    assert batch.by_transform[1][0].shape == (3, 8, 8)
 
 
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
@@ -44,7 +46,7 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
     assert [Path(path).name for path in batch.unreadable] == ["astronaut.jpg"]
     assert batch.places == [1, 2, 3]
     (empty,) = scenes.batches(8, places=[0])
-    assert empty.views == ((),)
+    assert empty.by_transform == ((),)
 
 
 def test_a_subset_is_the_same_for_a_seed(folder: Path) -> None:

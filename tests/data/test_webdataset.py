@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from decompose.data.folders import labelled
+from decompose.data.folders import labelled_images
 from decompose.data.webdataset import is_shards, labelled_shards
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import photograph
@@ -53,7 +53,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_labels_and_pictures_are_read(shards: Path) -> None:
-    pictures = labelled(shards, to_tensor)
+    pictures = labelled_images(shards, to_tensor)
     assert [label for _, label in pictures.samples] == [3, 0, 1, 2]
     (batch,) = pictures.batches(8)
     for image, file in zip(batch.images, FILES, strict=True):
@@ -64,12 +64,12 @@ def test_labels_and_pictures_are_read(shards: Path) -> None:
 
 @pytest.mark.parametrize("name", ["{0}", "{0}/val-*.tar", "file://{0}/val-*.tar"])
 def test_shards_are_named_by_folder_pattern_or_address(shards: Path, name: str) -> None:
-    assert len(labelled(name.format(shards), to_tensor)) == 4
+    assert len(labelled_images(name.format(shards), to_tensor)) == 4
 
 
 def test_one_shard(shards: Path) -> None:
-    assert len(labelled(shards / "val-001.tar", to_tensor)) == 2
-    assert len(labelled(f"file://{shards}/val-001.tar", to_tensor)) == 2
+    assert len(labelled_images(shards / "val-001.tar", to_tensor)) == 2
+    assert len(labelled_images(f"file://{shards}/val-001.tar", to_tensor)) == 2
     assert not is_shards(str(shards / "missing"))
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_shard_gives_what_is_whole(shards: Path, lost: int) -> None:
         members = tar.getmembers()
     end = members[2].offset_data + members[2].size
     path.write_bytes(path.read_bytes()[: end - lost])
-    pictures = labelled(shards, to_tensor)
+    pictures = labelled_images(shards, to_tensor)
     assert [label for _, label in pictures.samples] == [3, 0, 1]
     assert list(pictures.damaged) == [str(path)]
     assert "cannot be read further" in pictures.damaged[str(path)]
@@ -90,7 +90,7 @@ def test_a_truncated_shard_gives_what_is_whole(shards: Path, lost: int) -> None:
 
 def test_a_corrupt_picture_in_a_shard_is_named(shards: Path) -> None:
     write_shard(shards / "val-002.tar", [("4.jpg", b"no picture"), ("4.cls", b"1")])
-    (batch,) = labelled(shards, to_tensor).batches(8)
+    (batch,) = labelled_images(shards, to_tensor).batches(8)
     assert batch.unreadable == {f"{shards}/val-002.tar/4.jpg": "is no picture"}
 
 
@@ -113,9 +113,9 @@ def test_shards_without_labels(
 
 def test_shards_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="no such shards"):
-        labelled(tmp_path / "missing.tar", to_tensor)
+        labelled_images(tmp_path / "missing.tar", to_tensor)
     with pytest.raises(DecomposeError, match="cannot be fetched"):
-        labelled("nowhere://val.tar", to_tensor)
+        labelled_images("nowhere://val.tar", to_tensor)
     (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(DecomposeError, match=r"a\.tar: cannot be read further"):
-        labelled(tmp_path / "a.tar", to_tensor)
+        labelled_images(tmp_path / "a.tar", to_tensor)

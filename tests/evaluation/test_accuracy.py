@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from decompose.data.folders import Pictures, labelled_folder
+from decompose.data.folders import labelled_folder
+from decompose.data.images import ImageDataset
 from decompose.evaluation.accuracy import evaluate
 from decompose.evaluation.predictions import forget
 from decompose.utils.errors import DecomposeError
@@ -88,7 +89,7 @@ def test_unreadable_pictures_are_named_and_do_not_count(folder: Path) -> None:
 
 def test_few_classes_have_no_top5(folder: Path) -> None:
     pictures = labelled_folder(folder, to_tensor)
-    few = Pictures(pictures.samples[:2], to_tensor, ["people", "animals"])
+    few = ImageDataset(pictures.samples[:2], to_tensor, ["people", "animals"])
     accuracy = evaluate({"network": Fixed(torch.eye(2))}, few).accuracies["network"]
     assert (accuracy.top1.value, accuracy.top5, accuracy.top5_change) == (1, None, None)
 
@@ -140,7 +141,7 @@ def test_networks_that_are_no_classifiers_of_the_data(folder: Path) -> None:
         evaluate({"network": Fixed(torch.full((9, 6), float("nan")))}, pictures)
     with pytest.raises(DecomposeError, match=r"output of shape \(6, 2\)"):
         evaluate({"network": Fixed(torch.zeros(9, 6, 2))}, pictures)
-    unnamed = Pictures(pictures.samples, to_tensor)
+    unnamed = ImageDataset(pictures.samples, to_tensor)
     with pytest.raises(DecomposeError, match="a label 5, but the networks score 5 classes"):
         evaluate({"network": Fixed(torch.zeros(9, 5))}, unnamed)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from decompose.data.voc import Scenes, voc_scenes
+from decompose.data.voc import DetectionDataset, voc_scenes
 from decompose.data.voc_annotations import VOC_CLASSES
 from decompose.evaluation.detection import categories_of, evaluate_detectors
 from decompose.models.architectures import Architecture
@@ -64,16 +64,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scenes(folder: Path) -> Scenes:
+def scenes(folder: Path) -> DetectionDataset:
     return voc_scenes(folder, pil_to_tensor)
 
 
-def judge(scenes: Scenes, **told: Any) -> Any:
+def judge(scenes: DetectionDataset, **told: Any) -> Any:
     networks = {name: Says(boxes) for name, boxes in told.items()}
     return evaluate_detectors(networks, scenes, dict.fromkeys(told, CATEGORIES), batch_size=2)
 
 
-def test_precision_is_what_is_counted_by_hand(scenes: Scenes) -> None:
+def test_precision_is_what_is_counted_by_hand(scenes: DetectionDataset) -> None:
     shifted = [PERSON[0] + 69, PERSON[1], PERSON[2] + 69, PERSON[3]]
     # 345 of its 414 columns overlap: an IoU of 276 / 414 = 2/3, enough for 0.5, 0.55, 0.6, 0.65.
     told = [
@@ -93,7 +93,7 @@ def test_precision_is_what_is_counted_by_hand(scenes: Scenes) -> None:
     assert (found.num_pictures, found.num_objects, len(found.classes)) == (5, 6, 6)
 
 
-def test_recall_is_read_at_more_points_by_coco_than_by_voc(scenes: Scenes) -> None:
+def test_recall_is_read_at_more_points_by_coco_than_by_voc(scenes: DetectionDataset) -> None:
     """One of two persons found first, the other never: recall reaches 0.5, 51 of 101 points and 6 of 11."""
     scenes._objects = {path: scenes.objects(0) for path, _ in scenes.samples[:2]}
     scenes._pictures.samples = scenes._pictures.samples[:2]
@@ -102,7 +102,7 @@ def test_recall_is_read_at_more_points_by_coco_than_by_voc(scenes: Scenes) -> No
     assert precision.map_voc2007 == pytest.approx(6 / 11)
 
 
-def test_difficult_objects_neither_count_nor_punish(scenes: Scenes) -> None:
+def test_difficult_objects_neither_count_nor_punish(scenes: DetectionDataset) -> None:
     coffee = [*RIGHT[2], ("dining table", 0.95, [0, 0, 600, 400])]
     twice = [("bicycle", 0.99, BICYCLE), ("bicycle", 0.98, BICYCLE)]
     told = [RIGHT[0], RIGHT[1], coffee, [*RIGHT[3], *twice], []]
@@ -112,7 +112,7 @@ def test_difficult_objects_neither_count_nor_punish(scenes: Scenes) -> None:
     assert "diningtable" not in found.classes
 
 
-def test_an_object_is_found_once(scenes: Scenes) -> None:
+def test_an_object_is_found_once(scenes: DetectionDataset) -> None:
     cats = [("cat", 0.5, CAT), ("cat", 0.9, CAT)]
     after = judge(scenes, network=[RIGHT[0], cats, *RIGHT[2:]]).precisions["network"]
     assert after.ap_50["cat"] == pytest.approx(1)
@@ -121,7 +121,7 @@ def test_an_object_is_found_once(scenes: Scenes) -> None:
     assert before.ap_50["cat"] == pytest.approx(0.5)
 
 
-def test_networks_are_compared_in_one_table(scenes: Scenes) -> None:
+def test_networks_are_compared_in_one_table(scenes: DetectionDataset) -> None:
     found = judge(scenes, right=RIGHT, nothing=NOTHING)
     assert found.precisions["nothing"].map_50 == 0
     assert "-100.00" in str(found.table())
@@ -142,7 +142,7 @@ def test_damaged_pictures_and_annotations_are_named_and_do_not_count(tmp_path: P
     }
 
 
-def test_classes_have_voc_s_names_or_coco_s(scenes: Scenes) -> None:
+def test_classes_have_voc_s_names_or_coco_s(scenes: DetectionDataset) -> None:
     voc = categories_of(Architecture.parse("torchvision:ssd300_vgg16,weights=none,num_classes=21"))
     assert voc == ["__background__", *VOC_CLASSES]
     with pytest.raises(DecomposeError, match="network: does not know the class 'bench'"):
@@ -185,15 +185,15 @@ class Gives(nn.Module):
         ),
     ],
 )
-def test_networks_that_are_no_detectors(scenes: Scenes, given: Any, message: str) -> None:
+def test_networks_that_are_no_detectors(scenes: DetectionDataset, given: Any, message: str) -> None:
     with pytest.raises(DecomposeError, match=message):
         evaluate_detectors({"network": Gives(given)}, scenes, {"network": CATEGORIES})
 
 
-def test_a_real_detector_goes_through(scenes: Scenes) -> None:
+def test_a_real_detector_goes_through(scenes: DetectionDataset) -> None:
     name = "torchvision:ssdlite320_mobilenet_v3_large,weights=none"
     architecture = Architecture.parse(name)
-    scenes = scenes.seen_by(architecture.transform())
+    scenes = scenes.with_transforms(architecture.transform())
     found = evaluate_detectors({name: architecture.build()}, scenes, {name: CATEGORIES})
     assert 0 <= found.precisions[name].map <= found.precisions[name].map_50 <= 1
     assert found.num_pictures == 5

@@ -6,21 +6,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decompose.evaluation.predictions import Outcomes
+from decompose.evaluation.predictions import Predictions
 
 
-def some(places: list[int]) -> Outcomes:
+def some(places: list[int]) -> Predictions:
     """Outcomes of two networks that follow from the places."""
     at = torch.tensor(places, dtype=torch.int64)
     guesses = torch.stack([torch.stack([at % 3, at % 2 + 1]), torch.stack([at % 2, at % 3])])
-    return Outcomes(at, at % 4, guesses.transpose(1, 2).contiguous(), {f"{places}": "is none"})
+    return Predictions(at, at % 4, guesses.transpose(1, 2).contiguous(), {f"{places}": "is none"})
 
 
 @given(st.lists(st.integers(0, 20), unique=True, min_size=1), st.integers(1, 4))
 def test_parts_add_up(places: list[int], count: int) -> None:
     parts = [some(places[index::count]) for index in range(count)]
     # One part twice, as where a process was stopped after it had been read.
-    joined = Outcomes.joined([*parts, parts[0]])
+    joined = Predictions.joined([*parts, parts[0]])
     whole = some(sorted(places))
     for name in ("places", "labels", "guesses"):
         assert torch.equal(getattr(joined, name), getattr(whole, name))
@@ -28,7 +28,7 @@ def test_parts_add_up(places: list[int], count: int) -> None:
 
 def test_hits_and_agreement_by_hand() -> None:
     guesses = torch.tensor([[[0, 1], [2, 1], [1, 0]], [[1, 0], [2, 0], [0, 2]]])
-    outcomes = Outcomes(torch.arange(3), torch.tensor([0, 1, 2]), guesses)
+    outcomes = Predictions(torch.arange(3), torch.tensor([0, 1, 2]), guesses)
     assert outcomes.hits(1).tolist() == [[True, False, False], [False, False, False]]
     assert outcomes.hits(2).tolist() == [[True, True, False], [True, False, True]]
     assert outcomes.agreement(0) == 1
@@ -39,11 +39,11 @@ def test_files_hold_what_was_saved_and_are_known_by_their_key(tmp_path: Path) ->
     path = tmp_path / "outcomes"
     saved = some([2, 3, 5])
     saved.save(path, "of these")
-    read = Outcomes.load(path, "of these")
+    read = Predictions.load(path, "of these")
     assert read is not None
     assert torch.equal(read.guesses, saved.guesses)
     assert read.unreadable == saved.unreadable
-    assert Outcomes.load(path, "of others") is None
+    assert Predictions.load(path, "of others") is None
     path.write_bytes(path.read_bytes()[:-1])
-    assert Outcomes.load(path, "of these") is None
-    assert Outcomes.load(tmp_path / "missing", "of these") is None
+    assert Predictions.load(path, "of these") is None
+    assert Predictions.load(tmp_path / "missing", "of these") is None

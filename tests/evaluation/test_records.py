@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from decompose.evaluation.records import Figure, dataset_of, figures_of
+from decompose.evaluation.records import Metric, dataset_of, figures_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.hashing import weights_digest
 
@@ -20,7 +20,7 @@ def record(**others: Any) -> dict[str, Any]:
 def test_a_network_is_known_by_its_weights() -> None:
     own = {"top1": {"value": 0.75, "low": 0.7, "high": 0.8}, "top5": {"value": 1.0}}
     found = figures_of(NETWORK, record(accuracies={"a.pth": {}, "small": own}))
-    assert found == [Figure("top-1 accuracy", 0.75, 0.7, 0.8), Figure("top-5 accuracy", 1.0)]
+    assert found == [Metric("top-1 accuracy", 0.75, 0.7, 0.8), Metric("top-5 accuracy", 1.0)]
     with pytest.raises(DecomposeError, match="it has other weights"):
         figures_of(nn.Linear(2, 2), record(accuracies={"small": own}))
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from decompose.data.images import Batch
+from decompose.data.images import ImageBatch
 from decompose.evaluation.throughput import Clock, Throughput
 
 
-def slow_batches() -> Iterator[Batch]:
+def slow_batches() -> Iterator[ImageBatch]:
     for start in range(3):
         time.sleep(0.02)
-        yield Batch((torch.empty(0),), torch.zeros(4), torch.arange(4 * start, 4 * start + 4))
+        yield ImageBatch((torch.empty(0),), torch.zeros(4), torch.arange(4 * start, 4 * start + 4))
 
 
 def test_waiting_is_told_from_running() -> None:

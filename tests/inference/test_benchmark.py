@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import decompose
-from decompose.inference.benchmark import Latency, SideBySide, time_side_by_side
+from decompose.inference.benchmark import Benchmark, Latency, time_side_by_side
 from decompose.inference.engines import Eager, OnnxRuntime
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
@@ -49,8 +49,8 @@ def test_ratios_are_to_the_first_in_the_same_engine() -> None:
         Latency("dense", "onnxruntime", 1, 10.0, 1.0, 4000),
         Latency("small", "onnxruntime", 1, 2.5, 2.0, 1000),
     )
-    timed = SideBySide(latencies, (3, 8, 8), 7, 2, "a machine", {"eager": "2.0"})
-    assert SideBySide.from_dict(timed.to_dict()) == timed
+    timed = Benchmark(latencies, (3, 8, 8), 7, 2, "a machine", {"eager": "2.0"})
+    assert Benchmark.from_dict(timed.to_dict()) == timed
     assert [list(row)[-3:] for row in timed.table().rows] == [
         ["1.00", "1.00", "100%"],
         ["4.00", "1.50", "38%"],

@@ -8,21 +8,25 @@ import torch
 from decompose.algebra import Conv
 from decompose.inference import latency
 from decompose.inference.engines import Eager
-from decompose.inference.latency import Latencies, Place, Variant
+from decompose.inference.latency import Latencies, LayerVariant, Target
 from decompose.inference.timing import Timed
 from decompose.layers.modules import to_conv
 from decompose.methods.choices import Choice
 
 
-def place(threads: int = 1) -> Place:
-    return Place(Eager(), threads, torch.device("cpu"))
+def place(threads: int = 1) -> Target:
+    return Target(Eager(), threads, torch.device("cpu"))
 
 
 def test_what_was_measured_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conv = to_conv(torch.nn.Conv2d(4, 8, 3, padding=1)).without_weights()
-    variants = [Variant(None), Variant(Choice("pw_dw", 1)), Variant(Choice("pw_dw", 3))]
+    variants = [
+        LayerVariant(None),
+        LayerVariant(Choice("pw_dw", 1)),
+        LayerVariant(Choice("pw_dw", 3)),
+    ]
     times = Latencies(place(), tmp_path).measure(conv, variants, (2, 4, 9, 9))
     assert len(times) == 3
     assert all(time > 0 for time in times)
@@ -37,12 +41,14 @@ def test_what_was_measured_is_not_measured_again(
     strided = to_conv(torch.nn.Conv2d(4, 8, 3, padding=1, stride=2)).without_weights()
     for other, shape in ((conv, (1, 4, 9, 9)), (biased, (2, 4, 9, 9)), (strided, (2, 4, 9, 9))):
         with pytest.raises(AssertionError, match="timed again"):
-            again.measure(other, [Variant(None)], shape)
+            again.measure(other, [LayerVariant(None)], shape)
     for form in ("merged", "branches-whole"):
         with pytest.raises(AssertionError, match="timed again"):
-            again.measure(conv, [Variant(Choice("pw_dw", 3), form)], (2, 4, 9, 9))
+            again.measure(conv, [LayerVariant(Choice("pw_dw", 3), form)], (2, 4, 9, 9))
     # Multiplied back, a layer is what it was.
-    assert again.measure(conv, [Variant(Choice("pw_dw", 3), "dense")], (2, 4, 9, 9)) == times[:1]
+    assert (
+        again.measure(conv, [LayerVariant(Choice("pw_dw", 3), "dense")], (2, 4, 9, 9)) == times[:1]
+    )
     with pytest.raises(AssertionError, match="timed again"):
         Latencies(place(threads=2), tmp_path).measure(conv, variants, (2, 4, 9, 9))
 
@@ -51,7 +57,7 @@ def test_later_measurements_are_scaled_to_the_first_of_the_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conv = Conv(torch.randn(8, 4, 3, 3)).without_weights()
-    first, second = Variant(Choice("pw_dw", 1)), Variant(Choice("pw_dw", 2))
+    first, second = LayerVariant(Choice("pw_dw", 1)), LayerVariant(Choice("pw_dw", 2))
     known = Latencies(place(), tmp_path)
     scripted = iter([(10.0, 5.0), (20.0, 8.0)])
 
@@ -66,8 +72,8 @@ def test_later_measurements_are_scaled_to_the_first_of_the_layer(
 
 def test_a_damaged_cache_is_measured_anew(tmp_path: Path) -> None:
     conv = to_conv(torch.nn.Conv2d(4, 8, 3)).without_weights()
-    Latencies(place(), tmp_path).measure(conv, [Variant(None)], (1, 4, 9, 9))
+    Latencies(place(), tmp_path).measure(conv, [LayerVariant(None)], (1, 4, 9, 9))
     (path,) = tmp_path.iterdir()
     path.write_text('{"milliseconds": [')
-    (time,) = Latencies(place(), tmp_path).measure(conv, [Variant(None)], (1, 4, 9, 9))
+    (time,) = Latencies(place(), tmp_path).measure(conv, [LayerVariant(None)], (1, 4, 9, 9))
     assert time > 0

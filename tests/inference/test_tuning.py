@@ -8,7 +8,7 @@ import torch
 import decompose
 from decompose import DecomposeError
 from decompose.inference import tuning
-from decompose.inference.latency import Latencies, Variant
+from decompose.inference.latency import Latencies, LayerVariant
 from decompose.models.conversion import plan_of
 from tests.support.strategies import Mixed
 
@@ -28,7 +28,9 @@ def small_network() -> torch.nn.Module:
 def script(
     monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, float], whole: dict[str, float]
 ) -> None:
-    def measure(self: object, dense: object, variants: list[Variant], shape: object) -> list[float]:
+    def measure(
+        self: object, dense: object, variants: list[LayerVariant], shape: object
+    ) -> list[float]:
         return [milliseconds.get(variant.form, 9.0) for variant in variants]
 
     monkeypatch.setattr(Latencies, "measure", measure)

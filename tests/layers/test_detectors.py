@@ -10,9 +10,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import decompose
 from decompose.layers.batchnorm import reestimate_
 from decompose.layers.costs import trace_shapes
-from decompose.layers.detectors import is_detector, steadied, useful_scale
+from decompose.layers.detectors import comparable, is_detector, useful_scale
 from decompose.layers.discovery import find_layers
-from decompose.layers.forward import respond
+from decompose.layers.forward import comparable_outputs
 
 
 def detector(name: str, **others: Any) -> nn.Module:
@@ -39,8 +39,8 @@ def test_what_heads_give_has_one_shape(name: str) -> None:
     network = detector(name)
     assert is_detector(network)
     with torch.no_grad():
-        answers = [respond(network, PICTURES) for _ in range(2)]
-        other = respond(detector(name), PICTURES)
+        answers = [comparable_outputs(network, PICTURES) for _ in range(2)]
+        other = comparable_outputs(detector(name), PICTURES)
     assert [a.shape for a in answers[0]] == [a.shape for a in other]
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
     assert not any(module._forward_hooks for module in network.modules())
@@ -57,7 +57,7 @@ def test_pictures_are_shrunk_to_what_is_looked_at() -> None:
 
 def test_masks_are_of_the_lattice() -> None:
     network = detector("maskrcnn_resnet50_fpn")
-    with torch.no_grad(), steadied(network) as answers:
+    with torch.no_grad(), comparable(network) as answers:
         network([PICTURES[0][0]])
     (logits, _), masks = answers[-2:]
     assert (len(logits), len(masks)) == (85, 21)

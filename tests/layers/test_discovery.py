@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import decompose
 from decompose.layers.costs import count_macs, count_params, trace_shapes
-from decompose.layers.discovery import find_inexact, find_layers, find_originals, find_rewritten
-from decompose.layers.eligibility import obstacle
+from decompose.layers.discovery import find_decomposable, find_decomposed, find_layers, find_lossy
+from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forward import evaluating
 from decompose.methods import METHODS
 from decompose.utils.errors import DecomposeError
@@ -51,7 +51,7 @@ def test_layers_are_found_wherever_they_sit_and_once() -> None:
         "stem", "blocks.0.0", "blocks.1.0", "heads.mask", "depthwise", "pointwise", "grouped",
         "classifier",
     ]  # fmt: skip
-    assert list(find_originals(Mixed())) == list(found)
+    assert list(find_decomposable(Mixed())) == list(found)
 
 
 def test_every_call_of_a_shared_layer_is_seen() -> None:
@@ -81,7 +81,7 @@ def test_weights_that_are_not_finite_are_named() -> None:
     with torch.no_grad():
         network.stem.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(DecomposeError, match="layer stem"):
-        find_originals(network)
+        find_decomposable(network)
 
 
 class OwnForward(nn.Conv2d):
@@ -106,28 +106,28 @@ def hooked(register: str) -> nn.Conv2d:
 
 
 def test_what_cannot_be_swapped_is_told() -> None:
-    assert obstacle(nn.Conv2d(1, 1, 3)) is None
-    assert obstacle(nn.Linear(1, 1)) is None
+    assert why_not_decomposable(nn.Conv2d(1, 1, 3)) is None
+    assert why_not_decomposable(nn.Linear(1, 1)) is None
     for kind in (OwnForward, Standardised):
-        assert "own forward" in str(obstacle(kind(1, 1, 3)))
+        assert "own forward" in str(why_not_decomposable(kind(1, 1, 3)))
     for register in (
         "register_forward_hook",
         "register_forward_pre_hook",
         "register_full_backward_hook",
         "register_full_backward_pre_hook",
     ):
-        assert obstacle(hooked(register)) == "it has hooks"
+        assert why_not_decomposable(hooked(register)) == "it has hooks"
     watched = nn.Conv2d(1, 1, 3)
     watched.weight.register_hook(lambda gradient: gradient)
-    assert obstacle(watched) == "it has hooks"
+    assert why_not_decomposable(watched) == "it has hooks"
     replaced = nn.Conv2d(1, 1, 3)
     replaced.forward = lambda input: input
-    assert obstacle(replaced) == "its forward was replaced"
+    assert why_not_decomposable(replaced) == "its forward was replaced"
     normed = nn.Conv2d(1, 1, 3)
     parametrizations.weight_norm(normed)
-    assert "parametrised" in str(obstacle(normed))
+    assert "parametrised" in str(why_not_decomposable(normed))
     attention = nn.MultiheadAttention(4, 1)
-    assert "others may look into" in str(obstacle(attention.out_proj))
+    assert "others may look into" in str(why_not_decomposable(attention.out_proj))
 
 
 def test_evaluating_restores_each_mode_after_an_error() -> None:
@@ -156,8 +156,8 @@ def test_what_truncation_lost_nothing_of_is_exact_in_every_precision(dtype: torc
     example = torch.zeros(1, 12, 8, 8, dtype=dtype)
     plan = decompose.plan(network, example, method="channel", rank=4)
     small = decompose.apply(plan, network)
-    assert list(find_rewritten(small)) == ["0", "2"]
-    assert list(find_inexact(small, network, ["2", "0"])) == ["2"]
+    assert list(find_decomposed(small)) == ["0", "2"]
+    assert list(find_lossy(small, network, ["2", "0"])) == ["2"]
 
 
 def test_another_network_is_named_as_such() -> None:
@@ -166,6 +166,6 @@ def test_another_network_is_named_as_such() -> None:
     small = decompose.apply(plan, network)
     other = nn.Sequential(nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
     with pytest.raises(DecomposeError, match="layer 0 was not made from the original's"):
-        find_inexact(small, other, ["0"])
+        find_lossy(small, other, ["0"])
     with pytest.raises(DecomposeError, match="rewritten in the original"):
-        find_inexact(small, small, ["0"])
+        find_lossy(small, small, ["0"])

@@ -7,8 +7,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations
 
 import decompose
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import find_quantised, find_readers, obstacle
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import find_quantised, find_weight_readers, why_not_decomposable
 from decompose.utils.errors import DecomposeError
 
 X = torch.randn(2, 8, 12, 12)
@@ -42,7 +42,7 @@ REASONS = {
 def test_what_a_network_reads_or_asks_is_told() -> None:
     network = Nosy().train()
     names = [name for name, _ in network.named_modules()]
-    assert find_readers(network, X, find_originals(network)) == REASONS
+    assert find_weight_readers(network, X, find_decomposable(network)) == REASONS
     assert [name for name, _ in network.named_modules()] == names
     assert network.training
 
@@ -155,5 +155,5 @@ def test_quantised_layers_are_told() -> None:
 
 def test_weights_of_an_odd_kind_are_told() -> None:
     network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, dtype=torch.complex64))
-    assert obstacle(network[0]) is None  # type: ignore[arg-type]
-    assert "torch.complex64" in str(obstacle(network[1]))  # type: ignore[arg-type]
+    assert why_not_decomposable(network[0]) is None  # type: ignore[arg-type]
+    assert "torch.complex64" in str(why_not_decomposable(network[1]))  # type: ignore[arg-type]

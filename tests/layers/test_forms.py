@@ -18,7 +18,7 @@ from decompose.layers.discovery import find_layers
 from decompose.layers.forms import DEFAULT_FORM, FORMS, get_form
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.methods import METHODS
-from decompose.models.conversion import plan_of, take_forms_
+from decompose.models.conversion import plan_of, set_forms_
 from tests.support.strategies import Case, Mixed, conv_cases
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
@@ -30,7 +30,7 @@ NESTED = Choice("spatial", 9, (Choice("pw_dw", 2), Choice("dw_pw", 3)))
 def test_a_form_is_equal_to_what_the_method_made(case: Case, data: st.DataObject) -> None:
     module, x = case
     conv = to_conv(module)
-    able = [method for method in METHODS.values() if method.obstacle(conv) is None]
+    able = [method for method in METHODS.values() if method.why_not(conv) is None]
     assume(able)
     method = data.draw(st.sampled_from(able))
     rank = data.draw(st.integers(1, min(4, method.max_rank(conv))))
@@ -87,7 +87,7 @@ def test_what_was_multiplied_back_stays_dense() -> None:
 def test_a_form_keeps_mode_gradients_and_memory_format() -> None:
     network = Mixed().eval().requires_grad_(False).to(memory_format=torch.channels_last)
     small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
-    take_forms_(small, {"blocks.0.0": "merged"})
+    set_forms_(small, {"blocks.0.0": "merged"})
     layer = find_layers(small)["blocks.0.0"]
     assert not any(module.training for module in layer.modules())
     assert not any(parameter.requires_grad for parameter in layer.parameters())
@@ -114,7 +114,7 @@ def test_a_layer_is_repaired_in_its_form(form: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)).eval()
     images = torch.randn(6, 3, 8, 8)
     small = decompose.apply(decompose.plan(network, images, rank=1), network)
-    take_forms_(small, {"0": form})
+    set_forms_(small, {"0": form})
     before = (small(images) - network(images)).square().mean()
     repair_(small, network, images)
     assert plan_of(small).forms == {"0": form}
@@ -133,4 +133,4 @@ def test_forms_of_layers_that_are_not_rewritten_are_refused() -> None:
         )
     network = Mixed()
     with pytest.raises(DecomposeError, match="layer stem has no form"):
-        take_forms_(network, {"stem": "merged"})
+        set_forms_(network, {"stem": "merged"})

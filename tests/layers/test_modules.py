@@ -14,8 +14,8 @@ from decompose.algebra import Chain, Conv, Geometry, Sum, run
 from decompose.layers.costs import layer_macs
 from decompose.layers.modules import (
     Branches,
+    Decomposable,
     DecomposedLayer,
-    Original,
     to_conv,
     to_expression,
     to_module,
@@ -94,7 +94,7 @@ def test_a_decomposed_layer_shows_the_kernel_that_it_stands_for(case: Case) -> N
     ],
     ids=["plain", "transposed"],
 )
-def test_the_kernel_shown_is_the_truncated_one(original: Original, method: str) -> None:
+def test_the_kernel_shown_is_the_truncated_one(original: Decomposable, method: str) -> None:
     made = METHODS[method](to_conv(original), 1)
     layer = DecomposedLayer(original, made, Choice(method, 1))
     shown, x = copy.deepcopy(original), torch.randn(1, 4, 8, 8)

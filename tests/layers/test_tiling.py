@@ -11,7 +11,7 @@ from decompose.algebra import run
 from decompose.layers import tiling
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, to_conv
-from decompose.layers.tiling import Reach, run_in_images, run_in_strips
+from decompose.layers.tiling import ReceptiveField, run_in_images, run_in_strips
 from decompose.methods import METHODS
 from tests.support.strategies import Case, conv_cases
 
@@ -21,11 +21,11 @@ from tests.support.strategies import Case, conv_cases
 def test_images_and_strips_of_every_expression(case: Case, size: int, data: st.DataObject) -> None:
     module, x = case
     conv = to_conv(module)
-    able = [method for method in METHODS.values() if method.obstacle(conv) is None]
+    able = [method for method in METHODS.values() if method.why_not(conv) is None]
     assume(able)
     method = data.draw(st.sampled_from(able))
     expression = method(conv, data.draw(st.integers(1, min(4, method.max_rank(conv)))))
-    expected, reach = run(expression, x), Reach.of(expression)
+    expected, reach = run(expression, x), ReceptiveField.of(expression)
     torch.testing.assert_close(
         run_in_images(lambda x: run(expression, x), x, reach, size), expected
     )

@@ -25,8 +25,8 @@ def test_labels_name_methods_and_ranks() -> None:
 
 
 def test_records_are_read_back() -> None:
-    assert Choice.from_record(BOTH.to_record()) == BOTH
-    assert Choice("dw_pw", 3).to_record() == {"method": "dw_pw", "rank": 3}
+    assert Choice.from_dict(BOTH.to_dict()) == BOTH
+    assert Choice("dw_pw", 3).to_dict() == {"method": "dw_pw", "rank": 3}
 
 
 def test_combinations_lose_no_less_than_their_outer_method() -> None:
@@ -53,13 +53,13 @@ def test_bad_records() -> None:
         ({"method": "spatial"}, "must be"),
     ):
         with pytest.raises(DecomposeError, match=message):
-            Choice.from_record(record)
+            Choice.from_dict(record)
 
 
 def test_choices_without_end_are_refused() -> None:
     record: Any = {"method": "tucker", "rank": 2}
     for _ in range(15):
         record = {"method": "tucker", "rank": 2, "then": [record]}
-    assert Choice.from_record(record).to_record() == record
+    assert Choice.from_dict(record).to_dict() == record
     with pytest.raises(DecomposeError, match="more than 16 methods lie one inside the other"):
-        Choice.from_record({"method": "tucker", "rank": 2, "then": [record]})
+        Choice.from_dict({"method": "tucker", "rank": 2, "then": [record]})

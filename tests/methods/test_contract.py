@@ -23,7 +23,7 @@ from decompose.algebra import (
     weight_deviation,
 )
 from decompose.layers.costs import expression_macs
-from decompose.layers.modules import Original, to_conv, to_expression, to_module
+from decompose.layers.modules import Decomposable, to_conv, to_expression, to_module
 from decompose.methods import METHODS, Method, get_method
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Case, conv_cases
@@ -40,14 +40,14 @@ MOST_TRIED = 3  # ranks of a method that iterates: higher ones take long
 def taken(method: Method, case: Case) -> Conv:
     """The case's convolution, if the method takes it."""
     conv = to_conv(case[0])
-    assume(method.obstacle(conv) is None)
+    assume(method.why_not(conv) is None)
     return conv
 
 
-def example_for(method: Method, channels: int = 6) -> Original:
+def example_for(method: Method, channels: int = 6) -> Decomposable:
     """A convolution that the method takes."""
     spatial = nn.Conv2d(channels, channels, 3)
-    return nn.Conv2d(channels, channels, 1) if method.obstacle(to_conv(spatial)) else spatial
+    return nn.Conv2d(channels, channels, 1) if method.why_not(to_conv(spatial)) else spatial
 
 
 def draw_rank(data: st.DataObject, method: Method, conv: Conv) -> int:
@@ -219,7 +219,7 @@ def test_a_rank_out_of_bounds_tells_the_bound(method: Method, beyond: int) -> No
 @EVERY_METHOD
 def test_what_it_cannot_take_it_says(method: Method) -> None:
     depthwise = to_conv(nn.Conv2d(4, 4, 1, groups=4))
-    assert method.obstacle(depthwise)
+    assert method.why_not(depthwise)
     with pytest.raises(DecomposeError, match=f"{method.name} cannot take it: "):
         method(depthwise, 1)
 
@@ -252,7 +252,7 @@ def _nested(
     rank = method.max_rank(conv) if full else draw_rank(data, method, conv)
     then: list[Choice | None] = []
     for factor in leaves(method(conv.without_weights(), rank)) if depth else ():
-        able = [inner for inner in CLOSED_FORMS if inner.obstacle(factor) is None]
+        able = [inner for inner in CLOSED_FORMS if inner.why_not(factor) is None]
         inner = data.draw(st.sampled_from([None, *able]))
         then.append(None if inner is None else _nested(data, inner, factor, depth - 1, full=full))
     return Choice(method.name, rank, tuple(then))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import decompose
 from decompose import Choice
 from decompose.algebra import Deviation, compose, leaves, weight_deviation
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.methods import METHODS
 from decompose.methods.network_decoupling import NetworkDecoupling
@@ -66,7 +66,7 @@ def test_the_batched_call_is_the_papers_loop(order: NetworkDecoupling, rank: int
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.name)
 def test_the_rank_by_energy_is_the_papers(order: NetworkDecoupling, vgg16: nn.Module) -> None:
     for name in ("conv1_1", "conv1_2", "conv2_1"):
-        conv = to_conv(find_originals(vgg16)[name])
+        conv = to_conv(find_decomposable(vgg16)[name])
         weight = conv.weight.double()
         weight[1] = 0  # slices that are all zero do not count
         conv = replace(conv, weight=weight, bias=None)
@@ -106,7 +106,7 @@ def test_the_squared_error_is_the_tail_of_the_singular_values(
 def test_the_real_vgg16_recomposes_as_the_method_says(
     order: NetworkDecoupling, vgg16: nn.Module
 ) -> None:
-    for name, module in find_originals(vgg16).items():
+    for name, module in find_decomposable(vgg16).items():
         conv = to_conv(module)
         matrices = order.slices(conv)
         u, sigma, vt = torch.linalg.svd(matrices.double(), full_matrices=False)

@@ -6,7 +6,7 @@ from torch import nn
 from decompose import Choice, DecomposeError
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
-from decompose.methods.combinations import combine, parse_recipe
+from decompose.methods.combinations import combine, parse_combination
 from decompose.methods.ranks import rank_for_ratio
 
 CONV = to_conv(nn.Conv2d(64, 128, 3))
@@ -29,18 +29,18 @@ def test_a_ratio_has_a_least_rank_and_a_bound() -> None:
 
 
 def test_a_combination_goes_on_where_it_makes_something_smaller() -> None:
-    recipe = parse_recipe("spatial+pw_dw")
+    recipe = parse_combination("spatial+pw_dw")
     two = Choice("pw_dw", 2)
     assert combine(recipe, CONV, 64, 2) == Choice("spatial", 64, (two, two))
     # With three taps, three terms are more than there was.
     assert combine(recipe, CONV, 64, 3) == Choice("spatial", 64)
-    tucker = combine(parse_recipe("tucker+dw_pw"), CONV, 64, 3)
+    tucker = combine(parse_combination("tucker+dw_pw"), CONV, 64, 3)
     assert tucker.then == (None, Choice("dw_pw", 3), None)
 
 
 def test_recipes_name_methods() -> None:
-    assert [method.name for method in parse_recipe("tucker+spatial+dw_pw")] == [
+    assert [method.name for method in parse_combination("tucker+spatial+dw_pw")] == [
         "tucker", "spatial", "dw_pw",
     ]  # fmt: skip
     with pytest.raises(DecomposeError, match="no method is called 'sd'"):
-        parse_recipe("sd+pw_dw")
+        parse_combination("sd+pw_dw")

@@ -77,10 +77,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_notes_are_those_of_a_search(note: object, fits: bool) -> None:
     record = {"format": "decompose-plan", "version": 1, "layers": {}, "notes": {"a": note}}
     if fits:
-        assert Plan.from_record(record).notes["a"].cost == 1
+        assert Plan.from_dict(record).notes["a"].cost == 1
     else:
         with pytest.raises(DecomposeError, match="a: its note is none that a search wrote"):
-            Plan.from_record(record)
+            Plan.from_dict(record)
 
 
 def test_json_without_end() -> None:

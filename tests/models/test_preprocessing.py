@@ -6,14 +6,14 @@ import torch
 from PIL import Image
 
 from decompose.data.synthetic import synthetic_inputs
-from decompose.models.preprocessing import PictureFormat
+from decompose.models.preprocessing import ImagePreprocessing
 from decompose.utils.errors import DecomposeError
 
 RED = Image.new("RGB", (40, 20), (255, 51, 0))
 
 
 def test_by_default_colours_are_as_torchvision_has_them() -> None:
-    x = PictureFormat.of((3, 8, 8))(RED)
+    x = ImagePreprocessing.of((3, 8, 8))(RED)
     assert x.shape == (3, 8, 8)
     expected = (torch.tensor([1, 0.2, 0]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
         [0.229, 0.224, 0.225]
@@ -22,26 +22,26 @@ def test_by_default_colours_are_as_torchvision_has_them() -> None:
 
 
 def test_scale_means_deviations_and_order() -> None:
-    look = PictureFormat.of(
+    look = ImagePreprocessing.of(
         (3, 8, 8), scale=255, means=[103.939, 116.779, 123.68], deviations=[2], is_bgr=True
     )
     expected = (torch.tensor([0, 51, 255.0]) - torch.tensor([103.939, 116.779, 123.68])) / 2
     torch.testing.assert_close(look(RED)[:, 0, 0], expected)
     assert look.input_shape() == (3, 8, 8)
-    assert PictureFormat.of((3, 8, 8), scale=255)(RED).max() == 255
+    assert ImagePreprocessing.of((3, 8, 8), scale=255)(RED).max() == 255
 
 
 def test_grey_pictures_and_the_middle_of_wide_ones() -> None:
     wide = np.zeros((10, 30), np.uint8)
     wide[:, 10:20] = 255
-    assert PictureFormat.of((1, 10, 10))(Image.fromarray(wide)).min() == 1
+    assert ImagePreprocessing.of((1, 10, 10))(Image.fromarray(wide)).min() == 1
 
 
 def test_synthetic_inputs_look_alike() -> None:
     from decompose.models.preprocessing import remember_preprocessing
 
     network = torch.nn.Conv2d(3, 4, 3)
-    remember_preprocessing(network, PictureFormat.of((3, 32, 32), scale=255, means=[100]))
+    remember_preprocessing(network, ImagePreprocessing.of((3, 32, 32), scale=255, means=[100]))
     inputs = synthetic_inputs(torch.zeros(1, 3, 32, 32), network, num=4)
     assert -100 <= inputs.min() < -50
     assert 50 < inputs.max() <= 155
@@ -58,4 +58,4 @@ def test_synthetic_inputs_look_alike() -> None:
 )
 def test_what_is_no_format(shape: tuple, options: dict, reason: str) -> None:
     with pytest.raises(DecomposeError, match=reason):
-        PictureFormat.of(shape, **options)
+        ImagePreprocessing.of(shape, **options)

@@ -23,9 +23,9 @@ from decompose import Choice, DecomposeError, Plan
 from decompose.algebra import Deviation
 from decompose.evaluation.comparison import compare_weights
 from decompose.layers.costs import count_params, trace_shapes
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import find_readers, obstacle
-from decompose.layers.forward import respond
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import find_weight_readers, why_not_decomposable
+from decompose.layers.forward import comparable_outputs
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
 from decompose.models.architectures import Architecture, architecture_of
@@ -131,13 +131,13 @@ def named(name: str) -> tuple[nn.Module, Example]:
 def full_rank(network: nn.Module, example: Example) -> Plan:
     """Each layer that can be rewritten, exactly."""
     reached = trace_shapes(network, example)
-    layers = find_originals(network)
-    free = {n: m for n, m in layers.items() if n in reached and obstacle(m) is None}
-    read = find_readers(network, example, free)
+    layers = find_decomposable(network)
+    free = {n: m for n, m in layers.items() if n in reached and why_not_decomposable(m) is None}
+    read = find_weight_readers(network, example, free)
     choices = {}
     for name in free.keys() - read.keys():
         conv = to_conv(layers[name])
-        exact = [m for m in map(get_method, EXACT) if m.obstacle(conv) is None]
+        exact = [m for m in map(get_method, EXACT) if m.why_not(conv) is None]
         if exact:
             choices[name] = Choice(exact[0].name, exact[0].max_rank(conv))
     return Plan(choices)
@@ -180,7 +180,9 @@ def apart(a: nn.Module, b: nn.Module, example: Example) -> float:
     """Relative squared error of all that two networks return."""
     total = Deviation()
     with torch.no_grad():
-        for ours, theirs in zip(respond(a, example), respond(b, example), strict=True):
+        for ours, theirs in zip(
+            comparable_outputs(a, example), comparable_outputs(b, example), strict=True
+        ):
             total += Deviation.between(ours, theirs)
     return total.relative
 

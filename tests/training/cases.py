@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.data.folders import labelled_folder
-from decompose.data.images import Pictures
+from decompose.data.images import ImageDataset
 from decompose.training.finetuning import Finetuned, finetune
 from decompose.training.recipe import Recipe
 
@@ -67,7 +67,7 @@ def make_pictures(folder: Path, num: int = 8) -> Path:
     return folder
 
 
-def pictures(folder: Path) -> Pictures:
+def pictures(folder: Path) -> ImageDataset:
     """The pictures of ``make_pictures``."""
     return labelled_folder(folder, PLAIN)
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms._presets import ImageClassification
 
-from decompose.training.augmentation import Draw, Draws, augmented, drawing
+from decompose.training.augmentation import AugmentedImages, TrainBatch, augmented, drawing
 from decompose.utils.errors import DecomposeError
 from tests.training.cases import DRAWN, make_pictures, pictures
 
@@ -17,12 +17,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("draws") / "data", 3)
 
 
-def drawn(draws: Draws, epoch: int, workers: int = 0) -> list[Draw]:
+def drawn(draws: AugmentedImages, epoch: int, workers: int = 0) -> list[TrainBatch]:
     return list(draws.batches(epoch, [[0, 5, 2], [7, 1, 8]], workers))
 
 
 def test_draws_are_the_same_whatever_the_workers_and_the_order(folder: Path) -> None:
-    draws = Draws(pictures(folder).seen_by(DRAWN), seed=1)
+    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=1)
     here, there = drawn(draws, 0), drawn(draws, 0, workers=2)
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.images, other.images)
@@ -33,10 +33,10 @@ def test_draws_are_the_same_whatever_the_workers_and_the_order(folder: Path) -> 
 
 
 def test_epochs_and_seeds_draw_anew_and_torchs_own_draws_go_on(folder: Path) -> None:
-    seen = pictures(folder).seen_by(DRAWN)
+    seen = pictures(folder).with_transforms(DRAWN)
     state = torch.get_rng_state()
-    first, second = drawn(Draws(seen, seed=1), 0), drawn(Draws(seen, seed=1), 1)
-    other = drawn(Draws(seen, seed=2), 0)
+    first, second = drawn(AugmentedImages(seen, seed=1), 0), drawn(AugmentedImages(seen, seed=1), 1)
+    other = drawn(AugmentedImages(seen, seed=2), 0)
     assert not torch.equal(first[0].images, second[0].images)
     assert not torch.equal(first[0].images, other[0].images)
     assert torch.equal(torch.get_rng_state(), state)
@@ -51,7 +51,7 @@ def test_an_unreadable_picture_is_stood_in_for_and_named(tmp_path: Path) -> None
     folder = make_pictures(tmp_path / "data", 2)
     broken = folder / "c1" / "0.png"
     broken.write_text("no picture")
-    draws = Draws(pictures(folder).seen_by(DRAWN), seed=0)
+    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
     (batch,) = draws.batches(0, [[2, 0]], 0)
     assert batch.images.shape[0] == 2
     assert batch.labels.tolist() == [1, 0]
@@ -62,7 +62,7 @@ def test_data_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "data", 1)
     for path in folder.rglob("*.png"):
         path.write_text("no picture")
-    draws = Draws(pictures(folder).seen_by(DRAWN), seed=0)
+    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
     with pytest.raises(DecomposeError, match="is no picture; nor can the 2 pictures after it"):
         next(iter(draws.batches(0, [[0]], 0)))
 

@@ -2,22 +2,22 @@
 
 import pytest
 
-from decompose.training.batch_order import Order
+from decompose.training.batch_order import BatchOrder
 from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
 
 
 def test_an_epoch_visits_each_picture_once_in_an_order_of_its_own() -> None:
-    order = Order(24, 4, seed=3)
+    order = BatchOrder(24, 4, seed=3)
     epochs = [[p for step in range(order.steps) for p in order.batch(e, step)] for e in (0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
-    assert epochs[0] != [p for step in range(6) for p in Order(24, 4, seed=4).batch(0, step)]
+    assert epochs[0] != [p for step in range(6) for p in BatchOrder(24, 4, seed=4).batch(0, step)]
 
 
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (2, 3), (1, 6)])
 def test_processes_and_parts_make_up_the_batch(processes: int, parts: int) -> None:
-    order = Order(50, 12, seed=0)
+    order = BatchOrder(50, 12, seed=0)
     shares = [list(order.share(2, 1, p, processes, parts)) for p in range(processes)]
     for step in range(1, order.steps):
         seen = []
@@ -30,9 +30,9 @@ def test_processes_and_parts_make_up_the_batch(processes: int, parts: int) -> No
 
 def test_what_does_not_go_evenly_is_refused() -> None:
     with pytest.raises(DecomposeError, match="a batch takes 32 pictures, and there are 20"):
-        Order(20, 32, seed=0)
+        BatchOrder(20, 32, seed=0)
     with pytest.raises(DecomposeError, match="does not fall into 3 processes"):
-        list(Order(20, 4, seed=0).share(0, 0, 0, 3, 1))
+        list(BatchOrder(20, 4, seed=0).share(0, 0, 0, 3, 1))
 
 
 def test_seeds_of_neighbours_are_unrelated() -> None:

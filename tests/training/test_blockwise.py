@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose import DecomposeError
-from decompose.models.conversion import take_forms_
+from decompose.models.conversion import set_forms_
 from decompose.training.blockwise import reconstruct_, reconstruction_table
 from tests.support.strategies import Mixed
 from tests.training.cases import networks
@@ -46,7 +46,7 @@ def test_layers_called_twice_in_other_shapes_and_forms_are_reconstructed() -> No
     network = Mixed().eval()
     images = [torch.randn(3, 3, 24, 24), torch.randn(3, 3, 32, 32)]
     small = decompose.apply(decompose.plan(network, images[0], method="dw_pw", rank=1), network)
-    take_forms_(small, {"blocks.0.0": "merged"})
+    set_forms_(small, {"blocks.0.0": "merged"})
     found = reconstruct_(small, network, images, steps=10)
     assert {"stem", "blocks.0.0", "heads.mask", "grouped"} <= {layer.name for layer in found}
     assert all(layer.after <= layer.before for layer in found)

@@ -15,11 +15,11 @@ import decompose
 from decompose import DecomposeError
 from decompose.models.conversion import plan_of
 from decompose.training import finetuning
-from decompose.training.batch_order import Order
+from decompose.training.batch_order import BatchOrder
 from decompose.training.checkpoints import Checkpoints
 from decompose.training.finetuning import Finetuned
-from decompose.training.objective import Lesson
-from decompose.training.validation import Judge
+from decompose.training.objective import Objective
+from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.hashing import weights_digest
 from tests.models.onnx.cases import read, small_cnn
@@ -46,14 +46,14 @@ def digest(found: Finetuned) -> str:
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     """Let the loss be NaN in so many a batch, counted from 1, and again no number after it."""
-    loss, calls = Lesson.loss, [0]
+    loss, calls = Objective.loss, [0]
 
-    def failing(self: Lesson, *inputs: Any) -> Any:
+    def failing(self: Objective, *inputs: Any) -> Any:
         value, outputs = loss(self, *inputs)
         calls[0] += 1
         return value * (float("nan") if calls[0] >= call else 1), outputs
 
-    monkeypatch.setattr(Lesson, "loss", failing)
+    monkeypatch.setattr(Objective, "loss", failing)
 
 
 def test_labels_teach(data: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_original_teaches_without_labels(data: Path) -> None:
         augment=pictures(data).transforms[0],
         device="cpu",
     )
-    judge = Judge(pictures(data), original, Processes.joined("cpu"), 8, 0)
+    judge = Validator(pictures(data), original, Processes.joined("cpu"), 8, 0)
     assert found.measure == "likeness"
     assert judge.score(found.network) > judge.score(small)
     assert found.history[0].accuracy is None
@@ -108,7 +108,7 @@ def test_statistics_are_those_of_the_weights(data: Path) -> None:
     still = replace(RECIPE, epochs=1, learning_rate=1e-12)
     network = tuned(data, kind={"norm": True}, recipe=still).network
     seen, _ = pictures(data).parted(still.holdout, still.seed)
-    order = Order(len(seen), still.batch_size, still.seed)
+    order = BatchOrder(len(seen), still.batch_size, still.seed)
     places = [place for step in range(order.steps) for place in order.batch(0, step)]
     (batch,) = seen.batches(len(places), places=places)
     wanted = network.get_submodule("features.0")(batch.images).mean((0, 2, 3))

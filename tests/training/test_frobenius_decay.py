@@ -6,8 +6,8 @@ import torch
 import decompose
 from decompose import DecomposeError
 from decompose.algebra import compose
-from decompose.layers.discovery import find_rewritten
-from decompose.models.conversion import take_forms_
+from decompose.layers.discovery import find_decomposed
+from decompose.models.conversion import set_forms_
 from decompose.training.frobenius_decay import balance_, composed_energy, parameter_groups
 from tests.support.strategies import Mixed
 
@@ -22,7 +22,7 @@ def rewritten(method: str = "pw_dw") -> torch.nn.Module:
 def test_balancing_leaves_the_network_as_it_computes() -> None:
     small = rewritten()
     before = small(EXAMPLE)
-    assert all(layer.expression is not None for layer in find_rewritten(small).values())
+    assert all(layer.expression is not None for layer in find_decomposed(small).values())
     balance_(small)
     torch.testing.assert_close(small(EXAMPLE), before, rtol=1e-10, atol=1e-10)
 
@@ -30,9 +30,9 @@ def test_balancing_leaves_the_network_as_it_computes() -> None:
 @pytest.mark.parametrize("form", ["branches", "merged", "dense"])
 def test_the_penalty_is_that_of_the_composed_kernels_in_every_form(form: str) -> None:
     small = rewritten()
-    layers = find_rewritten(small)
+    layers = find_decomposed(small)
     expected = sum(compose(layer.expression).weight.square().sum() for layer in layers.values())
-    take_forms_(small, dict.fromkeys(layers, form))
+    set_forms_(small, dict.fromkeys(layers, form))
     energy = composed_energy(small)
     torch.testing.assert_close(energy.double(), expected, rtol=1e-6, atol=0)
     energy.backward()
@@ -46,7 +46,7 @@ def test_the_penalty_does_not_see_how_a_scale_is_split() -> None:
     before = composed_energy(small)
     balance_(small)
     torch.testing.assert_close(composed_energy(small), before, rtol=1e-5, atol=0)
-    (layer, *_) = find_rewritten(small).values()
+    (layer, *_) = find_decomposed(small).values()
     first = next(p for name, p in layer.named_parameters() if name.endswith("weight"))
     with torch.no_grad():
         first.mul_(2)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from decompose.training.objective import (
-    Lesson,
+    Objective,
     distillation,
     feature_distance,
     output_distance,
@@ -25,7 +25,7 @@ NONE = Recipe(labels=0.0, outputs=0.0, features=0.0, weight_decay=0.0)
 
 def loss(recipe: Recipe, *, labelled: bool = True, taught: bool = True) -> torch.Tensor:
     original, small = networks()
-    lesson = Lesson(recipe, small, original if taught else None, labelled)
+    lesson = Objective(recipe, small, original if taught else None, labelled)
     return lesson.loss(small, IMAGES, LABELS)[0]
 
 
@@ -67,7 +67,7 @@ def test_without_a_teacher_labels_are_all() -> None:
 
 def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
     original, small = networks()
-    lesson = Lesson(Recipe(weight_decay=0.1), small, original, True)
+    lesson = Objective(Recipe(weight_decay=0.1), small, original, True)
     kernels = [original.get_parameter(f"features.{index}.weight") for index in (0, 3)]
     energy = float(lesson.penalty().detach()) / 0.05
     # Truncation takes some of the energy away.
@@ -76,7 +76,7 @@ def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
 
 def test_the_teacher_gets_no_gradient() -> None:
     original, small = networks()
-    Lesson(Recipe(features=1.0), small, original, True).loss(small, IMAGES, LABELS)[0].backward()
+    Objective(Recipe(features=1.0), small, original, True).loss(small, IMAGES, LABELS)[0].backward()
     assert all(parameter.grad is None for parameter in original.parameters())
     assert all(parameter.grad is not None for parameter in small.parameters())
 
@@ -92,19 +92,19 @@ def test_taps_keep_what_is_changed_in_place_afterwards() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     original, small = networks()
     with pytest.raises(DecomposeError, match="without labels there must be a teacher"):
-        Lesson(Recipe(), small, None, False)
+        Objective(Recipe(), small, None, False)
     with pytest.raises(DecomposeError, match="nothing to learn"):
-        Lesson(NONE, small, original, True)
+        Objective(NONE, small, original, True)
     with pytest.raises(DecomposeError, match="the teacher has no layer features"):
-        Lesson(Recipe(), small, nn.Linear(3, 3), True)
-    lesson = Lesson(Recipe(), small, original, True)
+        Objective(Recipe(), small, nn.Linear(3, 3), True)
+    lesson = Objective(Recipe(), small, original, True)
     with pytest.raises(DecomposeError, match="a label 7, but the network scores 3 classes"):
         lesson.loss(small, IMAGES, LABELS + 5)
-    lesson = Lesson(Recipe(), small, None, True)
+    lesson = Objective(Recipe(), small, None, True)
     with pytest.raises(DecomposeError, match="train it without labels"):
         lesson.loss(nn.Conv2d(3, 2, 1), IMAGES, LABELS)
     other = nn.Sequential(original, nn.Linear(3, 2))
-    lesson = Lesson(Recipe(outputs=1.0), nn.Sequential(original), other, True)
+    lesson = Objective(Recipe(outputs=1.0), nn.Sequential(original), other, True)
     with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
         lesson.loss(original, IMAGES, LABELS)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from decompose.training.validation import Judge
+from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from tests.training.cases import make_pictures, networks, pictures
 
@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(folder: Path, teacher: nn.Module | None) -> Judge:
-    return Judge(pictures(folder), teacher, Processes.joined("cpu"), 4, 0)
+def judge(folder: Path, teacher: nn.Module | None) -> Validator:
+    return Validator(pictures(folder), teacher, Processes.joined("cpu"), 4, 0)
 
 
 def test_with_labels_it_is_accuracy(folder: Path) -> None:

@@ -13,7 +13,7 @@ from decompose.layers.costs import trace_shapes
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer
 from decompose.utils.batches import (
-    Inputs,
+    InputBatches,
     batch_size,
     call,
     chunks,
@@ -147,7 +147,7 @@ X = torch.arange(10.0).view(5, 2)
     ids=["tensor", "list", "labelled", "loader", "generator"],
 )
 def test_they_come_one_by_one_and_again(images: object) -> None:
-    inputs = Inputs(images, nn.Linear(2, 2, dtype=torch.float64))  # type: ignore[arg-type]
+    inputs = InputBatches(images, nn.Linear(2, 2, dtype=torch.float64))  # type: ignore[arg-type]
     for _ in range(2):
         seen = list(inputs)
         assert [len(x) for x in seen] == [1] * 5
@@ -155,7 +155,7 @@ def test_they_come_one_by_one_and_again(images: object) -> None:
 
 
 def test_they_come_so_many_at_a_time_at_most() -> None:
-    inputs = Inputs([X[:4], X[4:]], nn.Linear(2, 2))
+    inputs = InputBatches([X[:4], X[4:]], nn.Linear(2, 2))
     assert [len(x) for x in inputs.batches(3)] == [3, 1, 1]
 
 

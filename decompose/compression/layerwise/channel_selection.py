@@ -22,19 +22,19 @@ from torch import Tensor
 
 from decompose.algebra import Conv, keep_inputs, with_last_weights
 from decompose.compression.layerwise.sampling import Samples
-from decompose.compression.reconstruction.ridge import Rows, ridge_fit
+from decompose.compression.reconstruction.ridge import Moments, ridge_fit
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
 RIDGE = 1e-2
 
 
-def moments(samples: Samples) -> Rows:
+def moments(samples: Samples) -> Moments:
     """The sums that selection and refit need, of one group."""
-    return Rows.of(samples.seen.flatten(1).unsqueeze(0), samples.wanted.unsqueeze(0))
+    return Moments.of(samples.seen.flatten(1).unsqueeze(0), samples.wanted.unsqueeze(0))
 
 
-def select_inputs(conv: Conv, rows: Rows, num_kept: int) -> Tensor:
+def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:
     """The input channels that the LASSO keeps.
 
     Args:
@@ -69,7 +69,7 @@ def select_inputs(conv: Conv, rows: Rows, num_kept: int) -> Tensor:
     return rank.topk(num_kept).indices.sort().values
 
 
-def refit_inputs(conv: Conv, rows: Rows, kept: Tensor, *, ridge: float = RIDGE) -> Conv:
+def refit_inputs(conv: Conv, rows: Moments, kept: Tensor, *, ridge: float = RIDGE) -> Conv:
     """The convolution on some of its input channels, refitted.
 
     Args:
@@ -79,7 +79,7 @@ def refit_inputs(conv: Conv, rows: Rows, kept: Tensor, *, ridge: float = RIDGE) 
         ridge: pull towards the kernel as it is.
     """
     columns = (kept.unsqueeze(1) * conv.num_taps + torch.arange(conv.num_taps)).flatten()
-    some = Rows(
+    some = Moments(
         rows.count,
         rows.z[:, columns],
         rows.y,
@@ -95,7 +95,7 @@ def refit_inputs(conv: Conv, rows: Rows, kept: Tensor, *, ridge: float = RIDGE) 
     return pruned
 
 
-def channel_products(conv: Conv, rows: Rows) -> tuple[Tensor, Tensor]:
+def channel_products(conv: Conv, rows: Moments) -> tuple[Tensor, Tensor]:
     """``Z_i . Z_j``, ``(I, I)``, and ``Z_i . y``, ``(I,)``, summed over places, in float64.
 
     Args:

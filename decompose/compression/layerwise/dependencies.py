@@ -61,7 +61,7 @@ _METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous"}
 
 
 @dataclass(frozen=True)
-class Succession:
+class Dependency:
     """One layer's output, read by one other layer.
 
     Attributes:
@@ -75,7 +75,7 @@ class Succession:
     normalisations: tuple[str, ...] = ()
 
 
-def find_successions(model: nn.Module) -> dict[str, Succession]:
+def find_dependencies(model: nn.Module) -> dict[str, Dependency]:
     """The successions of convolutions, by consumer.
 
     Args:
@@ -112,7 +112,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, DecomposedLayer) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace_back(node: fx.Node, model: nn.Module, layers: set[str]) -> Succession | None:
+def _trace_back(node: fx.Node, model: nn.Module, layers: set[str]) -> Dependency | None:
     normalisations: list[str] = []
     consumer = str(node.target)
     while True:
@@ -123,7 +123,7 @@ def _trace_back(node: fx.Node, model: nn.Module, layers: set[str]) -> Succession
         if node.op == "call_module":
             name = str(node.target)
             if name in layers:
-                return Succession(name, consumer, tuple(reversed(normalisations)))
+                return Dependency(name, consumer, tuple(reversed(normalisations)))
             module = model.get_submodule(name)
             if not isinstance(module, _CHANNELWISE):
                 return None

@@ -45,7 +45,7 @@ from decompose.algebra import (
 )
 from decompose.compression.layerwise.sampling import Samples
 from decompose.compression.reconstruction.relu_regression import rectified_fit
-from decompose.compression.reconstruction.ridge import Rows, ridge_fit
+from decompose.compression.reconstruction.ridge import Moments, ridge_fit
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
 
@@ -248,7 +248,7 @@ def refit_last(
     conv = last_factors(expression)[0].conv
     seen = features(on_patches(expression), samples.seen)
     wanted = samples.wanted.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-    rows, prior = Rows.of(seen, wanted), last_weights(expression).double()
+    rows, prior = Moments.of(seen, wanted), last_weights(expression).double()
     fit = ridge_fit(rows, prior, ridge)
     if rectifier is not None:
         following = rectifier.by_group(conv.groups)

@@ -21,16 +21,16 @@ from decompose.compression.layerwise.channel_pruning import (
     shrink_normalisations_,
 )
 from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
-from decompose.compression.layerwise.dependencies import Succession
+from decompose.compression.layerwise.dependencies import Dependency
 from decompose.compression.layerwise.sampling import Samples
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import obstacle
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.modules import DecomposedLayer, to_conv, to_module
 from decompose.methods.choices import Choice
 from decompose.models.conversion import like_original
 
 
-class Workpiece:
+class PartialModel:
     """A copy of a network, and what has become of its layers.
 
     Args:
@@ -42,16 +42,16 @@ class Workpiece:
         convs: the dense layers as pruning left them, in float32 at least, on the CPU.
     """
 
-    def __init__(self, model: nn.Module, successions: Mapping[str, Succession]) -> None:
+    def __init__(self, model: nn.Module, successions: Mapping[str, Dependency]) -> None:
         self.small = copy.deepcopy(model)
-        self._originals, self._successions = find_originals(model), successions
+        self._originals, self._successions = find_decomposable(model), successions
         self.convs = {name: _at_hand(to_conv(m)) for name, m in self._originals.items()}
         self._made: dict[str, tuple[Expression, Choice | None]] = {
             name: (conv, None) for name, conv in self.convs.items()
         }
         self._kept: dict[str, Kept] = dict.fromkeys(self.convs, Kept())
 
-    def obstacle(self, consumer: str) -> str | None:
+    def why_not_prunable(self, consumer: str) -> str | None:
         """Why a layer's inputs cannot be pruned, or ``None`` if they can."""
         succession = self._successions.get(consumer)
         if succession is None:
@@ -59,7 +59,7 @@ class Workpiece:
         for name in (consumer, succession.producer):
             if self.convs[name].groups != 1:
                 return f"{name} has groups"
-            if reason := obstacle(self._originals[name]):
+            if reason := why_not_decomposable(self._originals[name]):
                 return f"{name}: {reason}"
         return None
 
@@ -71,7 +71,7 @@ class Workpiece:
         """Choose a layer's inputs, refit it, and let nothing write the others.
 
         Args:
-            name: of the layer, without ``obstacle``.
+            name: of the layer, without ``why_not_decomposable``.
             num_kept: inputs that stay.
             samples: of the layer with all its inputs.
             ridge: of the refit.
@@ -105,7 +105,7 @@ class Workpiece:
         remember_kept(module, self._kept[name])
         put_(self.small, name, like_original(original, module))
 
-    def _shrink(self, succession: Succession, kept: Tensor) -> None:
+    def _shrink(self, succession: Dependency, kept: Tensor) -> None:
         name = succession.producer
         expression, choice = self._made[name]
         smaller = keep_outputs(self.convs[name], kept)

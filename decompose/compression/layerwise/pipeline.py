@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, Expression, at_least_float32, leaves
 from decompose.compression.layerwise.channel_pruning import put_
-from decompose.compression.layerwise.dependencies import find_successions
+from decompose.compression.layerwise.dependencies import find_dependencies
 from decompose.compression.layerwise.low_rank_regression import (
     RIDGE,
     ROUNDS,
@@ -30,12 +30,12 @@ from decompose.compression.layerwise.low_rank_regression import (
     decompose_spatially,
     refit_last,
 )
-from decompose.compression.layerwise.partial_model import Workpiece
+from decompose.compression.layerwise.partial_model import PartialModel
 from decompose.compression.layerwise.sampling import Sampler, Samples
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import obstacle
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forward import evaluating
-from decompose.layers.modules import Original, to_conv
+from decompose.layers.modules import Decomposable, to_conv
 from decompose.layers.relu import Rectifier, find_rectifiers
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.methods.choices import Choice
@@ -45,7 +45,7 @@ from decompose.utils.progress import track
 
 
 @dataclass(frozen=True)
-class Treatment:
+class LayerSpec:
     """What is done to one layer; what is ``None`` is not.
 
     Attributes:
@@ -68,8 +68,8 @@ class Treatment:
         return any(part is not None for part in (self.num_inputs, self.spatial, self.channel))
 
 
-def apply_treatments(
-    treatments: Mapping[str, Treatment],
+def compress_layerwise(
+    treatments: Mapping[str, LayerSpec],
     model: nn.Module,
     sampler: Sampler,
     *,
@@ -95,21 +95,21 @@ def apply_treatments(
         DecomposeError: inputs are to be pruned and the model cannot be traced, a layer has groups or
             cannot be swapped for another module, or a method cannot take it.
     """
-    originals = find_originals(model)
+    originals = find_decomposable(model)
     for name, treatment in treatments.items():
         if name not in originals:
             raise DecomposeError(f"layer {name}: there is no such dense layer")
         if reason := _obstacle(originals[name], treatment):
             raise DecomposeError(f"layer {name} cannot be treated: {reason}")
     prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
-    work = Workpiece(model, find_successions(model) if prunes else {})
+    work = PartialModel(model, find_dependencies(model) if prunes else {})
     rectifiers = {
         name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
         for name, r in find_rectifiers(model, sampler.example, treatments).items()
     }
     todo = {name: t for name, t in treatments.items() if name in sampler.names}
     for name, treatment in todo.items():
-        if treatment.num_inputs is not None and (reason := work.obstacle(name)):
+        if treatment.num_inputs is not None and (reason := work.why_not_prunable(name)):
             warnings.warn(f"{name}: its inputs are not pruned: {reason}", stacklevel=2)
             todo[name] = replace(treatment, num_inputs=None)
 
@@ -132,7 +132,7 @@ def apply_treatments(
 
 def treat(
     conv: Conv,
-    treatment: Treatment,
+    treatment: LayerSpec,
     samples: Samples | None = None,
     rectifier: Rectifier | None = None,
     *,
@@ -146,8 +146,8 @@ def treat(
         treatment: what is done.
         samples: of the layer; not needed where network decoupling is all that is done.
         rectifier: what follows it.
-        ridge: as for ``apply_treatments``.
-        rounds: as for ``apply_treatments``.
+        ridge: as for ``compress_layerwise``.
+        rounds: as for ``compress_layerwise``.
 
     Returns:
         What it becomes, and the choice that says so; ``None`` where it stays one convolution.
@@ -169,12 +169,12 @@ def treat(
     return expression, _choice(treatment, decoupled)
 
 
-def _obstacle(module: Original, treatment: Treatment) -> str | None:
+def _obstacle(module: Decomposable, treatment: LayerSpec) -> str | None:
     grouped = treatment.needs_data and to_conv(module).groups != 1
-    return "it has groups" if grouped else obstacle(module)
+    return "it has groups" if grouped else why_not_decomposable(module)
 
 
-def _bounded(treatment: Treatment, conv: Conv) -> Treatment:
+def _bounded(treatment: LayerSpec, conv: Conv) -> LayerSpec:
     spatial, channel = treatment.spatial, treatment.channel
     return replace(
         treatment,
@@ -183,17 +183,17 @@ def _bounded(treatment: Treatment, conv: Conv) -> Treatment:
     )
 
 
-def _decoupling(leaf: Conv, treatment: Treatment) -> Choice | None:
+def _decoupling(leaf: Conv, treatment: LayerSpec) -> Choice | None:
     """Network decoupling of a kernel, where that takes fewer weights."""
     method = get_method(treatment.method)
-    if treatment.energy is None or method.obstacle(leaf) is not None:
+    if treatment.energy is None or method.why_not(leaf) is not None:
         return None
     choice = Choice(method.name, method.rank_for_energy(leaf, treatment.energy))
     smaller = num_weights(choice.rewrite(leaf.without_weights())) < leaf.weight.numel()
     return choice if smaller else None
 
 
-def _choice(treatment: Treatment, decoupled: list[Choice | None]) -> Choice | None:
+def _choice(treatment: LayerSpec, decoupled: list[Choice | None]) -> Choice | None:
     if treatment.spatial is None and treatment.channel is None:
         return decoupled[0]
     if treatment.channel is None:
@@ -207,9 +207,9 @@ def _choice(treatment: Treatment, decoupled: list[Choice | None]) -> Choice | No
 
 
 def _treat_in_passing(
-    work: Workpiece,
+    work: PartialModel,
     sampler: Sampler,
-    todo: Mapping[str, Treatment],
+    todo: Mapping[str, LayerSpec],
     treat_layer: Callable[[str, Samples | None], None],
 ) -> None:
     """Treat each layer when its input arrives, in one pass of all inputs at once."""

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
-from decompose.layers.discovery import find_originals
-from decompose.layers.forward import evaluating, respond
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, observing
 from decompose.layers.modules import to_conv
-from decompose.utils.batches import Images, Inputs
+from decompose.utils.batches import Batches, InputBatches
 from decompose.utils.errors import DecomposeError
 
 
@@ -65,15 +65,15 @@ class Sampler:
     def __init__(
         self,
         model: nn.Module,
-        images: Images,
+        images: Batches,
         names: Sequence[str],
         *,
         num_places: int = 10,
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        originals = find_originals(model)
-        self._inputs, self._batch_size = Inputs(images, model), batch_size
+        originals = find_decomposable(model)
+        self._inputs, self._batch_size = InputBatches(images, model), batch_size
         self._convs: dict[str, Conv] = {name: to_conv(originals[name]) for name in names}
         for name, conv in self._convs.items():
             if conv.geometry.transposed or conv.geometry.num_axes == 0:
@@ -93,7 +93,7 @@ class Sampler:
 
         with evaluating(model), observing({name: originals[name] for name in names}, keep):
             for x in self._inputs.batches(batch_size):
-                respond(model, x)
+                comparable_outputs(model, x)
                 self._num_batches += 1
 
     @property

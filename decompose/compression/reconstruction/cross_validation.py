@@ -19,16 +19,16 @@ from torch import Tensor
 from decompose.algebra import Expression, bias_of
 from decompose.compression.reconstruction.last_factors import Targets, prior_of, samples_of
 from decompose.compression.reconstruction.relu_regression import (
-    Keeper,
-    Portion,
+    RowChunk,
+    RowSample,
     rectified_energy,
     rectified_error,
     rectified_fit,
 )
 from decompose.compression.reconstruction.ridge import (
     Fit,
+    Moments,
     RidgePath,
-    Rows,
     scale_fit,
     shift_fit,
     squared_error,
@@ -46,7 +46,7 @@ _ROUNDING = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class FitData:
     """What a fit is made from.
 
     Attributes:
@@ -55,8 +55,8 @@ class Training:
         prior: the last factors as truncated.
     """
 
-    rows: Rows
-    portions: Sequence[Portion]
+    rows: Moments
+    portions: Sequence[RowChunk]
     prior: Tensor
 
     @cached_property
@@ -65,13 +65,13 @@ class Training:
         return RidgePath(self.rows, self.prior)
 
 
-Fitting = Callable[[Training], Fit]
+Fitting = Callable[[FitData], Fit]
 
-Judge = Callable[[Rows, Sequence[Portion], Fit], float]
+ErrorOf = Callable[[Moments, Sequence[RowChunk], Fit], float]
 """From the sums over rows, some of the rows, and a fit to its squared error on them."""
 
 
-class Draft:
+class RefitProblem:
     """One truncation of a layer, and what is known of the refit of its last factors.
 
     Args:
@@ -90,10 +90,10 @@ class Draft:
         old = torch.zeros(groups, outputs) if bias is None else bias.view(groups, outputs)
         self.untouched = Fit(self.prior, old.double().cpu())
         self.rectifier = rectifier and rectifier.by_group(groups)
-        self._rows: list[Rows | None] = [None] * _NUM_FOLDS
-        self._kept = [Keeper() for _ in range(_NUM_FOLDS)]
-        self._aid: Rows | None = None
-        self._aid_kept = Keeper()
+        self._rows: list[Moments | None] = [None] * _NUM_FOLDS
+        self._kept = [RowSample() for _ in range(_NUM_FOLDS)]
+        self._aid: Moments | None = None
+        self._aid_kept = RowSample()
 
     def add(self, index: int | None, seen: Tensor, wanted: Targets) -> None:
         """Add what the layer sees of an input, and what it should make of it.
@@ -109,29 +109,31 @@ class Draft:
         fold = index % _NUM_FOLDS
         self._rows[fold] = self._added(self._rows[fold], self._kept[fold], seen, wanted)
 
-    def _added(self, held: Rows | None, keeper: Keeper, seen: Tensor, wanted: Targets) -> Rows:
+    def _added(
+        self, held: Moments | None, keeper: RowSample, seen: Tensor, wanted: Targets
+    ) -> Moments:
         portion = samples_of(self.expression, seen, wanted)
         if self.rectifier is not None:
             keeper.add(portion)
-        rows = Rows.of(*portion)
+        rows = Moments.of(*portion)
         return rows if held is None else held + rows
 
-    def training(self, *, without: int | None = None) -> Training:
+    def training(self, *, without: int | None = None) -> FitData:
         """All that was added, or all but one fold."""
         folds = [fold for index, fold in enumerate(self.folds()) if index != without]
         if self._aid is not None:
             folds.append((self._aid, [p for _, p in self._aid_kept.portions]))
         rows = reduce(add, (rows for rows, _ in folds))
-        return Training(rows, [p for _, kept in folds for p in kept], self.prior)
+        return FitData(rows, [p for _, kept in folds for p in kept], self.prior)
 
-    def folds(self) -> list[tuple[Rows, list[Portion]]]:
+    def folds(self) -> list[tuple[Moments, list[RowChunk]]]:
         """Sums and kept rows of each fold that has any."""
         pairs = zip(self._rows, self._kept, strict=True)
         return [(rows, [p for _, p in kept.portions]) for rows, kept in pairs if rows is not None]
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Refit:
     """A way to refit a layer.
 
     Attributes:
@@ -142,7 +144,7 @@ class Way:
     """
 
     how: str
-    draft: Draft
+    draft: RefitProblem
     fitting: Fitting
     ridge: float | None = None
 
@@ -152,7 +154,7 @@ class Way:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class BestRefit:
     """The way that is best on inputs held out.
 
     Attributes:
@@ -162,12 +164,12 @@ class Verdict:
         after: the same on inputs held out, refitted.
     """
 
-    way: Way | None
+    way: Refit | None
     before: float
     after: float
 
 
-def judge_ways(drafts: Sequence[Draft]) -> Verdict:
+def judge_ways(drafts: Sequence[RefitProblem]) -> BestRefit:
     """Find the best refit.
 
     Args:
@@ -193,49 +195,51 @@ def judge_ways(drafts: Sequence[Draft]) -> Verdict:
     hopeless = finalists[winner] >= finalists[asis] or finalists[asis] <= _ROUNDING * energy
     if energy == 0 or hopeless:
         before = finalists[asis] / energy if energy else 0.0
-        return Verdict(None, before, before)
-    return Verdict(winner, finalists[asis] / energy, finalists[winner] / energy)
+        return BestRefit(None, before, before)
+    return BestRefit(winner, finalists[asis] / energy, finalists[winner] / energy)
 
 
-def _first_ways(draft: Draft) -> list[Way]:
+def _first_ways(draft: RefitProblem) -> list[Refit]:
     """Ways to refit a draft: all but every second ridge."""
     ways = [
-        Way(f"{draft.label}bias", draft, lambda given: shift_fit(given.rows, given.prior)),
-        Way(f"{draft.label}scale", draft, lambda given: scale_fit(given.rows, given.prior)),
+        Refit(f"{draft.label}bias", draft, lambda given: shift_fit(given.rows, given.prior)),
+        Refit(f"{draft.label}scale", draft, lambda given: scale_fit(given.rows, given.prior)),
         _as_truncated(draft),
     ]
     has_one_feature = draft.prior.shape[2] == 1
     return ways if has_one_feature else ways + [_ridge_way(draft, r) for r in RIDGES[1::2]]
 
 
-def _as_truncated(draft: Draft) -> Way:
-    return Way(f"{draft.label}not refitted", draft, lambda _: draft.untouched)
+def _as_truncated(draft: RefitProblem) -> Refit:
+    return Refit(f"{draft.label}not refitted", draft, lambda _: draft.untouched)
 
 
-def _ridge_way(draft: Draft, ridge: float) -> Way:
+def _ridge_way(draft: RefitProblem, ridge: float) -> Refit:
     how = f"{draft.label}ridge {ridge:g}"
-    return Way(how, draft, lambda given: given.ridge_path.fit(ridge), ridge)
+    return Refit(how, draft, lambda given: given.ridge_path.fit(ridge), ridge)
 
 
-def _refined(way: Way, ridge: float, rectifier: Rectifier) -> Way:
+def _refined(way: Refit, ridge: float, rectifier: Rectifier) -> Refit:
     """The same with what the rectifier cuts off left free."""
 
-    def fitting(given: Training) -> Fit:
+    def fitting(given: FitData) -> Fit:
         start = way.fitting(given)
         return rectified_fit(given.rows, given.portions, given.prior, ridge, start, rectifier)
 
     return replace(way, how=f"{way.how}, rectified", fitting=fitting)
 
 
-def _squared_error(rows: Rows, _: Sequence[Portion], fit: Fit) -> float:
+def _squared_error(rows: Moments, _: Sequence[RowChunk], fit: Fit) -> float:
     return squared_error(rows, fit)
 
 
-def _rectified_error(rectifier: Rectifier, _: Rows, portions: Sequence[Portion], fit: Fit) -> float:
+def _rectified_error(
+    rectifier: Rectifier, _: Moments, portions: Sequence[RowChunk], fit: Fit
+) -> float:
     return rectified_error(portions, fit, rectifier)
 
 
-def _tried(ways: Sequence[Way], judge: Judge = _squared_error) -> dict[Way, float]:
+def _tried(ways: Sequence[Refit], judge: ErrorOf = _squared_error) -> dict[Refit, float]:
     """Squared errors of ways of one draft, by the fits to all folds but one."""
     draft = ways[0].draft
     errors = dict.fromkeys(ways, 0.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from decompose.algebra import (
     Conv,
     Expression,
-    Strides,
+    Subsampling,
     at_least_float32,
     bias_of,
     features,
@@ -24,7 +24,7 @@ from decompose.algebra import (
     places,
     run,
     scale_outputs,
-    strides_for,
+    subsampling_for,
     with_last_weights,
 )
 from decompose.compression.reconstruction.ridge import Fit
@@ -45,12 +45,12 @@ class Targets:
     """
 
     rows: Tensor
-    strides: Strides
+    strides: Subsampling
 
     @classmethod
     def of(cls, conv: Conv, output: Tensor) -> Targets:
         """Take them from the output ``(batch, O, *output_size)`` of a convolution."""
-        strides = strides_for(output.shape, conv.geometry.num_axes, _MOST_PLACES)
+        strides = subsampling_for(output.shape, conv.geometry.num_axes, _MOST_PLACES)
         kept = at_least_float32(output[:: strides.inputs])
         return cls(places(conv, kept, strides.places), strides)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from decompose.compression.reconstruction.ridge import Fit, Rows, ridge_fit
+from decompose.compression.reconstruction.ridge import Fit, Moments, ridge_fit
 from decompose.layers.relu import Rectifier
 
 _ROUNDS = 3
@@ -22,20 +22,20 @@ _ROUNDS = 3
 _MOST_KEPT = 2**26
 """Numbers kept of one layer's rows: a quarter of a gigabyte in float32."""
 
-Portion = tuple[Tensor, Tensor]
+RowChunk = tuple[Tensor, Tensor]
 """Features ``(groups, n, F)`` and targets ``(groups, n, O / groups)``."""
 
 
 @dataclass
-class Keeper:
+class RowSample:
     """Keeps every portion while they are few, then every second, every fourth and so on."""
 
-    portions: list[tuple[int, Portion]] = field(default_factory=list)
+    portions: list[tuple[int, RowChunk]] = field(default_factory=list)
     _seen: int = 0
     _stride: int = 1
     _held: int = 0
 
-    def add(self, portion: Portion) -> None:
+    def add(self, portion: RowChunk) -> None:
         """Offer the next portion."""
         if self._seen % self._stride == 0:
             self.portions.append((self._seen, portion))
@@ -48,8 +48,8 @@ class Keeper:
 
 
 def rectified_fit(
-    rows: Rows,
-    portions: Sequence[Portion],
+    rows: Moments,
+    portions: Sequence[RowChunk],
     prior: Tensor,
     ridge: float,
     start: Fit,
@@ -77,7 +77,7 @@ def rectified_fit(
     return fit
 
 
-def rectified_error(portions: Sequence[Portion], fit: Fit, rectifier: Rectifier) -> float:
+def rectified_error(portions: Sequence[RowChunk], fit: Fit, rectifier: Rectifier) -> float:
     """Squared error of what goes on, summed over the rows."""
     total = 0.0
     for features, wanted in portions:
@@ -86,7 +86,7 @@ def rectified_error(portions: Sequence[Portion], fit: Fit, rectifier: Rectifier)
     return total
 
 
-def rectified_energy(portions: Sequence[Portion], rectifier: Rectifier) -> float:
+def rectified_energy(portions: Sequence[RowChunk], rectifier: Rectifier) -> float:
     """Squared size of what is to go on, summed over the rows."""
     return sum(
         float(rectifier.read(wanted).square().sum(dtype=torch.float64)) for _, wanted in portions
@@ -97,5 +97,5 @@ def _predict(fit: Fit, features: Tensor) -> Tensor:
     return features @ fit.weights.to(features).mT + fit.bias.to(features).unsqueeze(1)
 
 
-def _size(portion: Portion) -> int:
+def _size(portion: RowChunk) -> int:
     return sum(part.numel() for part in portion)

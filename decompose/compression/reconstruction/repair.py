@@ -28,19 +28,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, widened
-from decompose.compression.covariances import Marginals, gather_marginals, is_whitenable
-from decompose.compression.reconstruction.cross_validation import Draft, judge_ways
+from decompose.compression.covariances import AxisCovariances, gather_marginals, is_whitenable
+from decompose.compression.reconstruction.cross_validation import RefitProblem, judge_ways
 from decompose.compression.reconstruction.input_views import views
 from decompose.compression.reconstruction.last_factors import refitted
-from decompose.compression.reconstruction.target_cache import Lookahead
+from decompose.compression.reconstruction.target_cache import TargetCache
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_inexact
+from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.layers.relu import Rectifier, find_rectifiers
-from decompose.utils.batches import Example, Images, Inputs
+from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
@@ -80,7 +80,7 @@ def repair_table(repairs: Sequence[LayerRepair]) -> Table:
     )
 
 
-def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRepair]:
+def repair_(small: nn.Module, model: nn.Module, images: Batches) -> list[LayerRepair]:
     """Refit the last factors of every decomposed layer, in place.
 
     Args:
@@ -95,11 +95,11 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
     Raises:
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
-    inputs = Inputs(images, model)
+    inputs = InputBatches(images, model)
     some = list(islice(inputs, 2))
     first = some[0]
     calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
-    todo = find_inexact(small, model, calls)
+    todo = find_lossy(small, model, calls)
     if todo and len(some) < 2:
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
@@ -107,7 +107,7 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
     rectifiers = find_rectifiers(model, first, todo)
     shown = _Shown(inputs, _aids(first, model))
     originals = {name: original for name, (_, original) in todo.items()}
-    lookahead = Lookahead(model, originals, calls)
+    lookahead = TargetCache(model, originals, calls)
     repairs = []
     with evaluating(model, small):
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
@@ -125,7 +125,7 @@ def repair_(small: nn.Module, model: nn.Module, images: Images) -> list[LayerRep
 class _Shown:
     """What layers are fitted to: the views of each input, with its number, and then the aids."""
 
-    def __init__(self, inputs: Inputs, aids: Iterable[Any]) -> None:
+    def __init__(self, inputs: InputBatches, aids: Iterable[Any]) -> None:
         self._inputs, self._aids = inputs, aids
 
     def __iter__(self) -> Iterator[tuple[int | None, Any]]:
@@ -141,26 +141,26 @@ def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
     """Inputs to help where the given ones are few."""
     if isinstance(example, Tensor) and not example.is_floating_point():
         return []
-    return Inputs(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
+    return InputBatches(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
 
 
 def _drafts(
     layer: DecomposedLayer,
     conv: Conv,
-    marginals: Marginals | None,
+    marginals: AxisCovariances | None,
     rectifier: Rectifier | None,
-) -> list[Draft]:
+) -> list[RefitProblem]:
     """The layer as it is, and truncated in whitened coordinates."""
-    drafts = [Draft("", widened(layer.expression), rectifier)]
+    drafts = [RefitProblem("", widened(layer.expression), rectifier)]
     if marginals is not None:
         wide = widened(conv)
         assert isinstance(wide, Conv)
         white = layer.choice.rewrite(wide, marginals.whitening())
-        drafts.append(Draft("whitened, ", white, rectifier))
+        drafts.append(RefitProblem("whitened, ", white, rectifier))
     return drafts
 
 
-def _repair(name: str, layer: DecomposedLayer, drafts: Sequence[Draft]) -> LayerRepair:
+def _repair(name: str, layer: DecomposedLayer, drafts: Sequence[RefitProblem]) -> LayerRepair:
     verdict = judge_ways(drafts)
     way = verdict.way
     if way is None:

@@ -22,7 +22,7 @@ _CONSTANT = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Moments:
     """Sums over rows of features and targets; those of portions add up.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows:
     yy: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, targets: Tensor) -> Rows:
+    def of(cls, features: Tensor, targets: Tensor) -> Moments:
         """The sums over one portion.
 
         Args:
@@ -60,15 +60,15 @@ class Rows:
             y.cpu().double().square().sum(1),
         )
 
-    def __add__(self, other: Rows) -> Rows:
-        return Rows(*(a + b for a, b in zip(_parts(self), _parts(other), strict=True)))
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(*(a + b for a, b in zip(_parts(self), _parts(other), strict=True)))
 
-    def __sub__(self, other: Rows) -> Rows:
+    def __sub__(self, other: Moments) -> Moments:
         """The sums without those of a portion that was added before."""
-        return Rows(*(a - b for a, b in zip(_parts(self), _parts(other), strict=True)))
+        return Moments(*(a - b for a, b in zip(_parts(self), _parts(other), strict=True)))
 
 
-def _parts(rows: Rows) -> tuple[Any, ...]:
+def _parts(rows: Moments) -> tuple[Any, ...]:
     return rows.count, rows.z, rows.y, rows.zz, rows.yz, rows.yy
 
 
@@ -88,7 +88,7 @@ class RidgePath:
         prior: weights W_0, ``(groups, O, F)``.
     """
 
-    def __init__(self, rows: Rows, prior: Tensor) -> None:
+    def __init__(self, rows: Moments, prior: Tensor) -> None:
         self._rows, self._prior = rows, prior
         z, y = rows.z / rows.count, rows.y / rows.count
         self._zz = rows.zz / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
@@ -106,12 +106,12 @@ class RidgePath:
         return Fit(weights, _bias(self._rows, weights))
 
 
-def ridge_fit(rows: Rows, prior: Tensor, ridge: float) -> Fit:
+def ridge_fit(rows: Moments, prior: Tensor, ridge: float) -> Fit:
     """The weights and bias of the least squared error, as ``RidgePath`` has them for one ridge."""
     return RidgePath(rows, prior).fit(ridge)
 
 
-def scale_fit(rows: Rows, prior: Tensor) -> Fit:
+def scale_fit(rows: Moments, prior: Tensor) -> Fit:
     """The prior, each of its targets scaled and shifted to the least squared error."""
     mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
     covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
@@ -123,12 +123,12 @@ def scale_fit(rows: Rows, prior: Tensor) -> Fit:
     return Fit(weights, _bias(rows, weights))
 
 
-def shift_fit(rows: Rows, prior: Tensor) -> Fit:
+def shift_fit(rows: Moments, prior: Tensor) -> Fit:
     """The prior, with the bias of the least squared error."""
     return Fit(prior, _bias(rows, prior))
 
 
-def squared_error(rows: Rows, fit: Fit) -> float:
+def squared_error(rows: Moments, fit: Fit) -> float:
     """Sum over the rows of ``|y - W z - b|^2``."""
     weights, bias = fit.weights, fit.bias
     predicted = weights @ rows.zz
@@ -158,5 +158,5 @@ def _mean_diagonal(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2).mean(1)
 
 
-def _bias(rows: Rows, weights: Tensor) -> Tensor:
+def _bias(rows: Moments, weights: Tensor) -> Tensor:
     return (rows.y - (weights * rows.z.unsqueeze(1)).sum(2)) / rows.count

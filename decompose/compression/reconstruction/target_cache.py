@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.compression.reconstruction.last_factors import Targets
 from decompose.layers.hooks import observe_until
-from decompose.layers.modules import Original, to_conv
+from decompose.layers.modules import Decomposable, to_conv
 from decompose.utils.batches import Example, map_tensors, shape_text, tensors
 from decompose.utils.hashing import content_of
 
@@ -26,7 +26,7 @@ _MOST_BYTES = 1 << 30
 """What is held at a time, at most, but for what one input makes."""
 
 
-class Lookahead:
+class TargetCache:
     """Knows what the original writes for inputs that are gone through once a layer.
 
     Args:
@@ -39,7 +39,7 @@ class Lookahead:
     def __init__(
         self,
         model: nn.Module,
-        layers: Mapping[str, Original],
+        layers: Mapping[str, Decomposable],
         num_calls: Mapping[str, int],
         most_bytes: int = _MOST_BYTES,
     ) -> None:

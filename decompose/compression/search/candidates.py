@@ -13,10 +13,10 @@ import numpy as np
 from decompose.algebra import Conv, Expression, Whitening, weight_deviation
 from decompose.methods import Method
 from decompose.methods.choices import Choice
-from decompose.methods.combinations import Recipe, combine
+from decompose.methods.combinations import Combination, combine
 from decompose.methods.ranks import largest_rank
 
-RECIPES = (
+COMBINATIONS = (
     "pw_dw",
     "dw_pw",
     "spatial",
@@ -66,7 +66,7 @@ class Option:
 
 def options(
     conv: Conv,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Combination],
     cost: Callable[[Expression], int],
     error: Callable[[Expression], float] | None = None,
     whitening: Whitening | None = None,
@@ -88,7 +88,7 @@ def options(
     outers = [
         _Outer(method, conv, cost, error, whitening)
         for method in dict.fromkeys(recipe[0] for recipe in recipes)
-        if not method.obstacle(conv)
+        if not method.why_not(conv)
     ]
     alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
     named = {recipe[0].name for recipe in recipes if len(recipe) == 1}
@@ -132,7 +132,7 @@ class _Outer:
             for rank in self._ranks
         ]
 
-    def combined(self, recipes: Sequence[Recipe], others: Sequence[Option]) -> list[Option]:
+    def combined(self, recipes: Sequence[Combination], others: Sequence[Option]) -> list[Option]:
         """Combinations that promise more than others do."""
         found = []
         for rank in self._ranks[::_OUTER_STEP]:
@@ -184,7 +184,7 @@ def loss(error: float) -> float:
     return max(0.0, -math.log(max(1 - error, 1e-6)))
 
 
-def _combined(recipes: Sequence[Recipe], conv: Conv, rank: int) -> list[Choice]:
+def _combined(recipes: Sequence[Combination], conv: Conv, rank: int) -> list[Choice]:
     """Choices of combinations with this outer rank, at inner ranks worth trying."""
     inner_ranks = range(1, _MOST_INNER_TERMS + 1)
     made = [combine(recipe, conv, rank, terms) for recipe in recipes for terms in inner_ranks]

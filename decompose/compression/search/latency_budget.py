@@ -22,15 +22,15 @@ from torch import nn
 from decompose.algebra import Conv
 from decompose.compression.search.allocation import mixture
 from decompose.compression.search.candidates import Option
-from decompose.inference.latency import Latencies, Place, Variant, time_networks
+from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
 from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
-from decompose.layers.discovery import find_rewritten
+from decompose.layers.discovery import find_decomposed
 from decompose.layers.forms import DEFAULT_FORM
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod
-from decompose.models.conversion import substitute, take_forms_
-from decompose.models.plans import Pace, Plan
+from decompose.models.conversion import set_forms_, substitute
+from decompose.models.plans import LatencyReport, Plan
 from decompose.utils.batches import Example, batch_size
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
@@ -48,7 +48,7 @@ _CHANNEL_BLOCK = 16
 _NUM_TRIES = 4
 
 
-def paced(
+def plan_for_latency(
     model: nn.Module,
     example: Example,
     convs: Mapping[str, Conv],
@@ -56,7 +56,7 @@ def paced(
     weighed: Mapping[str, Sequence[Option]],
     dense: Mapping[str, str],
     share: float,
-    place: Place,
+    place: Target,
 ) -> Plan:
     """The mixture that loses the least within a share of the original's time.
 
@@ -95,10 +95,10 @@ def paced(
         predicted = (rest_ms + scale * taken_ms) / original_ms
         small = substitute(plan, model)
         plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
-        take_forms_(small, plan.forms)
+        set_forms_(small, plan.forms)
         timed = time_networks({"original": model, "small": small}, example, place)
         now_ms = timed["original"]
-        pace = Pace(str(place), num_inputs, now_ms, predicted * now_ms, timed["small"])
+        pace = LatencyReport(str(place), num_inputs, now_ms, predicted * now_ms, timed["small"])
         plan = replace(plan, pace=pace)
         missed = timed["small"] / now_ms - share
         if missed <= 0 or not plan.layers:
@@ -108,7 +108,7 @@ def paced(
 
 
 def _unreachable(
-    share: float, original_ms: float, least: float, pace: Pace | None
+    share: float, original_ms: float, least: float, pace: LatencyReport | None
 ) -> DecomposeError:
     """That no plan takes so small a share of the time, and which one may be had."""
     last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
@@ -124,7 +124,7 @@ def _fastest_forms(
     """The forms of the rewritten layers that are faster than the default one."""
     forms = {
         name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
-        for name, layer in find_rewritten(small).items()
+        for name, layer in find_decomposed(small).items()
     }
     return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
 
@@ -146,7 +146,7 @@ def _price(
         conv = convs[name].without_weights()
         hopeful = [option for option in weighed[name] if not _hopeless(option, weighed[name])]
         found = [_aligned(option, conv) for option in _thinned(hopeful)]
-        variants = [Variant(option.choice) for option in found]
+        variants = [LayerVariant(option.choice) for option in found]
         totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
         priced[name] = [
             replace(option, cost=round(1e3 * total))

@@ -12,22 +12,22 @@ from torch import fx, nn
 from decompose import algebra
 from decompose.algebra import Conv
 from decompose.compression.search.allocation import mixture
-from decompose.compression.search.candidates import RECIPES
-from decompose.compression.search.latency_budget import paced
-from decompose.compression.search.scoring import Cost, weigh
+from decompose.compression.search.candidates import COMBINATIONS
+from decompose.compression.search.latency_budget import plan_for_latency
+from decompose.compression.search.scoring import Cost, score
 from decompose.compression.statistics import Statistics
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
-from decompose.inference.latency import Place
+from decompose.inference.latency import Target
 from decompose.layers.costs import Shapes, count_macs, count_params, macs_of_calls, trace_shapes
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import find_quantised, reasons_to_stay
-from decompose.layers.modules import Original, to_conv
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import find_quantised, reasons_to_stay_dense
+from decompose.layers.modules import Decomposable, to_conv
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
-from decompose.methods.combinations import parse_recipe
+from decompose.methods.combinations import parse_combination
 from decompose.methods.ranks import rank_rule
 from decompose.models.plans import Plan
-from decompose.utils.batches import Example, Images, device_of
+from decompose.utils.batches import Batches, Example, device_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.name_patterns import last_match, matches, require_match
 
@@ -47,7 +47,7 @@ def plan(
     threads: int | None = None,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
-    calibrate: Images | Statistics | None = None,
+    calibrate: Batches | Statistics | None = None,
 ) -> Plan:
     """Choose how to rewrite the layers of a network.
 
@@ -74,7 +74,7 @@ def plan(
         engine: where it is to take that: a name of ``decompose.inference.engines.ENGINES``; eager torch by
             default.
         threads: that the engine has on the CPU; torch's own number by default.
-        methods: what the budget may choose from; ``candidates.RECIPES`` by default.
+        methods: what the budget may choose from; ``candidates.COMBINATIONS`` by default.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
         calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
             plan will also be repaired on; or the statistics that ``measure`` took from such.
@@ -93,18 +93,18 @@ def plan(
     _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
     if latency is None and (engine is not None or threads is not None):
         raise DecomposeError("an engine and its threads are what a latency is of; give latency")
-    place = Place(
+    place = Target(
         get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
     )
-    recipe = parse_recipe(method or DEFAULT_METHOD)
+    recipe = parse_combination(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
-    modules = find_originals(model)
+    modules = find_decomposable(model)
     if not modules:
         raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
     for pattern in (*skip, *ranks):
         require_match(modules, pattern)
     shapes = trace_shapes(model, example)
-    dense = reasons_to_stay(model, example, skip, shapes)
+    dense = reasons_to_stay_dense(model, example, skip, shapes)
     convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
     macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
     if macs is None and params is None and latency is None:
@@ -112,16 +112,16 @@ def plan(
             _require_within_bound(recipe[-1], modules, pattern, number)
         rule = rank_rule(recipe, ranks, partial(last_match, ranks), energy, ratio)
         return _uniform(rule, convs, macs_of, dense, named=ranks)
-    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    recipes = [parse_combination(name) for name in methods or COMBINATIONS]
     if params is not None:
         params_of = dict.fromkeys(convs, algebra.params)
-        weighed = weigh(model, example, recipes, convs, params_of, calibrate)
+        weighed = score(model, example, recipes, convs, params_of, calibrate)
         return mixture(weighed, dense, _allowed_params(model, convs, params), "parameters")
-    weighed = weigh(model, example, recipes, convs, macs_of, calibrate)
+    weighed = score(model, example, recipes, convs, macs_of, calibrate)
     if macs is not None:
         return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
     assert latency is not None
-    return paced(model, example, convs, shapes, weighed, dense, latency, place)
+    return plan_for_latency(model, example, convs, shapes, weighed, dense, latency, place)
 
 
 def _hint(model: nn.Module) -> str:
@@ -171,7 +171,7 @@ def _require_one_wish(
     budgets: Mapping[str, float | None],
     rules: Sequence[object],
     methods: Sequence[str] | None,
-    calibrate: Images | Statistics | None,
+    calibrate: Batches | Statistics | None,
 ) -> None:
     given = {name: share for name, share in budgets.items() if share is not None}
     if not given:
@@ -203,10 +203,10 @@ def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
 
 
 def _require_within_bound(
-    method: Method, modules: Mapping[str, Original], pattern: str, rank: int
+    method: Method, modules: Mapping[str, Decomposable], pattern: str, rank: int
 ) -> None:
     convs = {name: to_conv(module) for name, module in modules.items() if matches(name, pattern)}
-    bounds = {name: method.max_rank(c) for name, c in convs.items() if method.obstacle(c) is None}
+    bounds = {name: method.max_rank(c) for name, c in convs.items() if method.why_not(c) is None}
     widest = max(bounds, key=bounds.__getitem__, default=None)
     bound = rank if widest is None else bounds[widest]
     if not 1 <= rank <= bound:

@@ -14,18 +14,18 @@ from torch import nn
 
 from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
-from decompose.compression.covariances import Marginals, is_whitenable
-from decompose.compression.search.candidates import RECIPES, Option, options
+from decompose.compression.covariances import AxisCovariances, is_whitenable
+from decompose.compression.search.candidates import COMBINATIONS, Option, options
 from decompose.compression.search.error_prediction import output_error
-from decompose.compression.search.sensitivity import probe
+from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import macs_of_calls, trace_shapes
-from decompose.layers.discovery import find_originals
-from decompose.layers.eligibility import reasons_to_stay
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.eligibility import reasons_to_stay_dense
 from decompose.layers.modules import to_conv
-from decompose.methods.combinations import Recipe, parse_recipe
-from decompose.utils.batches import Example, Images, first
+from decompose.methods.combinations import Combination, parse_combination
+from decompose.utils.batches import Batches, Example, first
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 
@@ -39,7 +39,7 @@ Cost = Callable[[Expression], int]
 def measure(
     model: nn.Module,
     example: Example,
-    images: Images,
+    images: Batches,
     *,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
@@ -57,22 +57,24 @@ def measure(
         DecomposeError: there are no inputs, or the network does not take them.
     """
     shapes = trace_shapes(model, example)
-    stay = reasons_to_stay(model, example, skip, shapes)
+    stay = reasons_to_stay_dense(model, example, skip, shapes)
     convs = {
-        name: to_conv(module) for name, module in find_originals(model).items() if name not in stay
+        name: to_conv(module)
+        for name, module in find_decomposable(model).items()
+        if name not in stay
     }
-    recipes = [parse_recipe(name) for name in methods or RECIPES]
+    recipes = [parse_combination(name) for name in methods or COMBINATIONS]
     costs = {name: partial(macs_of_calls, shapes[name]) for name in convs}
     return _weigh_on(model, images, recipes, convs, costs, repaired=True)[1]
 
 
-def weigh(
+def score(
     model: nn.Module,
     example: Example,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Combination],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
-    calibrate: Images | Statistics | None,
+    calibrate: Batches | Statistics | None,
 ) -> dict[str, list[Option]]:
     """The options of every layer, their errors those that the network's output would show.
 
@@ -103,8 +105,8 @@ def weigh(
 
 def _weigh_on(
     model: nn.Module,
-    images: Images,
-    recipes: Sequence[Recipe],
+    images: Batches,
+    recipes: Sequence[Combination],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     *,
@@ -117,14 +119,14 @@ def _weigh_on(
     whitenings = _whitenings(convs, statistics) if repaired else {}
     weighed = _options(recipes, convs, costs, statistics, whitenings)
     known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    gains = probe(model, images, known, repaired=repaired, whitenings=whitenings)
+    gains = measure_sensitivity(model, images, known, repaired=repaired, whitenings=whitenings)
     return weighed, replace(statistics, gains=gains)
 
 
 def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
     """The coordinates in which repair may truncate."""
     found = {
-        name: Marginals.of_patches(conv, statistics.layers[name])
+        name: AxisCovariances.of_patches(conv, statistics.layers[name])
         for name, conv in convs.items()
         if name in statistics.layers and is_whitenable(conv)
     }
@@ -132,7 +134,7 @@ def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, 
 
 
 def _options(
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Combination],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     statistics: Statistics,

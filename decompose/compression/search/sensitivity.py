@@ -24,14 +24,14 @@ from decompose.compression.reconstruction.last_factors import (
     refitted,
     samples_of,
 )
-from decompose.compression.reconstruction.ridge import RidgePath, Rows, squared_error
+from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Option
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_originals
-from decompose.layers.forward import evaluating, respond
+from decompose.layers.discovery import find_decomposable
+from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, replacing
-from decompose.layers.modules import Original, to_conv, to_module
-from decompose.utils.batches import Example, Images, Inputs
+from decompose.layers.modules import Decomposable, to_conv, to_module
+from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.progress import track
 
 _SHARE = 0.4
@@ -54,9 +54,9 @@ _LEAST = 1e-8
 """Predicted errors below this say nothing of others."""
 
 
-def probe(
+def measure_sensitivity(
     model: nn.Module,
-    images: Images,
+    images: Batches,
     options: Mapping[str, Sequence[Option]],
     *,
     repaired: bool,
@@ -75,15 +75,15 @@ def probe(
         By layer and label of the choice; a layer that was not probed is missing. Labels that were
         not probed have the median of their layer's. Empty where the output never changed.
     """
-    originals = find_originals(model)
-    inputs = Inputs(images, model)
+    originals = find_decomposable(model)
+    inputs = InputBatches(images, model)
     every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
     held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
     fitted = [x for x in every if not any(x is other for other in held)] or every
     calls = {name: len(seen) for name, seen in trace_shapes(model, every[0]).items()}
     gains = {}
     with evaluating(model):
-        expected = [respond(model, x) for x in held]
+        expected = [comparable_outputs(model, x) for x in held]
         for name, found in track(options.items(), "probing", total=len(options)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
             whitening = (whitenings or {}).get(name)
@@ -128,7 +128,7 @@ def _distance(option: Option, dense: int) -> float:
     return abs(option.cost / dense - _SHARE)
 
 
-def _rewritten(original: Original, option: Option, whitening: Whitening | None) -> Expression:
+def _rewritten(original: Decomposable, option: Option, whitening: Whitening | None) -> Expression:
     assert option.choice is not None
     return option.choice.draft(to_conv(original), whitening)
 
@@ -136,7 +136,7 @@ def _rewritten(original: Original, option: Option, whitening: Whitening | None) 
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
-    rows = [Rows.of(*samples_of(wide, x, y)) for x, y in calls]
+    rows = [Moments.of(*samples_of(wide, x, y)) for x, y in calls]
     everything, prior = reduce(add, rows), prior_of(wide)
     ridge = _RIDGES[0]
     if len(rows) > 1:
@@ -148,7 +148,7 @@ def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -
 
 def _output_error(
     model: nn.Module,
-    layer: Original,
+    layer: Decomposable,
     expression: Expression,
     inputs: Sequence[Example],
     expected: Sequence[Sequence[Tensor]],
@@ -158,6 +158,6 @@ def _output_error(
     module = to_module(expression).to(layer.weight)
     with replacing(layer, module):
         for x, references in zip(inputs, expected, strict=True):
-            for output, reference in zip(respond(model, x), references, strict=True):
+            for output, reference in zip(comparable_outputs(model, x), references, strict=True):
                 deviation += Deviation.between(output, reference)
     return deviation.relative

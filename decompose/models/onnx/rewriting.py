@@ -14,7 +14,7 @@ from torch import nn
 
 from decompose.algebra import Conv
 from decompose.algebra.padding import with_input_padding
-from decompose.layers.modules import ORIGINALS, to_conv, to_expression
+from decompose.layers.modules import DECOMPOSABLE, to_conv, to_expression
 from decompose.models.onnx.graph import read_names
 from decompose.models.onnx.layers import Borders, Pairs
 from decompose.models.onnx.model_file import OnnxModel, check_model, subgraphs
@@ -107,7 +107,7 @@ def _changed(network: OnnxNetwork) -> Iterator[tuple[int, nn.Module, Borders]]:
     """The places of the nodes whose layers are not what they were, and what these are now."""
     for node in network.layer_nodes:
         module = network.get_submodule(node.module)
-        if not isinstance(module, ORIGINALS) or not _alike(to_conv(module), node.layer.conv):
+        if not isinstance(module, DECOMPOSABLE) or not _alike(to_conv(module), node.layer.conv):
             yield node.place, module, node.layer.borders
 
 

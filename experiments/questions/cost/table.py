@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decompose.inference.benchmark import SideBySide
+from decompose.inference.benchmark import Benchmark
 from decompose.utils.tables import Table
 from experiments.common.records import format_spread, render_or_check
 
@@ -75,7 +75,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
 
 def speed_ups(record: Mapping[str, Any]) -> dict[str, float]:
     """How many times faster than the regular network each one is."""
-    ratios = SideBySide.from_dict(record["latency"]).ratios()
+    ratios = Benchmark.from_dict(record["latency"]).ratios()
     return {ratio.latency.name: ratio.speed_up for ratio in ratios}
 
 

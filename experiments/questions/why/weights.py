@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 import decompose
 from decompose.algebra import Conv
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
 from decompose.models.architectures import OFFLINE_VGG16
 from decompose.utils.errors import DecomposeError, first_line
@@ -80,7 +80,7 @@ SOURCES = (
 def vgg16_convs() -> dict[str, Conv]:
     """VGG16's 13 convolutions with their real weights, by layer."""
     network = decompose.load(OFFLINE_VGG16)
-    return {name: to_conv(module) for name, module in find_originals(network).items()}
+    return {name: to_conv(module) for name, module in find_decomposable(network).items()}
 
 
 def read_convs(source: Source) -> dict[str, Conv]:

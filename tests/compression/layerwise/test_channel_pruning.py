@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import decompose
 from decompose.compression.layerwise.channel_pruning import kept_channels, put_
-from decompose.compression.layerwise.pipeline import Treatment, apply_treatments
+from decompose.compression.layerwise.pipeline import LayerSpec, compress_layerwise
 from decompose.compression.layerwise.sampling import Sampler
 from decompose.layers.costs import count_macs, trace_shapes
 from decompose.layers.forward import evaluating
@@ -15,11 +15,11 @@ from tests.support.strategies import Mixed
 
 X = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 TREATMENTS = {
-    "pruned": {"4": Treatment(num_inputs=7), "6": Treatment(num_inputs=5)},
+    "pruned": {"4": LayerSpec(num_inputs=7), "6": LayerSpec(num_inputs=5)},
     "and decomposed": {
-        "0": Treatment(channel=4),
-        "4": Treatment(num_inputs=7, spatial=9, channel=5, energy=0.9),
-        "6": Treatment(num_inputs=5, energy=0.9),
+        "0": LayerSpec(channel=4),
+        "4": LayerSpec(num_inputs=7, spatial=9, channel=5, energy=0.9),
+        "6": LayerSpec(num_inputs=5, energy=0.9),
     },
 }
 
@@ -42,8 +42,8 @@ def network() -> nn.Sequential:
     return model.eval()
 
 
-def pruned(model: nn.Module, treatments: dict[str, Treatment]) -> nn.Module:
-    return apply_treatments(treatments, model, Sampler(model, X, list(treatments)))
+def pruned(model: nn.Module, treatments: dict[str, LayerSpec]) -> nn.Module:
+    return compress_layerwise(treatments, model, Sampler(model, X, list(treatments)))
 
 
 def masked(small: nn.Module) -> nn.Module:
@@ -92,7 +92,7 @@ def test_the_macs_counted_are_those_executed(name: str) -> None:
 
 def test_pruning_nothing_changes_nothing() -> None:
     model = network()
-    small = pruned(model, {"4": Treatment(num_inputs=12), "6": Treatment(num_inputs=10)})
+    small = pruned(model, {"4": LayerSpec(num_inputs=12), "6": LayerSpec(num_inputs=10)})
     with evaluating(small):
         torch.testing.assert_close(small(X), model(X), atol=1e-4, rtol=1e-4)
     assert decompose.compare(model, small, X).weight_error < 1e-6
@@ -101,7 +101,7 @@ def test_pruning_nothing_changes_nothing() -> None:
 def test_inputs_that_others_read_are_left_with_a_word() -> None:
     model = Mixed().eval()
     with pytest.warns(UserWarning, match=r"blocks\.1\.0: its inputs are not pruned"):
-        small = pruned(model, {"blocks.1.0": Treatment(num_inputs=8)})
+        small = pruned(model, {"blocks.1.0": LayerSpec(num_inputs=8)})
     x = torch.randn(1, 3, 16, 16)
     with evaluating(small):
         assert torch.equal(small(x), model(x))

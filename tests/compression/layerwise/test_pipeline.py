@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import decompose
-from decompose.compression.layerwise.pipeline import Treatment, apply_treatments
+from decompose.compression.layerwise.pipeline import LayerSpec, compress_layerwise
 from decompose.compression.layerwise.sampling import Sampler
 from decompose.layers.forward import evaluating
 from decompose.layers.modules import DecomposedLayer
@@ -24,8 +24,8 @@ def error(model: nn.Module, small: nn.Module) -> float:
 
 
 def treated(model: nn.Module, **what: float) -> nn.Module:
-    treatments = {name: Treatment(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
-    return apply_treatments(treatments, model, Sampler(model, X, list(treatments)))
+    treatments = {name: LayerSpec(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
+    return compress_layerwise(treatments, model, Sampler(model, X, list(treatments)))
 
 
 @pytest.mark.parametrize("what", ["spatial", "channel"])
@@ -48,7 +48,7 @@ def test_later_layers_make_good_what_earlier_ones_lost() -> None:
     alone = network()
     for name in ("0", "4", "6"):
         sampler = Sampler(model, X, [name])
-        small = apply_treatments({name: Treatment(channel=3)}, model, sampler)
+        small = compress_layerwise({name: LayerSpec(channel=3)}, model, sampler)
         setattr(alone, name, small.get_submodule(name))
     assert error(model, both) < error(model, alone)
 
@@ -76,22 +76,22 @@ class InPasses(Sampler):
 def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
     model = network()
     treatments = {
-        "0": Treatment(channel=4),
-        "4": Treatment(num_inputs=7, spatial=9, channel=5, energy=0.9),
-        "6": Treatment(num_inputs=5, spatial=6),
+        "0": LayerSpec(channel=4),
+        "4": LayerSpec(num_inputs=7, spatial=9, channel=5, energy=0.9),
+        "6": LayerSpec(num_inputs=5, spatial=6),
     }
     assert Sampler(model, X, ["0"], batch_size=16).batch is None
     kinds = (Sampler, InPasses)
     samplers = [kind(model, X, list(treatments), batch_size=len(X)) for kind in kinds]
     assert samplers[0].batch is not None
-    one, each = (apply_treatments(treatments, model, sampler) for sampler in samplers)
+    one, each = (compress_layerwise(treatments, model, sampler) for sampler in samplers)
     with evaluating(one, each):
         torch.testing.assert_close(one(X), each(X), atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_to_do_is_the_network_itself() -> None:
     model = network()
-    small = apply_treatments({"4": Treatment()}, model, Sampler(model, X, ["4"]))
+    small = compress_layerwise({"4": LayerSpec()}, model, Sampler(model, X, ["4"]))
     with evaluating(small):
         assert torch.equal(small(X), model(X))
 
@@ -100,9 +100,9 @@ def test_layers_that_cannot_be_treated_are_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
     sampler = Sampler(model, X, ["0"])
     with pytest.raises(DecomposeError, match="layer 0 cannot be treated: it has groups"):
-        apply_treatments({"0": Treatment(channel=2)}, model, sampler)
+        compress_layerwise({"0": LayerSpec(channel=2)}, model, sampler)
     with pytest.raises(DecomposeError, match="layer 1: there is no such dense layer"):
-        apply_treatments({"1": Treatment(channel=2)}, model, sampler)
+        compress_layerwise({"1": LayerSpec(channel=2)}, model, sampler)
 
 
 def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Conv, Expression, run
-from decompose.compression.reconstruction.cross_validation import RIDGES, Draft, judge_ways
+from decompose.compression.reconstruction.cross_validation import RIDGES, RefitProblem, judge_ways
 from decompose.compression.reconstruction.last_factors import Targets, refitted
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
@@ -22,8 +22,10 @@ def wanted(x: Tensor) -> Targets:
     return Targets.of(CONV, run(CONV, x))
 
 
-def shown(expression: Expression, rectifier: Rectifier | None = None, label: str = "") -> Draft:
-    draft = Draft(label, expression, rectifier)
+def shown(
+    expression: Expression, rectifier: Rectifier | None = None, label: str = ""
+) -> RefitProblem:
+    draft = RefitProblem(label, expression, rectifier)
     for index, x in enumerate(X.split(1)):
         draft.add(index, x, wanted(x))
     return draft
@@ -36,7 +38,7 @@ def test_an_exact_layer_is_left() -> None:
 
 
 def test_a_network_without_output_is_left() -> None:
-    draft = Draft("", CONV)
+    draft = RefitProblem("", CONV)
     draft.add(0, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
     draft.add(1, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
     assert judge_ways([draft]).way is None
@@ -77,7 +79,7 @@ def test_aids_help_where_inputs_are_few() -> None:
     truncated = get_method("dw_pw")(CONV, 1)
     errors = []
     for num_aids in (0, 32):
-        draft = Draft("", truncated)
+        draft = RefitProblem("", truncated)
         for index in range(2):
             x = X[index : index + 1, :, :4, :4]
             draft.add(index, x, wanted(x))

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from decompose.compression.reconstruction.ridge import (
     Fit,
-    Rows,
+    Moments,
     ridge_fit,
     scale_fit,
     shift_fit,
@@ -25,7 +25,7 @@ PRIOR = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().ma
 
 @given(st.floats(1e-3, 1e3))
 def test_it_is_scikit_learns_ridge_on_what_the_prior_leaves(ridge: float) -> None:
-    fit = ridge_fit(Rows.of(Z, Y), PRIOR, ridge)
+    fit = ridge_fit(Moments.of(Z, Y), PRIOR, ridge)
     for group in range(2):
         z, residual = Z[group].numpy(), (Y[group] - Z[group] @ PRIOR[group].T).numpy()
         reference = Ridge(alpha=ridge * z.var(axis=0).mean() * len(z), solver="svd")
@@ -37,11 +37,11 @@ def test_it_is_scikit_learns_ridge_on_what_the_prior_leaves(ridge: float) -> Non
 @given(st.lists(st.integers(1, 59), max_size=4, unique=True))
 def test_portions_add_up_to_the_whole(cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), 60]
-    portions = [Rows.of(Z[:, a:b], Y[:, a:b]) for a, b in pairwise(ends)]
+    portions = [Moments.of(Z[:, a:b], Y[:, a:b]) for a, b in pairwise(ends)]
     total = portions[0]
     for portion in portions[1:]:
         total = total + portion
-    whole = Rows.of(Z, Y)
+    whole = Moments.of(Z, Y)
     for name in ("count", "z", "y", "zz", "yz", "yy"):
         torch.testing.assert_close(getattr(total, name), getattr(whole, name))
     torch.testing.assert_close((total - portions[0]).yz, whole.yz - portions[0].yz)
@@ -50,11 +50,11 @@ def test_portions_add_up_to_the_whole(cuts: list[int]) -> None:
 def test_the_error_is_that_of_the_rows() -> None:
     bias = torch.randn(2, 3, dtype=torch.float64)
     direct = (Y - Z @ PRIOR.mT - bias.unsqueeze(1)).square().sum()
-    assert squared_error(Rows.of(Z, Y), Fit(PRIOR, bias)) == pytest.approx(float(direct))
+    assert squared_error(Moments.of(Z, Y), Fit(PRIOR, bias)) == pytest.approx(float(direct))
 
 
 def test_each_freedom_more_lowers_the_error() -> None:
-    rows = Rows.of(Z, Y)
+    rows = Moments.of(Z, Y)
     fits = [
         Fit(PRIOR, torch.zeros(2, 3, dtype=torch.float64)),
         shift_fit(rows, PRIOR),
@@ -68,17 +68,19 @@ def test_each_freedom_more_lowers_the_error() -> None:
 def test_features_that_are_always_zero_keep_their_prior() -> None:
     dead = torch.cat([Z, torch.zeros(2, 60, 2, dtype=torch.float64)], dim=2)
     prior = torch.cat([PRIOR, torch.ones(2, 3, 2, dtype=torch.float64)], dim=2)
-    fit = ridge_fit(Rows.of(dead, Y), prior, 0.1)
+    fit = ridge_fit(Moments.of(dead, Y), prior, 0.1)
     torch.testing.assert_close(fit.weights[..., 5:], prior[..., 5:])
-    silent = Rows.of(torch.zeros_like(Z), Y)
+    silent = Moments.of(torch.zeros_like(Z), Y)
     torch.testing.assert_close(ridge_fit(silent, PRIOR, 0.1).weights, PRIOR)
     torch.testing.assert_close(scale_fit(silent, PRIOR).weights, PRIOR)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_row_or_two_are_enough_to_go_on(count: int) -> None:
-    rows = Rows.of(Z[:, :1].float().repeat(1, count, 1) * 100, Y[:, :1].float().repeat(1, count, 1))
-    noisy = Rows(rows.count, rows.z, rows.y, rows.zz * (1 - 1e-7), rows.yz, rows.yy)
+    rows = Moments.of(
+        Z[:, :1].float().repeat(1, count, 1) * 100, Y[:, :1].float().repeat(1, count, 1)
+    )
+    noisy = Moments(rows.count, rows.z, rows.y, rows.zz * (1 - 1e-7), rows.yz, rows.yy)
     for ridge in (3.0, 0.003):
         fit = ridge_fit(noisy, PRIOR, ridge)
         assert torch.isfinite(fit.weights).all()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from decompose.compression.reconstruction.last_factors import Targets
-from decompose.compression.reconstruction.target_cache import Lookahead
+from decompose.compression.reconstruction.target_cache import TargetCache
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import to_conv
@@ -26,14 +26,14 @@ def shuffled() -> Iterator[Tensor]:
     return (INPUTS[index] for index in torch.randperm(len(INPUTS)).tolist())
 
 
-def lookahead_of(network: nn.Module, example: Example, **options: Any) -> Lookahead:
+def lookahead_of(network: nn.Module, example: Example, **options: Any) -> TargetCache:
     calls = {name: len(shapes) for name, shapes in trace_shapes(network, example).items()}
-    originals = find_originals(network)
-    return Lookahead(network, {name: originals[name] for name in calls}, calls, **options)
+    originals = find_decomposable(network)
+    return TargetCache(network, {name: originals[name] for name in calls}, calls, **options)
 
 
-def require_right(lookahead: Lookahead, network: nn.Module, name: str, x: Example) -> None:
-    layer = find_originals(network)[name]
+def require_right(lookahead: TargetCache, network: nn.Module, name: str, x: Example) -> None:
+    layer = find_decomposable(network)[name]
     found = lookahead.targets(name, x)
     expected = calls_until(network, layer, len(found), x)
     assert len(found) == len(expected) > 0
@@ -78,7 +78,7 @@ def passes(most_bytes: int, *, fresh: bool = False) -> list[int]:
     lookahead = lookahead_of(network, INPUTS[0], most_bytes=most_bytes)
     network.passes = [0, 0]
     with torch.no_grad():
-        for name in find_originals(network):
+        for name in find_decomposable(network):
             for x in INPUTS:
                 lookahead.targets(name, x + torch.randn(()) if fresh else x)
     return network.passes

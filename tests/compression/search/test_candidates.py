@@ -6,14 +6,14 @@ from torch import nn
 
 from decompose import algebra
 from decompose.algebra import weight_deviation
-from decompose.compression.search.candidates import RECIPES, loss, options, undominated
+from decompose.compression.search.candidates import COMBINATIONS, loss, options, undominated
 from decompose.layers.modules import to_conv
-from decompose.methods.combinations import parse_recipe
+from decompose.methods.combinations import parse_combination
 
 CONV = to_conv(nn.Conv2d(16, 24, 3, dtype=torch.float64))
 
 
-RECIPE_LIST = [parse_recipe(name) for name in RECIPES]
+RECIPE_LIST = [parse_combination(name) for name in COMBINATIONS]
 
 
 def test_none_is_beaten_by_another_of_the_same_methods() -> None:

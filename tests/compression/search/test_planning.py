@@ -11,7 +11,7 @@ import decompose
 from decompose import Choice, DecomposeError
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare_weights
-from decompose.layers.discovery import find_originals
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
 from tests.support.strategies import Mixed
@@ -135,7 +135,7 @@ def test_a_budget_is_kept_and_spent(unit: str, share: float) -> None:
     costs = getattr(compare_weights(network, small, EXAMPLE), unit)
     assert costs.after <= share * costs.before
     assert costs.after > 0.8 * share * costs.before
-    assert set(plan.layers) | set(plan.dense) == set(find_originals(network))
+    assert set(plan.layers) | set(plan.dense) == set(find_decomposable(network))
 
 
 def test_the_mixture_beats_one_method_at_the_same_cost() -> None:

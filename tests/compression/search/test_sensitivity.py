@@ -7,11 +7,11 @@ from torch import nn
 from decompose import algebra
 from decompose.compression.search.candidates import options
 from decompose.compression.search.error_prediction import output_error
-from decompose.compression.search.sensitivity import probe
+from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.modules import to_conv
-from decompose.methods.combinations import parse_recipe
+from decompose.methods.combinations import parse_combination
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 
@@ -21,13 +21,13 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
     inputs = synthetic_inputs(EXAMPLE, num=8)
     statistics = gather(network, inputs)
-    recipes = [parse_recipe(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")]
+    recipes = [parse_combination(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")]
     weighed = {}
     for name in ("0", "2"):
         conv = to_conv(network.get_submodule(name))  # type: ignore[arg-type]
         error = output_error(conv, statistics.layers[name])
         weighed[name] = options(conv, recipes, algebra.params, error)
-    gains = probe(network, inputs, weighed, repaired=repaired)
+    gains = measure_sensitivity(network, inputs, weighed, repaired=repaired)
     assert set(gains) == {"0", "2"}
     for name, found in weighed.items():
         assert set(gains[name]) == {option.label for option in found}

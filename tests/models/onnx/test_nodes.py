@@ -36,7 +36,7 @@ def test_every_convolution_and_what_methods_make_of_it(case: Case, data: st.Data
     assume(all(map(operator.lt, geometry.output_padding, geometry.stride)))
     x = x.float()
     expressions: list[Expression] = [conv]
-    able = [name for name, method in METHODS.items() if method.obstacle(conv) is None]
+    able = [name for name, method in METHODS.items() if method.why_not(conv) is None]
     if able:
         method = METHODS[data.draw(st.sampled_from(able))]
         expressions.append(method(conv, data.draw(st.integers(1, min(4, method.max_rank(conv))))))
