@@ -9,25 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from decompose.data.images import ImageBatch, ImageDataset
-from decompose.data.voc import DetectionDataset
 from decompose.evaluation.confidence_intervals import Estimate, paired_difference, share
 from decompose.evaluation.predictions import TOP, PartialResults, Predictions
-from decompose.evaluation.provenance import Provenance, in_words
-from decompose.evaluation.throughput import Clock, Throughput
-from decompose.layers.forward import evaluating
+from decompose.evaluation.provenance import Provenance
+from decompose.evaluation.runner import Runner
+from decompose.evaluation.throughput import Throughput
 from decompose.models.preprocessing import Transform
-from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
-from decompose.utils.progress import track
 from decompose.utils.tables import Table
-
-Data = TypeVar("Data", ImageDataset, DetectionDataset)
 
 
 @dataclass(frozen=True)
@@ -129,64 +124,47 @@ def evaluate(
         DecomposeError: a network gives no class scores or has another number of classes, or no
             picture could be read.
     """
-    processes = Processes.joined(device)
-    with_transforms = {
-        name: (transforms or {}).get(name, pictures.transforms[0]) for name in networks
-    }
-    provenance = Provenance.of(networks, with_transforms, pictures.samples, precision)
-    ledger = None if record is None else PartialResults(record, provenance.key(), processes)
-    done = None if ledger is None else ledger.open()
-    known = set() if done is None else set(done.places.tolist())
-    todo = [place for place in range(len(pictures)) if place not in known]
-    pictures, views = distinct_transforms(pictures, with_transforms)
-    loader = pictures.batches(batch_size, workers, todo[processes.index :: processes.count])
-    runner = _Runner(networks, views, len(pictures.classes), processes.device, precision)
-    parts = [done] if done is not None and processes.is_first() else []
-    clock = Clock()
+    runner = Runner.of(networks, pictures, transforms, device, precision)
+    reader = _ScoreReader(len(pictures.classes))
+    partial = None
+    if record is not None:
+        partial = PartialResults(record, runner.provenance.key(), runner.processes)
+    done = None if partial is None else partial.open()
+    known = set() if done is None else set(done.indices.tolist())
+    todo = [index for index in range(len(pictures)) if index not in known]
+    parts = [done] if done is not None and runner.processes.is_first() else []
     doing = f"evaluating, {len(known):,} done before" if known else "evaluating"
-    with evaluating(*networks.values()):
-        for batch in track(clock.waiting(loader), doing, total=len(loader)):
-            parts.append(runner.run(batch))
-            if ledger is not None and ledger.is_due():
-                parts = [Predictions.joined(parts)]
-                ledger.keep(parts[0])
-    gathered = processes.gather((Predictions.joined(parts or [_NOTHING]), clock.read()))
-    return _summed_up(list(networks), gathered, pictures, runner.num_classes, provenance)
+    for batch in runner.batches(batch_size, workers, todo, doing):
+        parts.append(reader.read(batch, runner))
+        if partial is not None and partial.is_due():
+            parts = [Predictions.joined(parts)]
+            partial.keep(parts[0])
+    found = Predictions.joined(parts or [_NOTHING])
+    gathered = runner.processes.gather((found, runner.clock.read()))
+    return _summary(list(networks), gathered, pictures, reader.num_classes, runner.provenance)
 
 
 _NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
 
 
-def distinct_transforms(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:
-    """Pictures in every preprocessing that differs, and which of these each network wants.
-
-    Args:
-        data: pictures or scenes.
-        transforms: by network.
-    """
-    words = [in_words(transform) for transform in transforms.values()]
-    distinct = dict(zip(words, transforms.values(), strict=True))
-    return data.with_transforms(*distinct.values()), [list(distinct).index(word) for word in words]
-
-
-def _summed_up(
+def _summary(
     names: Sequence[str],
     gathered: Sequence[tuple[Predictions, Throughput | None]],
     pictures: ImageDataset,
     num_classes: int,
     provenance: Provenance,
 ) -> Evaluation:
-    """What all processes found, together."""
+    """Add up what all processes found."""
     found = Predictions.joined([part for part, _ in gathered])
     unreadable = {**pictures.damaged, **found.unreadable}
-    if not len(found.places):
+    if not len(found.indices):
         path, reason = next(iter(unreadable.items()), ("the data", "it holds none"))
         raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
     num_classes = num_classes or 1 + int(found.guesses.max())
     throughputs = [throughput for _, throughput in gathered if throughput is not None]
     return Evaluation(
         _accuracies(names, found, num_classes),
-        len(found.places),
+        len(found.indices),
         num_classes,
         unreadable,
         Throughput.together(throughputs) if throughputs else None,
@@ -195,53 +173,42 @@ def _summed_up(
 
 
 @dataclass
-class _Runner:
-    """Puts batches through every network."""
+class _ScoreReader:
+    """Check class scores and keep the highest classes.
 
-    networks: Mapping[str, nn.Module]
-    views: Sequence[int]
+    Attributes:
+        num_classes: that there are; 0 until the first scores say it.
+    """
+
     num_classes: int
-    device: torch.device
-    precision: torch.dtype | None
 
-    def __post_init__(self) -> None:
-        for network in self.networks.values():
-            network.to(self.device)
-
-    def run(self, batch: ImageBatch) -> Predictions:
-        """What the networks make of a batch."""
-        guesses = [
-            self._guesses(name, network, batch.by_transform[view])
-            for (name, network), view in zip(self.networks.items(), self.views, strict=True)
-            if len(batch.places)
-        ]
-        top = torch.stack(guesses) if guesses else torch.empty(len(self.networks), 0, 1)
+    def read(self, batch: ImageBatch, runner: Runner[ImageDataset]) -> Predictions:
+        """Run the models on a batch and keep what they predict."""
+        if not len(batch.places):
+            top = torch.empty(len(runner.models), 0, 1)
+        else:
+            outputs = runner.outputs(batch).items()
+            top = torch.stack([self._guesses(name, scores) for name, scores in outputs])
         if self.num_classes and len(batch.labels) and batch.labels.max() >= self.num_classes:
             raise DecomposeError(
-                f"the data has a label {int(batch.labels.max())}, but the networks score "
+                f"the data has a label {int(batch.labels.max())}, but the models score "
                 f"{self.num_classes} classes"
             )
         return Predictions(batch.places, batch.labels, top.long(), batch.unreadable)
 
-    def _guesses(self, name: str, network: nn.Module, images: Tensor) -> Tensor:
-        images = images.to(self.device, next(network.parameters()).dtype, non_blocking=True)
-        mixed = torch.autocast(
-            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
-        )
-        with mixed:
-            scores = network(images)
+    def _guesses(self, name: str, scores: Any) -> Tensor:
         if not isinstance(scores, Tensor):
             raise DecomposeError(f"{name}: gives a {type(scores).__name__}, not class scores")
         if scores.ndim != 2:
             raise DecomposeError(
-                f"{name}: gives an output of shape {tuple(scores.shape[1:])} for a picture, not "
+                f"{name}: gives an output of shape {tuple(scores.shape[1:])} for an image, not "
                 "one score a class"
             )
         self.num_classes = self.num_classes or scores.shape[1]
         if scores.shape[1] != self.num_classes:
             raise DecomposeError(
                 f"{name}: scores {scores.shape[1]} classes, but there are {self.num_classes} "
-                "(class folders, or classes of the first network)"
+                "(class folders, or classes of the first model)"
             )
         if not torch.isfinite(scores).all():
             raise DecomposeError(f"{name}: gives scores that are not finite (NaN or Inf)")

@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from decompose.data.voc import DetectionBatch, DetectionDataset
 from decompose.data.voc_annotations import VOC_CLASSES, label_of
-from decompose.evaluation.accuracy import distinct_transforms
 from decompose.evaluation.average_precision import Boxes, DetectionScores, average_precision
 from decompose.evaluation.provenance import Provenance
-from decompose.evaluation.throughput import Clock, Throughput
-from decompose.layers.forward import evaluating
+from decompose.evaluation.runner import Runner
+from decompose.evaluation.throughput import Throughput
 from decompose.models.architectures import Architecture
 from decompose.models.preprocessing import Transform
-from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
@@ -106,35 +104,27 @@ def evaluate_detectors(
         DecomposeError: a network gives no boxes, there is a class that a network does not know, no
             picture could be read, none shows an object, or pycocotools is not installed.
     """
-    processes = Processes.joined(device)
-    with_transforms = {
-        name: (transforms or {}).get(name, scenes.transforms[0]) for name in networks
-    }
-    provenance = Provenance.of(networks, with_transforms, scenes.samples, precision)
+    runner = Runner.of(networks, scenes, transforms, device, precision)
     classes = scenes.classes()
-    labels = {name: _class_of_label(name, categories[name], classes) for name in networks}
-    scenes, views = distinct_transforms(scenes, with_transforms)
-    runner = _Runner(networks, views, labels, processes.device, precision)
-    places = range(len(scenes))[processes.index :: processes.count]
-    loader = scenes.batches(batch_size, workers, places)
+    reader = _BoxReader(
+        {name: _class_of_label(name, categories[name], classes) for name in networks}
+    )
     found: dict[int, list[Boxes]] = {}
     unreadable: dict[str, str] = {}
-    clock = Clock()
-    with evaluating(*networks.values()):
-        for batch in track(clock.waiting(loader), "detecting", total=len(loader)):
-            found |= runner.run(batch)
-            unreadable |= batch.unreadable
-    gathered = processes.gather((found, unreadable, clock.read()))
-    found = {place: boxes for part, _, _ in gathered for place, boxes in part.items()}
+    for batch in runner.batches(batch_size, workers, range(len(scenes)), "detecting"):
+        found |= reader.read(batch, runner)
+        unreadable |= batch.unreadable
+    gathered = runner.processes.gather((found, unreadable, runner.clock.read()))
+    found = {index: boxes for part, _, _ in gathered for index, boxes in part.items()}
     unreadable = {path: why for _, part, _ in gathered for path, why in part.items()}
     throughputs = [throughput for _, _, throughput in gathered if throughput is not None]
-    return _summed_up(
+    return _summary(
         list(networks),
-        {place: found[place] for place in sorted(found)},
+        {index: found[index] for index in sorted(found)},
         scenes,
         {**scenes.damaged, **unreadable},
         Throughput.together(throughputs) if throughputs else None,
-        provenance,
+        runner.provenance,
     )
 
 
@@ -155,7 +145,7 @@ def categories_of(architecture: Architecture) -> Sequence[str]:
     return known
 
 
-def _summed_up(
+def _summary(
     names: Sequence[str],
     found: Mapping[int, Sequence[Boxes]],
     scenes: DetectionDataset,
@@ -163,12 +153,12 @@ def _summed_up(
     throughput: Throughput | None,
     provenance: Provenance,
 ) -> DetectionEvaluation:
-    """What all processes found, judged."""
+    """Average the precision over what all processes found."""
     if not found:
         path, reason = next(iter(unreadable.items()))
         raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
     classes = scenes.classes()
-    objects = [scenes.objects(place) for place in found]
+    objects = [scenes.objects(index) for index in found]
     there = [
         Boxes(
             shown.boxes,
@@ -207,41 +197,33 @@ def _class_of_label(network: str, categories: Sequence[str], classes: Sequence[s
     return mapped
 
 
-@dataclass
-class _Runner:
-    """Puts batches through every network."""
+@dataclass(frozen=True)
+class _BoxReader:
+    """Check what detectors give and keep the boxes of the data's classes.
 
-    networks: Mapping[str, nn.Module]
-    views: Sequence[int]
+    Attributes:
+        labels: the data's class for each label of a model, by the model's name.
+    """
+
     labels: Mapping[str, Tensor]
-    device: torch.device
-    precision: torch.dtype | None
 
-    def __post_init__(self) -> None:
-        for network in self.networks.values():
-            network.to(self.device)
-
-    def run(self, batch: DetectionBatch) -> dict[int, list[Boxes]]:
-        """What each network finds in each picture, by the picture's place."""
+    def read(
+        self, batch: DetectionBatch, runner: Runner[DetectionDataset]
+    ) -> dict[int, list[Boxes]]:
+        """Run the models on a batch; the boxes of each model, by the image's index."""
         if not batch.places:
             return {}
-        by_network = [
-            self._boxes(name, network, batch.by_transform[view])
-            for (name, network), view in zip(self.networks.items(), self.views, strict=True)
+        by_model = [
+            self._boxes(name, output, len(batch.places))
+            for name, output in runner.outputs(batch).items()
         ]
-        return dict(zip(batch.places, map(list, zip(*by_network, strict=True)), strict=True))
+        return dict(zip(batch.places, map(list, zip(*by_model, strict=True)), strict=True))
 
-    def _boxes(self, name: str, network: nn.Module, images: Sequence[Tensor]) -> list[Boxes]:
-        """The boxes of the data's classes in each picture."""
-        dtype = next(network.parameters()).dtype
-        mixed = torch.autocast(
-            self.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
-        )
-        with mixed:
-            given = network([image.to(self.device, dtype) for image in images])
-        if not isinstance(given, list) or len(given) != len(images):
+    def _boxes(self, name: str, given: Any, num_images: int) -> list[Boxes]:
+        """The boxes of the data's classes in each image."""
+        if not isinstance(given, list) or len(given) != num_images:
             raise DecomposeError(
-                f"{name}: gives a {type(given).__name__}, not a list with the boxes of each picture"
+                f"{name}: gives a {type(given).__name__}, not a list with the boxes of each image"
             )
         return [self._read(name, item) for item in given]
 

@@ -32,25 +32,25 @@ class Predictions:
     """What networks make of pictures.
 
     Attributes:
-        places: of the pictures in the data, ``(N,)`` int64.
+        indices: of the images in the data, ``(N,)`` int64.
         labels: their classes, ``(N,)`` int64.
         guesses: the classes with the highest scores, best first, ``(networks, N, K)`` int64, with K
             of ``TOP`` or the number of classes.
         unreadable: the pictures that could not be read, by path, with the reason.
     """
 
-    places: Tensor
+    indices: Tensor
     labels: Tensor
     guesses: Tensor
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
-        """The outcomes of all parts, in the order of their places; a picture in two counts once."""
-        filled = [part for part in parts if len(part.places)] or parts[:1]
-        places, first = _unique(torch.cat([part.places for part in filled]))
+        """The outcomes of all parts, in the order of their indices; an image in two counts once."""
+        filled = [part for part in parts if len(part.indices)] or parts[:1]
+        indices, first = _unique(torch.cat([part.indices for part in filled]))
         return cls(
-            places,
+            indices,
             torch.cat([part.labels for part in filled])[first],
             torch.cat([part.guesses for part in filled], 1)[:, first],
             {path: why for part in parts for path, why in part.unreadable.items()},
@@ -66,7 +66,7 @@ class Predictions:
 
     def save(self, path: Path, key: str) -> None:
         """Write them to a file, replaced as a whole, with a key that tells what they are of."""
-        tensors = {"places": self.places, "labels": self.labels, "guesses": self.guesses}
+        tensors = {"places": self.indices, "labels": self.labels, "guesses": self.guesses}
         metadata = {"key": key, "unreadable": json.dumps(dict(self.unreadable))}
         with writing(path) as temporary:
             save_file(tensors, temporary, metadata)
@@ -80,15 +80,16 @@ class Predictions:
                 if metadata.get("key") != key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return cls(**tensors, unreadable=json.loads(metadata["unreadable"]))
+                unreadable = json.loads(metadata["unreadable"])
+                return cls(tensors["places"], tensors["labels"], tensors["guesses"], unreadable)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
 
-def _unique(places: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted places without repeats, and where each stands first."""
-    order = torch.argsort(places, stable=True)
-    ordered = places[order]
+def _unique(indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort indices without repeats, and say where each stands first."""
+    order = torch.argsort(indices, stable=True)
+    ordered = indices[order]
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return ordered[new], order[new]

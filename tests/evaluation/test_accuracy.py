@@ -142,7 +142,7 @@ def test_networks_that_are_no_classifiers_of_the_data(folder: Path) -> None:
     with pytest.raises(DecomposeError, match=r"output of shape \(6, 2\)"):
         evaluate({"network": Fixed(torch.zeros(9, 6, 2))}, pictures)
     unnamed = ImageDataset(pictures.samples, to_tensor)
-    with pytest.raises(DecomposeError, match="a label 5, but the networks score 5 classes"):
+    with pytest.raises(DecomposeError, match="a label 5, but the models score 5 classes"):
         evaluate({"network": Fixed(torch.zeros(9, 5))}, unnamed)
 
 
@@ -156,7 +156,7 @@ def test_when_nothing_can_be_read(tmp_path: Path) -> None:
 def test_an_interrupted_evaluation_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decompose.evaluation.ledgers._SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("decompose.evaluation.predictions._SECONDS_BETWEEN", 0)
     pictures = labelled_folder(folder, to_tensor)
     scores = torch.rand(9, 6, generator=torch.Generator().manual_seed(0))
     whole = evaluate({"network": Fixed(scores)}, pictures, batch_size=1)

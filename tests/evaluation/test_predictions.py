@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from decompose.evaluation.predictions import Predictions
 
 
-def some(places: list[int]) -> Predictions:
-    """Outcomes of two networks that follow from the places."""
-    at = torch.tensor(places, dtype=torch.int64)
+def some(indices: list[int]) -> Predictions:
+    """Outcomes of two networks that follow from the indices."""
+    at = torch.tensor(indices, dtype=torch.int64)
     guesses = torch.stack([torch.stack([at % 3, at % 2 + 1]), torch.stack([at % 2, at % 3])])
-    return Predictions(at, at % 4, guesses.transpose(1, 2).contiguous(), {f"{places}": "is none"})
+    return Predictions(at, at % 4, guesses.transpose(1, 2).contiguous(), {f"{indices}": "is none"})
 
 
 @given(st.lists(st.integers(0, 20), unique=True, min_size=1), st.integers(1, 4))
-def test_parts_add_up(places: list[int], count: int) -> None:
-    parts = [some(places[index::count]) for index in range(count)]
+def test_parts_add_up(indices: list[int], count: int) -> None:
+    parts = [some(indices[index::count]) for index in range(count)]
     # One part twice, as where a process was stopped after it had been read.
     joined = Predictions.joined([*parts, parts[0]])
-    whole = some(sorted(places))
-    for name in ("places", "labels", "guesses"):
+    whole = some(sorted(indices))
+    for name in ("indices", "labels", "guesses"):
         assert torch.equal(getattr(joined, name), getattr(whole, name))
 
 
