@@ -21,7 +21,7 @@ from decompose.cli.inputs import (
     parse_counts,
     parse_forms,
 )
-from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
+from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record, Workers
 from decompose.cli.outputs import print_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
 from decompose.data.images import default_workers
@@ -94,7 +94,7 @@ def compare_networks(
     ] = None,
     arch: Arch = None,
     max_images: Annotated[int, typer.Option(min=1, help="Take no more pictures than this.")] = 256,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    workers: Workers = None,
     input_size: InputSize = None,
     device: Device = "auto",
     output: Record = None,

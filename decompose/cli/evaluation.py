@@ -10,7 +10,7 @@ import typer
 from torch import nn
 
 from decompose.cli.inputs import load_all, named_device, resized
-from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record
+from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record, Workers
 from decompose.cli.outputs import print_files, tell_unreadable, write_record
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
@@ -54,7 +54,7 @@ def evaluate_models(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help=f"Pictures at a time. Default: {_SIZES_IN_WORDS}.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    workers: Workers = None,
     device: Device = "auto",
     precision: Annotated[
         Literal["own", "float16", "bfloat16"],

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from torch import nn
 
 from decompose.cli.inputs import load_pair, named_device, resized
-from decompose.cli.options import SOURCES, Arch, InputSize, Markdown
+from decompose.cli.options import SOURCES, Arch, InputSize, Markdown, Workers, settings_of
 from decompose.cli.outputs import print_files, tell_unreadable
 from decompose.data.folders import image_folder, labelled_images
 from decompose.data.images import ImageDataset, default_workers
@@ -20,15 +20,14 @@ from decompose.models.conversion import recomposed
 from decompose.models.preprocessing import Transform
 from decompose.training.blockwise import reconstruction_table
 from decompose.training.finetuning import finetune, require_trainable
-from decompose.training.recipe import OPTIMISERS, PRECISIONS, Recipe
+from decompose.training.recipe import Recipe
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
 from decompose.utils.tables import show_table
 
-_DEFAULT = Recipe()
 
-
+@settings_of(Recipe, after="arch", without=("workers", "seconds_between"))
 def finetune_network(
     small: Annotated[str, typer.Argument(help="What compress made.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
@@ -46,62 +45,8 @@ def finetune_network(
         str | None, typer.Option(help=f"The original to learn from; {SOURCES}.")
     ] = None,
     arch: Arch = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = _DEFAULT.epochs,
-    batch_size: Annotated[
-        int, typer.Option(help="Pictures a step, of all processes together.")
-    ] = _DEFAULT.batch_size,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="At its highest. Default: 0.01 with sgd, 0.0001 with adamw."),
-    ] = None,
-    optimiser: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(OPTIMISERS)}.")
-    ] = _DEFAULT.optimiser,
-    warmup: Annotated[
-        float, typer.Option(help="Share of the steps in which the learning rate rises.")
-    ] = _DEFAULT.warmup,
-    weight_decay: Annotated[
-        float, typer.Option(help="Of dense weights, and of the kernels that factors compose to.")
-    ] = _DEFAULT.weight_decay,
-    labels: Annotated[
-        float, typer.Option(help="Weight of the cross-entropy with the labels.")
-    ] = _DEFAULT.labels,
-    outputs: Annotated[
-        float, typer.Option(help="Weight of the distance from the original's outputs.")
-    ] = _DEFAULT.outputs,
-    features: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of the distance from the original's layers. Default: 0; without labels 1."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float, typer.Option(help="That class scores are softened by to be compared.")
-    ] = _DEFAULT.temperature,
-    smoothing: Annotated[float, typer.Option(help="Of labels.")] = _DEFAULT.smoothing,
-    blockwise: Annotated[
-        int, typer.Option(help="Steps a layer of a first stage without labels; 200 are many.")
-    ] = _DEFAULT.blockwise,
-    accumulate: Annotated[
-        int, typer.Option(help="Parts that a process takes its share of a batch in.")
-    ] = _DEFAULT.accumulate,
-    clip: Annotated[
-        float, typer.Option(help="Largest norm of a step's gradient; 0 for any.")
-    ] = _DEFAULT.clip or 0.0,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Mixed precision, of: {', '.join(PRECISIONS)}. Default: as accelerate launch says."
-        ),
-    ] = None,
-    holdout: Annotated[
-        float, typer.Option(help="Share of the pictures to judge on, of all classes alike.")
-    ] = _DEFAULT.holdout,
     validate: Annotated[
         str | None, typer.Option(help="Judge on these pictures instead; as --data, but its val.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better score.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run was.")
@@ -110,12 +55,12 @@ def finetune_network(
         bool,
         typer.Option("--recompose", help="Multiply the factors back into dense convolutions."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = _DEFAULT.seed,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    workers: Workers = None,
     input_size: InputSize = None,
     device: Annotated[str, typer.Option(help="cpu, or auto for what Accelerate finds.")] = "auto",
     tensorboard: Annotated[Path | None, typer.Option(help="Folder of a TensorBoard log.")] = None,
     table: Markdown = None,
+    **settings: Any,
 ) -> None:
     """Train a rewritten network, on labels, on the original's features and outputs, or on both.
 
@@ -127,28 +72,8 @@ def finetune_network(
     if (data is None) == (unlabelled is None):
         raise DecomposeError("give pictures with labels (--data) or without (--unlabelled)")
     if teacher is None:
-        _require_no_teacher(unlabelled, {"--features": features, "--blockwise": blockwise})
-    recipe = Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        optimiser=optimiser,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        labels=labels,
-        outputs=outputs,
-        features=features,
-        temperature=temperature,
-        smoothing=smoothing,
-        blockwise=blockwise,
-        accumulate=accumulate,
-        clip=clip or None,
-        precision=precision,
-        holdout=holdout,
-        patience=patience,
-        seed=seed,
-        workers=default_workers() if workers is None else workers,
-    )
+        _require_no_teacher(unlabelled, settings)
+    recipe = Recipe(**settings, workers=default_workers() if workers is None else workers)
     original, network = _networks(teacher, small, arch)
     require_trainable(network)
     transform = resized(serialization.required_preprocessing(network).transform(), input_size)
@@ -175,13 +100,13 @@ def finetune_network(
         print_files(output, table)
 
 
-def _require_no_teacher(unlabelled: Path | None, learnt: Mapping[str, float | None]) -> None:
+def _require_no_teacher(unlabelled: Path | None, settings: Mapping[str, Any]) -> None:
     """Check that nothing is to be learnt from an original where none is given."""
     if unlabelled is not None:
         raise DecomposeError("without labels there is only the original to learn from: --teacher")
-    for name, weight in learnt.items():
-        if weight:
-            raise DecomposeError(f"{name}: learns from the original: --teacher")
+    for name in ("features", "blockwise"):
+        if settings[name]:
+            raise DecomposeError(f"--{name}: learns from the original: --teacher")
 
 
 def _networks(

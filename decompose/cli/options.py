@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
+from annotated_doc import Doc
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 SOURCES = (
     "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, a file written by "
@@ -51,3 +57,42 @@ Record = Annotated[
 Markdown = Annotated[
     Path | None, typer.Option("--table", help="Also write the table to this Markdown file.")
 ]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode.")]
+
+
+def settings_of(
+    settings: type, *, after: str, without: tuple[str, ...] = ()
+) -> Callable[[Command], Command]:
+    """Give a command an option for each field of a dataclass, with the field's default and help.
+
+    The command takes them as ``**`` keywords, by the names of the fields.
+
+    Args:
+        settings: a dataclass whose fields are ``Annotated[TYPE, Doc(HELP)]``.
+        after: the parameter of the command that they stand behind in its help.
+        without: fields that are no options.
+    """
+    kinds = get_type_hints(settings, include_extras=True)
+    chosen: list[Field[Any]] = [each for each in fields(settings) if each.name not in without]
+
+    def expanded(own: list[inspect.Parameter]) -> Iterator[inspect.Parameter]:
+        for parameter in own:
+            yield parameter
+            if parameter.name == after:
+                for each in chosen:
+                    kind, *notes = get_args(kinds[each.name])
+                    help = next(note.documentation for note in notes if isinstance(note, Doc))
+                    yield inspect.Parameter(
+                        each.name,
+                        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                        default=each.default,
+                        annotation=Annotated[kind, typer.Option(help=help)],
+                    )
+
+    def decorated(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        command.__signature__ = signature.replace(parameters=list(expanded(own)))  # type: ignore[attr-defined]
+        return command
+
+    return decorated

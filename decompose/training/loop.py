@@ -209,7 +209,7 @@ class Training:
                 if accelerator.sync_gradients:
                     # Before the step, so that the weights are still good where the loss is not.
                     loss, hits = self._means(found / self.recipe.accumulate)
-                    if self.recipe.clip is not None:
+                    if self.recipe.clip:
                         accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
                 self.optimiser.step()
                 self.optimiser.zero_grad()

@@ -1,8 +1,14 @@
-"""How a network is finetuned: every setting in one place, checked before anything is computed."""
+"""The settings of finetuning: each is written once, here, and checked before anything is computed.
+
+The options of ``decompose finetune`` are made from these fields, and their help from the text beside each.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_doc import Doc
 
 from decompose.utils.errors import DecomposeError
 
@@ -15,56 +21,52 @@ _LEARNING_RATES = {"sgd": 0.01, "adamw": 1e-4}
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings.
+    """The settings of finetuning.
 
-    Attributes:
-        epochs: passes over the pictures.
-        batch_size: pictures a step, of all processes together.
-        optimiser: ``sgd`` (momentum 0.9, Nesterov) or ``adamw``.
-        learning_rate: at its highest; ``None`` takes the optimiser's: 0.01 and 0.0001.
-        warmup: share of all steps in which it rises linearly, before it falls along a cosine.
-        weight_decay: of weights, and of the kernels that factors compose to; biases and
-            normalisations have none. With ``adamw``, the kernels' stays part of the loss.
-        labels: weight of the cross-entropy with the labels; without an original it is 1.
-        outputs: weight of the distance from the original's outputs.
-        features: weight of the distance from the original's layers, at rewritten ones; ``None`` is 0 with
-            labels and 1 without.
-        temperature: that class scores are softened by before they are compared.
-        smoothing: of labels.
-        blockwise: steps a layer of the first stage, which needs no labels; 0 leaves it out.
-        accumulate: micro-batches that a process splits its share of a batch into.
-        clip: largest norm of a step's gradient; ``None`` for any.
-        precision: of products, one of ``PRECISIONS``; ``None`` leaves it to ``accelerate launch``.
-        holdout: share of the pictures that is held out to judge on, in (0, 1).
-        patience: epochs without a better score before training stops; ``None`` goes on to the end.
-        seed: of everything drawn.
-        workers: processes that decode, for each process that trains.
-        seconds_between: checkpoints within an epoch.
+    ``sgd`` has Nesterov momentum 0.9. The learning rate rises linearly, then falls along a cosine. With
+    ``adamw``, the decay of the kernels that factors compose to stays part of the loss. Without a teacher
+    the weight of ``labels`` is 1.
+
+    Example:
+        >>> Recipe(optimiser="adamw").peak
+        0.0001
 
     Raises:
         DecomposeError: a setting is out of bounds.
     """
 
-    epochs: int = 3
-    batch_size: int = 32
-    optimiser: str = "sgd"
-    learning_rate: float | None = None
-    warmup: float = 0.05
-    weight_decay: float = 1e-4
-    labels: float = 0.5
-    outputs: float = 0.5
-    features: float | None = None
-    temperature: float = 2.0
-    smoothing: float = 0.0
-    blockwise: int = 0
-    accumulate: int = 1
-    clip: float | None = 5.0
-    precision: str | None = None
-    holdout: float = 0.1
-    patience: int | None = None
-    seed: int = 0
-    workers: int = 0
-    seconds_between: float = 300.0
+    epochs: Annotated[int, Doc("Passes over the pictures.")] = 3
+    batch_size: Annotated[int, Doc("Pictures a step, of all processes together.")] = 32
+    optimiser: Annotated[str, Doc(f"One of: {', '.join(OPTIMISERS)}.")] = "sgd"
+    learning_rate: Annotated[
+        float | None, Doc("At its highest. Default: 0.01 with sgd, 0.0001 with adamw.")
+    ] = None
+    warmup: Annotated[float, Doc("Share of the steps in which the learning rate rises.")] = 0.05
+    weight_decay: Annotated[
+        float, Doc("Of dense weights, and of the kernels that factors compose to.")
+    ] = 1e-4
+    labels: Annotated[float, Doc("Weight of the cross-entropy with the labels.")] = 0.5
+    outputs: Annotated[float, Doc("Weight of the distance from the original's outputs.")] = 0.5
+    features: Annotated[
+        float | None,
+        Doc("Weight of the distance from the original's layers. Default: 0; without labels 1."),
+    ] = None
+    temperature: Annotated[float, Doc("That class scores are softened by to be compared.")] = 2.0
+    smoothing: Annotated[float, Doc("Of labels.")] = 0.0
+    blockwise: Annotated[
+        int, Doc("Steps a layer of a first stage without labels; 200 are many.")
+    ] = 0
+    accumulate: Annotated[int, Doc("Parts that a process takes its share of a batch in.")] = 1
+    clip: Annotated[float | None, Doc("Largest norm of a step's gradient; 0 for any.")] = 5.0
+    precision: Annotated[
+        str | None,
+        Doc(f"Mixed precision, of: {', '.join(PRECISIONS)}. Default: as accelerate launch says."),
+    ] = None
+    holdout: Annotated[float, Doc("Share of the pictures to judge on, of all classes alike.")] = 0.1
+    patience: Annotated[int | None, Doc("Stop after so many epochs without a better score.")] = None
+    seed: Annotated[int, Doc("Of everything drawn.")] = 0
+    workers: Annotated[int, Doc("Processes that decode, for each process that trains.")] = 0
+    seconds_between: Annotated[float, Doc("Seconds between checkpoints within an epoch.")] = 300.0
 
     def __post_init__(self) -> None:
         for name, choices in (("optimiser", OPTIMISERS), ("precision", PRECISIONS)):
@@ -75,10 +77,18 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise DecomposeError(f"{name} {value}: must be {least} or more")
-        for name in ("weight_decay", "labels", "outputs", "features", "blockwise", "workers"):
+        for name in (
+            "weight_decay",
+            "labels",
+            "outputs",
+            "features",
+            "blockwise",
+            "workers",
+            "clip",
+        ):
             if (value := getattr(self, name)) is not None and not value >= 0:
                 raise DecomposeError(f"{name} {value}: must not be negative")
-        for name in ("learning_rate", "clip", "temperature"):
+        for name in ("learning_rate", "temperature"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DecomposeError(f"{name} {value}: must be positive")

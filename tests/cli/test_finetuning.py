@@ -1,14 +1,18 @@
 """``decompose finetune``, as its users meet it."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
+from typer.main import get_command
 
 import decompose
+from decompose.cli.commands import app
 from decompose.models.conversion import plan_of
+from decompose.training.recipe import Recipe
 from tests.cli.cases import Captured, run
 from tests.training.cases import make_pictures
 
@@ -91,3 +95,13 @@ def test_bad_input_is_told_in_one_line(
     assert message in told
     assert told.startswith("error: ")
     assert len(told.splitlines()) == 1
+
+
+def test_every_setting_of_the_recipe_is_an_option() -> None:
+    options = {
+        parameter.name: parameter.default
+        for parameter in get_command(app).commands["finetune"].params  # type: ignore[attr-defined]
+    }
+    for setting in fields(Recipe):
+        if setting.name not in ("workers", "seconds_between"):
+            assert options[setting.name] == setting.default, setting.name
