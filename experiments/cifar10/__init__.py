@@ -1,0 +1,1 @@
+"""Classifiers of CIFAR-10 under a budget of MACs."""

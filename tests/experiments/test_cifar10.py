@@ -1,0 +1,88 @@
+"""CIFAR-10's networks and data: sizes as published, and one loader for both layouts of the data."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from hashlib import md5
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from decompose import DecomposeError
+from decompose.layers.costs import count_macs, count_params, trace_shapes
+from experiments.cifar10.data import Images, load_images
+from experiments.cifar10.networks import CifarResNet, load_network
+
+
+@pytest.mark.parametrize(("depth", "mmacs", "params"), [(20, 40.55, 0.27), (56, 125.49, 0.85)])
+def test_networks_have_the_published_sizes(depth: int, mmacs: float, params: float) -> None:
+    network = CifarResNet(depth).eval()
+    x = torch.zeros(1, 3, 32, 32)
+    macs = sum(count_macs(network, trace_shapes(network, x)).values())
+    assert macs / 1e6 == pytest.approx(mmacs, abs=0.01)
+    assert count_params(network) / 1e6 == pytest.approx(params, abs=0.01)
+    assert network(x).shape == (1, 10)
+
+
+def test_a_published_file_is_loaded_by_its_depth(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = CifarResNet(8).eval()
+    state = {f"module.{name}": value for name, value in saved.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "resnet8-12345678.th")
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(load_network(tmp_path, 8)(x), saved(x), rtol=0, atol=0)
+    with pytest.raises(DecomposeError, match="0 files resnet20"):
+        load_network(tmp_path, 20)
+    with pytest.raises(DecomposeError, match="6 n"):
+        CifarResNet(21)
+
+
+def png_folder(folder: Path, pixels: np.ndarray, labels: list[int]) -> None:
+    Image.fromarray(pixels.reshape(len(pixels), -1, 3)).save(folder / "test_batch.png")
+    (folder / "test_lables.json").write_text(json.dumps(labels))
+
+
+def torchvision_folder(
+    folder: Path, pixels: np.ndarray, labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    inner = folder / CIFAR10.base_folder
+    inner.mkdir()
+    content = {"data": pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1), "labels": labels}
+    for name, held in (("test_batch", content), ("batches.meta", {"label_names": ["a", "b"]})):
+        (inner / name).write_bytes(pickle.dumps(held))
+    sums = {
+        path.name: md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for path in inner.iterdir()
+    }
+    monkeypatch.setattr(CIFAR10, "train_list", [])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+
+
+def test_both_layouts_give_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    labels = [1, 0, 9]
+    for name in ("png", "torchvision"):
+        (tmp_path / name).mkdir()
+    png_folder(tmp_path / "png", pixels, labels)
+    torchvision_folder(tmp_path / "torchvision", pixels, labels, monkeypatch)
+    one, other = (load_images(tmp_path / name, train=False) for name in ("png", "torchvision"))
+    assert torch.equal(one.pixels, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert torch.equal(one.pixels, other.pixels)
+    assert one.labels.tolist() == other.labels.tolist() == labels
+
+
+def test_a_dataset_prepares_images_as_the_tensors_are() -> None:
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.tensor([3, 1, 2, 0]))
+    (batch,) = images.dataset().batches(4)
+    torch.testing.assert_close(batch.images, images.prepared())
+    assert batch.labels.tolist() == [3, 1, 2, 0]
