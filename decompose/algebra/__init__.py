@@ -7,7 +7,7 @@ written once, for every method and every combination of methods:
 - :func:`weight_deviation` tells how far that lies from the original,
 - :func:`macs` and :func:`params` count its cost from the leaves,
 - :func:`merged` and :func:`split_like` rewrite it into equal ones, :func:`balanced` into one whose
-  factors are of equal size,
+  factors are of equal size, :func:`equalized` into one that quantises well,
 - :func:`run` evaluates it on an input, :func:`patches` and :func:`features` give what its kernels
   meet there, so that a regression can refit them.
 
@@ -28,6 +28,7 @@ from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
 from decompose.algebra.deviation import Deviation, is_exact, weight_deviation
 from decompose.algebra.dtypes import at_least_float32, widened
+from decompose.algebra.equalization import equalized, middle_ranges
 from decompose.algebra.execution import run
 from decompose.algebra.expressions import (
     Chain,
@@ -64,6 +65,7 @@ __all__ = [
     "balanced",
     "bias_of",
     "compose",
+    "equalized",
     "features",
     "is_exact",
     "keep_inputs",
@@ -75,6 +77,7 @@ __all__ = [
     "map_leaves",
     "merge_branches",
     "merged",
+    "middle_ranges",
     "on_patches",
     "output_size",
     "params",

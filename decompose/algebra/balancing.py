@@ -20,7 +20,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves, map_leaves
+from decompose.algebra.dtypes import converted
+from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
 
 _MOST_SWEEPS = 200
 _SETTLED = 1e-9
@@ -36,12 +37,12 @@ def balanced(expression: Expression) -> Expression:
         One of the same structure and dtype that composes to the same kernel and bias, but for
         rounding. A channel that one side writes and the other ignores is left as it is.
     """
-    wide, dtype = _as(expression, torch.float64), next(leaves(expression)).weight.dtype
+    wide, dtype = converted(expression, torch.float64), next(leaves(expression)).weight.dtype
     for _ in range(_MOST_SWEEPS):
         wide, moved = _sweep(wide)
         if moved < _SETTLED:
             break
-    return _as(wide, dtype)
+    return converted(wide, dtype)
 
 
 def output_energies(expression: Expression) -> Tensor:
@@ -77,40 +78,34 @@ def _sweep(expression: Expression) -> tuple[Expression, float]:
         ratio = torch.where(live, read, 1.0) / torch.where(live, written, 1.0)
         scale = ratio.pow(0.25)
         moved = max(moved, float(scale.log().abs().max()))
-        parts[index - 1] = _scaled_outputs(parts[index - 1], scale)
-        parts[index] = _scaled_inputs(parts[index], 1 / scale)
+        parts[index - 1] = scaled_outputs(parts[index - 1], scale)
+        parts[index] = scaled_inputs(parts[index], 1 / scale)
     return Chain(*parts), moved
 
 
-def _scaled_outputs(expression: Expression, scale: Tensor) -> Expression:
+def scaled_outputs(expression: Expression, scale: Tensor) -> Expression:
+    """The expression with each output channel, its bias included, times ``scale``, ``(O,)``."""
     if isinstance(expression, Conv):
         weight = expression.weight * scale.view(-1, *[1] * (expression.weight.ndim - 1))
         bias = None if expression.bias is None else expression.bias * scale
         return replace(expression, weight=weight, bias=bias)
     if isinstance(expression, Chain):
         *first, last = expression.parts
-        return Chain(*first, _scaled_outputs(last, scale))
-    return _each(lambda part: _scaled_outputs(part, scale), expression)
+        return Chain(*first, scaled_outputs(last, scale))
+    return _each(lambda part: scaled_outputs(part, scale), expression)
 
 
-def _scaled_inputs(expression: Expression, scale: Tensor) -> Expression:
+def scaled_inputs(expression: Expression, scale: Tensor) -> Expression:
+    """The expression of an input whose channels are times ``scale``, ``(I,)``."""
     if isinstance(expression, Conv):
         blocks = expression.weight.unflatten(0, (expression.groups, -1))
         by_group = scale.view(expression.groups, 1, -1, *[1] * (expression.weight.ndim - 2))
         return replace(expression, weight=(blocks * by_group).flatten(0, 1))
     if isinstance(expression, Chain):
         first, *others = expression.parts
-        return Chain(_scaled_inputs(first, scale), *others)
-    return _each(lambda part: _scaled_inputs(part, scale), expression)
+        return Chain(scaled_inputs(first, scale), *others)
+    return _each(lambda part: scaled_inputs(part, scale), expression)
 
 
 def _each(function: Callable[[Expression], Expression], expression: Sum) -> Sum:
     return Sum(*map(function, expression.parts))
-
-
-def _as(expression: Expression, dtype: torch.dtype) -> Expression:
-    def convert(conv: Conv) -> Conv:
-        bias = None if conv.bias is None else conv.bias.to(dtype)
-        return replace(conv, weight=conv.weight.to(dtype), bias=bias)
-
-    return map_leaves(convert, expression)

@@ -1,4 +1,4 @@
-"""Half precision where linear algebra needs more digits."""
+"""Expressions in another dtype, for linear algebra that needs more digits."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def widened(expression: Expression) -> Expression:
         return replace(conv, weight=at_least_float32(conv.weight), bias=bias)
 
     return map_leaves(widen, expression)
+
+
+def converted(expression: Expression, dtype: torch.dtype) -> Expression:
+    """The expression with all weights in a dtype."""
+
+    def convert(conv: Conv) -> Conv:
+        bias = None if conv.bias is None else conv.bias.to(dtype)
+        return replace(conv, weight=conv.weight.to(dtype), bias=bias)
+
+    return map_leaves(convert, expression)
