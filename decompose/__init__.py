@@ -10,6 +10,7 @@
     better = decompose.finetune(small, pictures, teacher=model).network
     tuned = decompose.tune(small, example, engine="onnxruntime").network
     decompose.to_onnx(small, images, "small.onnx")
+    decompose.quantize(small, images).save("small-int8.onnx")
 """
 
 from decompose.compression.application import apply
@@ -18,6 +19,7 @@ from decompose.compression.search.scoring import measure
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare
 from decompose.inference.allocator import keep_freed_memory
+from decompose.inference.quantization.post_training import quantize
 from decompose.inference.tuning import tune
 from decompose.methods.choices import Choice
 from decompose.models.export import to_onnx
@@ -37,6 +39,7 @@ __all__ = [
     "load",
     "measure",
     "plan",
+    "quantize",
     "save",
     "synthetic_inputs",
     "to_onnx",

@@ -24,6 +24,7 @@ from decompose.cli.inputs import (
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record, Workers
 from decompose.cli.outputs import print_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
+from decompose.cli.quantization import quantize_model
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare, compare_weights
@@ -51,6 +52,7 @@ app.command("compress")(compress_network)
 app.command("finetune")(finetune_network)
 app.command("evaluate")(evaluate_models)
 app.command("push")(push_network)
+app.command("quantize")(quantize_model)
 
 
 @app.command("inspect")

@@ -99,6 +99,7 @@ def test_the_bare_import_is_lean() -> None:
         "tensorly",
         "onnxruntime",
         "openvino",
+        "nncf",
         "triton",
     ]
     code = f"import decompose, sys; print([m for m in {heavy} if m in sys.modules])"
@@ -112,4 +113,5 @@ def test_the_public_face_is_short() -> None:
     import decompose
 
     assert {"plan", "apply", "compare", "save", "load"} <= set(decompose.__all__)
-    assert len(decompose.__all__) < 15
+    # One for each thing that is done with a model; what they take and return is found from them.
+    assert len(decompose.__all__) < 16

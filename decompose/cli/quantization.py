@@ -1,0 +1,106 @@
+"""``decompose quantize``: a model in INT8, for an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decompose.cli.inputs import (
+    blank_input,
+    calibration_pictures,
+    load_network,
+    picture_look,
+    tell_pictures,
+)
+from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
+from decompose.cli.outputs import print_files
+from decompose.inference.quantization.post_training import (
+    DEFAULT_ENGINE,
+    Quantized,
+    quantize,
+    require_suffix,
+)
+from decompose.inference.quantization.quantizers import QUANTIZERS, get_quantizer_class
+from decompose.utils.files import require_writable
+from decompose.utils.tables import show_table
+
+_NUM_IMAGES = 64
+
+
+def quantize_model(
+    source: Annotated[str, typer.Argument(help=SOURCES)],
+    calibrate: Annotated[
+        Path, typer.Option(help="Folder of a few unlabelled images; a quarter is held out.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The .onnx to write; for openvino, the .xml, its .bin beside it."
+        ),
+    ],
+    engine: Annotated[
+        str, typer.Option(help=f"Whose INT8 it is to be, one of: {', '.join(QUANTIZERS)}.")
+    ] = DEFAULT_ENGINE,
+    keep_float: Annotated[
+        int, typer.Option(min=0, help="Layers to leave in float: those whose INT8 loses most.")
+    ] = 0,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Relative squared error of the output to allow: leave as many layers in float as "
+            "that takes."
+        ),
+    ] = None,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="8, or 7 for processors that add products of bytes in 16 bits. Default: what this "
+            "one needs."
+        ),
+    ] = None,
+    max_images: Annotated[
+        int, typer.Option(min=2, help="Take no more images than this.")
+    ] = _NUM_IMAGES,
+    arch: Arch = None,
+    input_size: InputSize = None,
+    fix: Fix = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
+    table: Markdown = None,
+) -> None:
+    """Quantise a model to INT8, weights per channel, after its factors are equalised."""
+    get_quantizer_class(engine)
+    require_suffix(output, engine)
+    require_writable(output, table)
+    model = load_network(source, arch, fix)
+    look = picture_look(scale, mean, std, is_bgr=bgr)
+    tell_pictures(model, blank_input(model, input_size), look, required=True)
+    made = quantize(
+        model,
+        calibration_pictures(calibrate, model, max_images),
+        engine=engine,
+        keep_float=keep_float,
+        max_error=max_error,
+        weight_bits=weight_bits,
+    )
+    written = made.save(output)
+    if keep_float or max_error is not None:
+        show_table(made.table(), table)
+    _print_summary(made)
+    print_files(*written, table)
+
+
+def _print_summary(made: Quantized) -> None:
+    in_float = sum(layer.in_float for layer in made.layers)
+    print(
+        f"INT8 for {made.engine}: {len(made.layers) - in_float} of {len(made.layers)} layers; the output "
+        f"changes by {made.error:.4f} (relative squared error, held-out images)"
+    )
+    if made.weight_bits == 7:
+        print("Weights have 7 bits, so that products of bytes cannot overflow on any processor")
+    if made.repairs:
+        print(f"Repaired: {', '.join(made.repairs)}")

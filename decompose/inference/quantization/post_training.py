@@ -1,0 +1,253 @@
+"""INT8 models by the engines' quantisers, made ready before and repaired after.
+
+What is decided by measurement is decided on images that the quantiser does not see: every repair is
+taken only where it lowers the error there, and the layers whose INT8 loses most are found there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from decompose.inference.quantization.preparation import ready_to_quantize
+from decompose.inference.quantization.quantizers import SUFFIXES, Quantizer, get_quantizer_class
+from decompose.inference.quantization.saturation import saturates
+from decompose.utils.batches import Batches, chunks
+from decompose.utils.errors import DecomposeError
+from decompose.utils.files import writing
+from decompose.utils.progress import track
+from decompose.utils.tables import Table
+
+DEFAULT_ENGINE = "onnxruntime"
+
+_HELD_OUT = 4
+"""Of so many images one is held out."""
+
+_MOST_FOR_LAYERS = 8
+"""Held-out images, at most, that each layer is tried on."""
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A layer of a quantised model.
+
+    Attributes:
+        name: its full name.
+        error: relative squared error of the model's output where only this layer is in INT8.
+        in_float: whether it stayed in float.
+    """
+
+    name: str
+    error: float
+    in_float: bool
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model in INT8, for one engine.
+
+    Attributes:
+        engine: whose quantiser made it.
+        files: what to write, by suffix.
+        error: relative squared error of its output on the held-out images, against the float model.
+        weight_bits: of its weights: 8, or 7 for processors whose products of bytes overflow.
+        repairs: what lowered the error: ``ranges``, ``biases``.
+        layers: in the model's order; without errors where they were not asked for.
+    """
+
+    engine: str
+    files: Mapping[str, bytes]
+    error: float
+    weight_bits: int
+    repairs: tuple[str, ...]
+    layers: tuple[QuantizedLayer, ...]
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the model; returns the files.
+
+        Args:
+            path: ends with the engine's suffix: ``.onnx``, or ``.xml`` (weights beside it in ``.bin``).
+
+        Raises:
+            DecomposeError: it ends otherwise, or cannot be written.
+        """
+        path = Path(path)
+        require_suffix(path, self.engine)
+        written = []
+        # The one that names the others comes last.
+        for suffix, content in sorted(self.files.items()):
+            with writing(path.with_suffix(suffix)) as temporary:
+                temporary.write_bytes(content)
+            written.append(path.with_suffix(suffix))
+        return written
+
+    def table(self, most: int = 10) -> Table:
+        """The layers whose INT8 loses most, first.
+
+        Args:
+            most: rows.
+        """
+        worst = sorted(self.layers, key=lambda layer: -layer.error)[:most]
+        rows = [
+            (layer.name, f"{layer.error:.2e}", "float" if layer.in_float else "INT8")
+            for layer in worst
+        ]
+        return Table(
+            f"Layers whose INT8 loses most, each alone; error of all: {self.error:.4f}",
+            ("layer", "output error", "kept in"),
+            rows,
+        )
+
+
+def quantize(
+    model: nn.Module,
+    images: Batches,
+    *,
+    engine: str = DEFAULT_ENGINE,
+    keep_float: int = 0,
+    max_error: float | None = None,
+    weight_bits: int | None = None,
+) -> Quantized:
+    """Quantise a model to INT8, weights per channel, for an engine.
+
+    BatchNorm is folded and factors are equalised before, exactly (``ready_to_quantize``). Three quarters
+    of the images calibrate the engine's own quantiser; on the others everything else is decided.
+
+    Args:
+        model: decomposed or not; left as it was.
+        images: unlabelled inputs, a tensor ``(batch, ...)`` or an iterable of such.
+        engine: ``onnxruntime`` (static QDQ) or ``openvino`` (NNCF).
+        keep_float: layers to leave in float: those whose INT8 loses most.
+        max_error: relative squared error of the output to allow; as many layers stay in float as it
+            takes.
+        weight_bits: 8, or 7 where products of bytes may overflow; by default what this processor needs.
+
+    Returns:
+        The model as files, and what was measured.
+
+    Raises:
+        DecomposeError: there are fewer than two images, a number is out of bounds, the engine's
+            quantiser is not installed or cannot take the model, or the error cannot be reached.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+        >>> made = quantize(model, torch.rand(4, 3, 12, 12))
+        >>> made.error < 0.01
+        True
+    """
+    kind = get_quantizer_class(engine)
+    _require_bounds(keep_float, max_error, weight_bits)
+    batches = [batch.detach().cpu() for batch in chunks(images, 1)]
+    if len(batches) < 2:
+        raise DecomposeError("quantising needs two images at least: one is held out")
+    held_out = batches[_HELD_OUT - 1 :: _HELD_OUT] or batches[-1:]
+    kept = {id(batch) for batch in held_out}
+    seen = [batch for batch in batches if id(batch) not in kept]
+    ready = ready_to_quantize(model, seen)
+    bits = weight_bits or (7 if saturates() else 8)
+    trial = _Trial(kind(ready, seen, bits), held_out)
+    if not trial.quantizer.layers:
+        raise DecomposeError("the model has no layer with weights that could be quantised")
+    repairs = trial.repaired()
+    losses = trial.losses() if keep_float or max_error is not None else {}
+    in_float = trial.in_float(losses, keep_float, max_error)
+    layers = tuple(
+        QuantizedLayer(name, losses.get(name, float("nan")), name in in_float)
+        for name in trial.quantizer.layers
+    )
+    return Quantized(engine, trial.files, trial.error, bits, tuple(repairs), layers)
+
+
+def require_suffix(path: Path, engine: str) -> None:
+    """Check that a file is named as the engine's models are.
+
+    Raises:
+        DecomposeError: it is not.
+    """
+    suffix = SUFFIXES.get(engine)
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise DecomposeError(f"{path}: INT8 models for {engine} are {suffix} files")
+
+
+class _Trial:
+    """A quantiser, and what its model does to held-out images.
+
+    Args:
+        quantizer: whose repairs are to be tried.
+        held_out: batches that it was not given.
+    """
+
+    def __init__(self, quantizer: Quantizer, held_out: Sequence[Tensor]) -> None:
+        self.quantizer = quantizer
+        self._held_out = held_out
+        self._wanted = quantizer.float_outputs(held_out)
+        self.files = quantizer.quantized()
+        self.error = self._error_of(self.files)
+
+    def repaired(self) -> list[str]:
+        """Make the repairs that lower the error; their names."""
+        taken = []
+        for name in self.quantizer.repairs:
+            other = self.quantizer.repair(name)
+            files = other.quantized()
+            error = self._error_of(files)
+            if error < self.error:
+                self.quantizer, self.files, self.error = other, files, error
+                taken.append(name)
+        return taken
+
+    def losses(self) -> dict[str, float]:
+        """The error of the output with each layer alone in INT8."""
+        return {
+            name: self._error_of(self.quantizer.quantized_alone(name), _MOST_FOR_LAYERS)
+            for name in track(list(self.quantizer.layers), "quantising layers")
+        }
+
+    def in_float(
+        self, losses: Mapping[str, float], at_least: int, max_error: float | None
+    ) -> set[str]:
+        """Leave layers in float: so many, or as many as an error takes; by bisection."""
+        worst = sorted(losses, key=lambda name: -losses[name])
+        if at_least:
+            self._take(worst[:at_least])
+        if max_error is None or self.error <= max_error:
+            return set(worst[:at_least])
+        low, high = at_least, len(worst)
+        while high - low > 1:
+            middle = (low + high) // 2
+            files = self.quantizer.quantized(worst[:middle])
+            low, high = (low, middle) if self._error_of(files) <= max_error else (middle, high)
+        if high == len(worst):
+            raise DecomposeError(
+                f"an error of {max_error:g} leaves no layer in INT8; all of them lose {self.error:.2g}"
+            )
+        self._take(worst[:high])
+        return set(worst[:high])
+
+    def _take(self, in_float: Sequence[str]) -> None:
+        self.files = self.quantizer.quantized(in_float)
+        self.error = self._error_of(self.files)
+
+    def _error_of(self, files: Mapping[str, bytes], most: int | None = None) -> float:
+        """Relative squared error on the held-out images."""
+        given = self.quantizer.outputs(files, self._held_out[:most])
+        lost = total = 0.0
+        for ours, theirs in zip(given, self._wanted, strict=False):
+            for y, wanted in zip(ours, theirs, strict=True):
+                lost += float(np.square(y - wanted, dtype=np.float64).sum())
+                total += float(np.square(wanted, dtype=np.float64).sum())
+        return lost / max(total, 1e-30)
+
+
+def _require_bounds(keep_float: int, max_error: float | None, weight_bits: int | None) -> None:
+    if keep_float < 0:
+        raise DecomposeError(f"keep_float {keep_float}: it is a number of layers, 0 or more")
+    if max_error is not None and max_error <= 0:
+        raise DecomposeError(f"max_error {max_error:g}: it is an error above 0")
+    if weight_bits not in (None, 7, 8):
+        raise DecomposeError(f"weight_bits {weight_bits}: weights have 7 or 8 bits")

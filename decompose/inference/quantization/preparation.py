@@ -1,0 +1,61 @@
+"""A model made ready to be quantised, exactly: the same float model to rounding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from decompose.algebra import equalized, middle_ranges
+from decompose.layers.batchnorm import fold_batchnorm
+from decompose.layers.discovery import find_decomposed
+from decompose.layers.forward import evaluating
+from decompose.layers.hooks import observing
+from decompose.models.onnx.network import OnnxNetwork
+from decompose.utils.errors import DecomposeError
+
+
+def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
+    """Fold BatchNorm into the layers before it, and equalise the factors of decomposed layers.
+
+    Args:
+        model: left as it was.
+        images: batches ``(batch, ...)`` that the model takes; ranges are taken of all of them.
+
+    Returns:
+        A copy in evaluation mode that computes the same.
+    """
+    images = list(images)
+    made = copy.deepcopy(model).cpu().eval()
+    if not isinstance(model, OnnxNetwork):
+        # It says so where there is nothing to fold.
+        with suppress(DecomposeError):
+            made = fold_batchnorm(made, images[0])
+    equalize_(made, images)
+    return made
+
+
+def equalize_(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Equalise the factors of decomposed layers by what passes between them, in place.
+
+    Args:
+        model: whose decomposed layers get other weights that compute the same.
+        images: batches ``(batch, ...)``.
+    """
+    layers = find_decomposed(model)
+    ranges: dict[str, list[Tensor]] = {}
+
+    def observe(name: str, x: Tensor, _: Tensor) -> None:
+        """Widen the ranges of a layer by another input."""
+        found = middle_ranges(layers[name].expression, x)
+        known = ranges.get(name, found)
+        ranges[name] = [torch.maximum(a, b) for a, b in zip(known, found, strict=True)]
+
+    with evaluating(model), observing(layers, observe):
+        for batch in images:
+            model(batch)
+    for name, found in ranges.items():
+        layers[name].assign(equalized(layers[name].expression, found))

@@ -1,0 +1,146 @@
+"""Quantised models give nearly what the float ones give, and say what they lose."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import decompose
+from decompose.inference.quantization.post_training import Quantized, quantize
+from decompose.layers.forward import outputs
+from decompose.utils.errors import DecomposeError
+
+
+def small_network() -> nn.Module:
+    """Two convolutions, a normalisation and a classifier; the second one decomposed."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    ).eval()
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.running_mean, norm.running_var = torch.randn(8), torch.rand(8) + 0.5
+    plan = decompose.plan(network, torch.zeros(1, 3, 16, 16), rank={"3": 2})
+    return decompose.apply(plan, network)
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def quantized(images: Tensor) -> Quantized:
+    return quantize(small_network(), images)
+
+
+def relative_error(content: bytes, network: nn.Module, images: Tensor) -> float:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    wanted = outputs(network, images).numpy()
+    return float(np.square(given - wanted).sum() / np.square(wanted).sum())
+
+
+def test_it_gives_nearly_what_the_float_model_gives(quantized: Quantized, images: Tensor) -> None:
+    assert relative_error(quantized.files[".onnx"], small_network(), images) < 0.005
+    assert quantized.error < 0.005
+
+
+def test_every_weight_is_in_int8_per_channel(quantized: Quantized) -> None:
+    proto = onnx.load_from_string(quantized.files[".onnx"])
+    kinds = {t.name: t.data_type for t in proto.graph.initializer}
+    sizes = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    made_by = {node.output[0]: node for node in proto.graph.node}
+    convs = [node for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(convs) == 6
+    for node in convs:
+        dequantised = made_by[node.input[1]]
+        assert dequantised.op_type == "DequantizeLinear"
+        assert kinds[dequantised.input[0]] == onnx.TensorProto.INT8
+        assert sizes[dequantised.input[1]] == (sizes[dequantised.input[0]][0],)
+    assert not any(node.op_type == "BatchNormalization" for node in proto.graph.node)
+
+
+def test_a_bound_on_the_error_keeps_the_worst_layers_in_float(images: Tensor) -> None:
+    network = small_network()
+    whole = quantize(network, images)
+    some = quantize(network, images, max_error=whole.error / 2)
+    assert some.error <= whole.error / 2
+    kept = [layer for layer in some.layers if layer.in_float]
+    assert 0 < len(kept) < len(some.layers)
+    least = min(layer.error for layer in kept)
+    assert all(layer.error <= least for layer in some.layers if not layer.in_float)
+    assert kept[0].name in {row[0] for row in some.table().rows}
+
+
+def test_an_error_that_float_alone_has_is_refused(images: Tensor) -> None:
+    with pytest.raises(DecomposeError, match="leaves no layer in INT8"):
+        quantize(nn.Conv2d(3, 4, 3), images[:4], max_error=1e-12)
+
+
+def test_the_model_stays_as_it_was(images: Tensor) -> None:
+    network = small_network().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    made = quantize(network, images[:4], keep_float=1)
+    assert [layer.in_float for layer in made.layers].count(True) == 1
+    assert [layer.name for layer in made.layers] == ["0", "3", "7"]
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_file_is_written_whole(quantized: Quantized, tmp_path: Path) -> None:
+    assert quantized.save(tmp_path / "small.onnx") == [tmp_path / "small.onnx"]
+    assert (tmp_path / "small.onnx").read_bytes() == quantized.files[".onnx"]
+    with pytest.raises(DecomposeError, match=r"are \.onnx files"):
+        quantized.save(tmp_path / "small.xml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "eager"}, "there are: onnxruntime, openvino"),
+        ({"keep_float": -1}, "0 or more"),
+        ({"max_error": 0.0}, "above 0"),
+        ({"weight_bits": 4}, "7 or 8"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str, images: Tensor) -> None:
+    with pytest.raises(DecomposeError, match=message):
+        quantize(small_network(), images[:4], **options)
+
+
+def test_one_image_is_too_few(images: Tensor) -> None:
+    with pytest.raises(DecomposeError, match="two images"):
+        quantize(small_network(), images[:1])
+
+
+def test_openvino_gives_nearly_what_the_float_model_gives(images: Tensor, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    import openvino
+
+    network = small_network()
+    made = quantize(network, images, engine="openvino", keep_float=1)
+    assert made.error < 0.005
+    assert {path.name for path in made.save(tmp_path / "small.xml")} == {"small.xml", "small.bin"}
+    compiled = openvino.Core().compile_model(tmp_path / "small.xml", "CPU")
+    given = next(iter(compiled([images.numpy()]).values()))
+    wanted = outputs(network, images).numpy()
+    assert np.square(given - wanted).sum() < 0.005 * np.square(wanted).sum()
+    kinds = {
+        op.get_output_element_type(0).get_type_name()
+        for op in openvino.Core().read_model(tmp_path / "small.xml").get_ops()
+        if op.get_type_name() == "Constant"
+    }
+    assert "i8" in kinds
