@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decompose.data.imagenet import NUM_CLASSES, is_imagenet_subset, with_imagenet_labels
 from decompose.data.images import ImageBatch, ImageDataset
 from decompose.evaluation.confidence_intervals import Estimate, paired_difference, share
 from decompose.evaluation.predictions import TOP, PartialResults, Predictions
@@ -111,7 +112,8 @@ def evaluate(
     Args:
         networks: by name, ``(batch, 3, H, W)`` to ``(batch, classes)``; the first is what the others
             are compared with. They are moved to ``device``.
-        pictures: labelled.
+        pictures: labelled. Where their classes are some of ImageNet's by synset name and the networks
+            score all thousand, labels are those among the thousand.
         transforms: the preprocessing of networks that want another than the pictures come in.
         batch_size: pictures at a time.
         workers: processes that decode.
@@ -125,6 +127,9 @@ def evaluate(
             picture could be read.
     """
     runner = Runner.of(networks, pictures, transforms, device, precision)
+    if is_imagenet_subset(pictures.classes) and _num_scored(runner) == NUM_CLASSES:
+        pictures = with_imagenet_labels(pictures)
+        runner = Runner.of(networks, pictures, transforms, device, precision)
     reader = _ScoreReader(len(pictures.classes))
     partial = None
     if record is not None:
@@ -145,6 +150,15 @@ def evaluate(
 
 
 _NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
+
+
+def _num_scored(runner: Runner[ImageDataset]) -> int | None:
+    """Number of classes that the first model scores; ``None`` where no image or no score tells."""
+    for batch in runner.data.batches(1):
+        if len(batch.places):
+            scores = next(iter(runner.outputs(batch).values()))
+            return scores.shape[1] if isinstance(scores, Tensor) and scores.ndim == 2 else None
+    return None
 
 
 def _summary(

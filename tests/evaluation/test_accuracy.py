@@ -170,3 +170,18 @@ def test_an_interrupted_evaluation_goes_on(
     assert again.accuracies == whole.accuracies
     forget(record)
     assert not [path for path in tmp_path.iterdir() if "outcomes" in path.name]
+
+
+def test_some_of_imagenets_classes_are_known_by_their_synsets(tmp_path: Path) -> None:
+    chosen = {"n01440764": 0, "n01491361": 3, "n13133613": 998}
+    for name in chosen:
+        (tmp_path / name).mkdir()
+        photograph("coffee.png", 40).save(tmp_path / name / "a.jpg")
+    pictures = labelled_folder(tmp_path, to_tensor)
+    asked, right = torch.eye(1000)[:1], torch.eye(1000)[[*chosen.values()]]
+    found = evaluate({"all": Fixed(torch.cat([asked, right]))}, pictures)
+    assert (found.accuracies["all"].top1.value, found.num_classes) == (1, 1000)
+    # A model of these three classes alone has them in the folders' order.
+    asked, right = torch.eye(3)[:1], torch.eye(3)[[0, 1, 0]]
+    found = evaluate({"three": Fixed(torch.cat([asked, right]))}, pictures)
+    assert (found.accuracies["three"].top1.value, found.num_classes) == (pytest.approx(2 / 3), 3)
