@@ -39,6 +39,7 @@ from decompose.algebra.expressions import (
     leaves,
     map_leaves,
 )
+from decompose.algebra.finite import finite_rows
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.selection import keep_inputs, keep_outputs
 from decompose.algebra.unfolding import (
@@ -67,6 +68,7 @@ __all__ = [
     "compose",
     "equalized",
     "features",
+    "finite_rows",
     "is_exact",
     "keep_inputs",
     "keep_outputs",

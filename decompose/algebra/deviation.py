@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isfinite, isnan
 
 import torch
 from torch import Tensor
@@ -28,10 +29,20 @@ class Deviation:
 
     @classmethod
     def between(cls, approximation: Tensor, reference: Tensor) -> Deviation:
-        """Compare two tensors of one shape; the sums run in float64."""
+        """Compare two tensors of one shape; the sums run in float64.
+
+        Entries of the reference that are not finite, such as scores masked with -inf, are left out. An
+        approximation that is not finite where the reference is has an infinite error.
+        """
         dtype = torch.promote_types(reference.dtype, torch.float32)
-        reference = reference.to(dtype)
-        return cls(_energy(approximation.to(dtype) - reference), _energy(reference))
+        approximation, reference = approximation.to(dtype), reference.to(dtype)
+        energy = _energy(reference)
+        if not isfinite(energy):
+            finite = torch.isfinite(reference)
+            approximation, reference = approximation[finite], reference[finite]
+            energy = _energy(reference)
+        squared_error = _energy(approximation - reference)
+        return cls(inf if isnan(squared_error) else squared_error, energy)
 
     @property
     def relative(self) -> float:

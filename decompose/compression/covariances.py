@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Whitening, at_least_float32, patches, subsampling_for
+from decompose.algebra import (
+    Conv,
+    Whitening,
+    at_least_float32,
+    finite_rows,
+    patches,
+    subsampling_for,
+)
 from decompose.compression.statistics import LayerStatistics
 from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import comparable_outputs, evaluating
@@ -112,6 +119,7 @@ class AxisMoments:
         # (groups, I', N, taps)
         seen = seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2)
         seen = seen.movedim(0, 1).unflatten(0, (self._conv.groups, -1))
+        (seen,) = finite_rows(seen, axis=2)
         self.count += seen.shape[2]
         self._sum += seen.sum(2).cpu().double()
         flat = seen.flatten(2)

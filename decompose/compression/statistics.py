@@ -32,9 +32,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Subsampling, at_least_float32, patches, places, subsampling_for
+from decompose.algebra import (
+    Conv,
+    Subsampling,
+    at_least_float32,
+    finite_rows,
+    patches,
+    places,
+    subsampling_for,
+)
 from decompose.layers.discovery import find_decomposable
-from decompose.layers.forward import comparable_outputs, evaluating
+from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
 from decompose.layers.hooks import observing
 from decompose.layers.modules import to_conv
 from decompose.utils.batches import Batches, InputBatches, map_tensors
@@ -165,16 +173,20 @@ def gather(model: nn.Module, images: Batches, names: Iterable[str] | None = None
     chosen = {name: originals[name] for name in names or originals}
     sums = {name: PatchMoments(to_conv(module)) for name, module in chosen.items()}
     inputs = InputBatches(images, model)
-    energy, count = 0.0, 0
+    energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.enable_grad():
         for x in track(inputs, "gathering statistics", inputs.count()):
             with _observing(sums, chosen):
                 leaves: list[Tensor] = []
                 outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, leaves), x))
-                energy += sum(float(y.detach().double().square().sum()) for y in outputs)
+                finite = [_finite_entries(y.detach()) for y in outputs]
+                energy += sum(float(y.double().square().sum()) for y in finite)
+                num_outputs += sum(y.numel() for y in outputs)
+                num_finite += sum(y.numel() for y in finite)
                 _backpropagate(outputs, leaves or _trained(model), generator)
             count += 1
+    warn_of_infinite(num_outputs - num_finite, num_outputs)
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
 
 
@@ -199,6 +211,9 @@ class PatchMoments:
         """Add the patches of one call."""
         every, step = self._strides(output)
         rows = _grouped(_patches(self.conv, at_least_float32(x.detach()[::every]), step), self.conv)
+        (rows,) = finite_rows(rows)
+        if not rows.shape[1]:
+            return
         if self._shift is None:
             # Variances far below the mean's square would drown in rounding.
             self._shift = rows.mean(1, keepdim=True)
@@ -214,6 +229,9 @@ class PatchMoments:
         """Add the gradient with respect to the output of one call."""
         every, step = self._strides(gradient)
         rows = places(self.conv, at_least_float32(gradient[::every]), step)
+        (rows,) = finite_rows(rows, axis=0)
+        if not len(rows):
+            return
         total = gradient.numel() // self.conv.out_channels
         rows = rows.unflatten(1, (self.conv.groups, -1)).transpose(0, 1)
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
@@ -261,6 +279,11 @@ def _as_leaf(leaves: list[Tensor], x: Tensor) -> Tensor:
     return leaves[-1].clone()
 
 
+def _finite_entries(y: Tensor) -> Tensor:
+    finite = torch.isfinite(y)
+    return y if finite.all() else y[finite]
+
+
 def _trained(model: nn.Module) -> list[Tensor]:
     """Where gradients go back to in a network of tokens."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -272,6 +295,8 @@ def _backpropagate(
     """Send random signs back from the outputs; the layers' hooks see the gradients."""
     wanted = [y for y in outputs if y.requires_grad]
     signs = [(2 * torch.randint(2, y.shape, generator=generator) - 1).to(y) for y in wanted]
+    # What is not finite is not compared, so nothing goes back from it.
+    signs = [sign.masked_fill(~torch.isfinite(y), 0) for sign, y in zip(signs, wanted, strict=True)]
     if wanted and leaves:
         torch.autograd.grad(wanted, leaves, signs, allow_unused=True)
 

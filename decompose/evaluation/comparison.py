@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
@@ -15,7 +16,7 @@ from decompose.compression.layerwise.channel_pruning import embedded, kept_outpu
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
-from decompose.layers.forward import comparable_outputs, evaluating
+from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
 from decompose.layers.hooks import observing
 from decompose.layers.modules import DecomposedLayer, to_expression
 from decompose.utils.batches import Batches, Example, batch_size, chunks
@@ -147,6 +148,7 @@ def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
     total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
     for chunk in track(chain([first], inputs), "comparing outputs", total):
         run.add(chunk)
+    warn_of_infinite(run.num_infinite, run.num_outputs)
     return replace(
         comparison,
         layers=tuple(
@@ -235,7 +237,7 @@ class _OutputComparison:
         self._same_class: int | None = 0
         self.layers = dict.fromkeys(names, Deviation())
         self.output = Deviation()
-        self.num_inputs = 0
+        self.num_inputs = self.num_outputs = self.num_infinite = 0
 
     @property
     def agreement(self) -> float | None:
@@ -260,12 +262,19 @@ class _OutputComparison:
                 outputs = comparable_outputs(self._small, x)
         for output, reference in zip(outputs, references, strict=True):
             self.output += Deviation.between(output, reference)
+            self.num_outputs += reference.numel()
+            self.num_infinite += int((~torch.isfinite(reference)).sum())
         self.num_inputs += batch_size(x)
         if self._same_class is not None and [reference.ndim for reference in references] == [2]:
-            same = outputs[0].argmax(1) == references[0].argmax(1)
+            same = _highest(outputs[0]) == _highest(references[0])
             self._same_class += int(same.sum())
         else:
             self._same_class = None
+
+
+def _highest(scores: Tensor) -> Tensor:
+    """The class with the highest score, ``(batch,)``; NaN is none."""
+    return scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argmax(1)
 
 
 def _cells(item: LayerComparison | Comparison, *, weights: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -59,3 +60,26 @@ def comparable_outputs(model: nn.Module, example: Example) -> list[Tensor]:
     with comparable(model) as answers:
         output = call(model, example)
     return floating_tensors(answers or output)
+
+
+def warn_of_infinite(count: int, total: int) -> None:
+    """Say that some of the original's outputs cannot be compared, since they are not finite.
+
+    Args:
+        count: of the outputs that are NaN or infinite.
+        total: of all.
+
+    Raises:
+        DecomposeError: all of them are, so that nothing is left to compare.
+    """
+    if 0 < total == count:
+        raise DecomposeError(
+            "the original's outputs are NaN or infinite on all inputs: check the inputs' scale, and "
+            "in half precision compress the float32 model"
+        )
+    if count:
+        warnings.warn(
+            f"{count:,} of {total:,} outputs of the original are NaN or infinite and are left out of "
+            "what is compared",
+            stacklevel=3,
+        )

@@ -109,9 +109,21 @@ def _deviation(model: nn.Module, example: Tensor, content: bytes) -> float:
     with evaluating(model):
         wanted = floating_tensors(model(example))
     return max(
-        float(np.abs(ours - theirs.cpu().numpy()).max() / max(theirs.abs().max().item(), 1e-30))
+        _relative_difference(ours, theirs.cpu().numpy())
         for ours, theirs in zip(given, wanted, strict=True)
     )
+
+
+def _relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference, relative to the largest of theirs; infinite where NaN or Inf differ."""
+    finite = np.isfinite(theirs)
+    if ours.shape != theirs.shape or not np.array_equal(
+        ours[~finite], theirs[~finite], equal_nan=True
+    ):
+        return np.inf
+    largest = np.abs(theirs[finite]).max(initial=1e-30)
+    difference = float(np.abs(ours[finite] - theirs[finite]).max(initial=0.0) / largest)
+    return np.inf if np.isnan(difference) else difference
 
 
 @contextlib.contextmanager

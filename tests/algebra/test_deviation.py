@@ -23,6 +23,18 @@ def test_half_precision_does_not_overflow() -> None:
     assert Deviation.between(2 * reference, reference).relative == pytest.approx(1)
 
 
+@pytest.mark.parametrize("masked", [float("-inf"), float("nan")])
+def test_what_is_not_finite_in_the_reference_is_left_out(masked: float) -> None:
+    reference = torch.tensor([2.0, masked, 1.0])
+    approximation = torch.tensor([2.0, masked, 0.0])
+    assert Deviation.between(approximation, reference).relative == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_an_approximation_that_is_not_finite_is_infinitely_far(bad: float) -> None:
+    assert Deviation.between(torch.tensor([bad, 1.0]), torch.ones(2)).relative == float("inf")
+
+
 def test_kernels_are_compared_through_their_groups() -> None:
     grouped = Conv(torch.randn(4, 1, 3), groups=4)
     dense = Conv(torch.randn(4, 4, 3))

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -45,3 +46,17 @@ def test_without_the_extra_the_message_names_it(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(DecomposeError, match=r"pip install 'decompose\[onnx\]'"):
         to_onnx(Mixed(), X, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected"),
+    [
+        ([1.0, -np.inf, 2.5], 0.25),
+        ([np.nan, -np.inf, 2.0], np.inf),
+        ([1.0, 0.0, 2.0], np.inf),
+        ([1.0, -np.inf, np.inf], np.inf),
+    ],
+)
+def test_masked_scores_are_compared_as_such(ours: list[float], expected: float) -> None:
+    theirs = np.array([1.0, -np.inf, 2.0])
+    assert export._relative_difference(np.array(ours), theirs) == pytest.approx(expected)

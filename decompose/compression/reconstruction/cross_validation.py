@@ -111,8 +111,10 @@ class RefitProblem:
 
     def _added(
         self, held: Moments | None, keeper: RowSample, seen: Tensor, wanted: Targets
-    ) -> Moments:
+    ) -> Moments | None:
         portion = samples_of(self.expression, seen, wanted)
+        if not portion[0].shape[1]:
+            return held
         if self.rectifier is not None:
             keeper.add(portion)
         rows = Moments.of(*portion)
@@ -176,6 +178,9 @@ def judge_ways(drafts: Sequence[RefitProblem]) -> BestRefit:
         drafts: truncations of one layer that have seen the same inputs; the first is the layer as
             it is.
     """
+    if len(drafts[0].folds()) < 2:
+        # What the layer sees is not finite, but for one input at most.
+        return BestRefit(None, 0.0, 0.0)
     asis = _as_truncated(drafts[0])
     trials = {way: error for draft in drafts for way, error in _tried(_first_ways(draft)).items()}
     best = min(trials, key=trials.__getitem__)

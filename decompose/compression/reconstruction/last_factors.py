@@ -18,6 +18,7 @@ from decompose.algebra import (
     at_least_float32,
     bias_of,
     features,
+    finite_rows,
     last_factors,
     last_weights,
     leaves,
@@ -65,18 +66,20 @@ def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[T
 
     Returns:
         ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
-        is a group.
+        is a group. Rows that are not finite are left out.
     """
     conv = last_factors(expression)[0].conv
     every, step = wanted.strides
     seen, rows = at_least_float32(seen[::every]), wanted.rows
     if can_refit(expression):
         targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return features(expression, seen, step), targets
+        inputs, targets = finite_rows(features(expression, seen, step), targets)
+        return inputs, targets
     bias = bias_of(expression)
     outputs = places(conv, run(expression, seen), step)
     unbiased = outputs if bias is None else outputs - bias
-    return unbiased.T.unsqueeze(2), rows.T.unsqueeze(2)
+    inputs, targets = finite_rows(unbiased.T.unsqueeze(2), rows.T.unsqueeze(2))
+    return inputs, targets
 
 
 def can_refit(expression: Expression) -> bool:

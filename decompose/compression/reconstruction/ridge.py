@@ -12,10 +12,13 @@ regressions of their own, with the same ridge.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isnan
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from decompose.utils.errors import DecomposeError
 
 _CONSTANT = 1e-6
 """Share of its second moment below which a variance is rounding: rows may be in float32."""
@@ -140,11 +143,18 @@ def squared_error(rows: Moments, fit: Fit) -> float:
         + 2 * bias * (weights * rows.z.unsqueeze(1)).sum(2)
         + rows.count * bias.square()
     )
-    return max(0.0, float(error.sum()))
+    total = float(error.sum())
+    return inf if isnan(total) else max(0.0, total)
 
 
 def _cholesky(matrices: Tensor, pull: Tensor) -> Tensor:
-    """The root of ``matrices + pull I``; a stronger pull where rounding asks for it."""
+    """The root of ``matrices + pull I``; a stronger pull where rounding asks for it.
+
+    Raises:
+        DecomposeError: the matrices are not finite, which no pull makes good.
+    """
+    if not torch.isfinite(matrices).all():
+        raise DecomposeError("what a layer gives on the calibration inputs overflows")
     while True:
         regularised = matrices.clone()
         regularised.diagonal(dim1=1, dim2=2).add_(pull.unsqueeze(1))

@@ -180,8 +180,8 @@ def undominated(found: Sequence[Option]) -> list[Option]:
 
 
 def loss(error: float) -> float:
-    """-log(1 - e) of a relative squared error e, capped short of infinity."""
-    return max(0.0, -math.log(max(1 - error, 1e-6)))
+    """-log(1 - e) of a relative squared error e, capped short of infinity; the cap where e is NaN."""
+    return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
 
 
 def _combined(recipes: Sequence[Combination], conv: Conv, rank: int) -> list[Choice]:

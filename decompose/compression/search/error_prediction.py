@@ -16,7 +16,7 @@ expressions run as they are: no expression need be multiplied out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import inf, isnan, sqrt
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expressio
     def predict(expression: Expression) -> float:
         difference = run(on_patches(expression), seen) - expected
         blocks = difference.flatten(1).unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        return max(0.0, float(((blocks @ metric) * blocks).sum(dtype=torch.float64)))
+        error = float(((blocks @ metric) * blocks).sum(dtype=torch.float64))
+        return inf if isnan(error) else max(0.0, error)
 
     return predict
 

@@ -154,7 +154,10 @@ def _scaled(
     weighed: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
 ) -> dict[str, list[Option]]:
     return {
-        name: [replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) for o in found]
+        name: [
+            replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) if o.error else o
+            for o in found
+        ]
         for name, found in weighed.items()
     }
 

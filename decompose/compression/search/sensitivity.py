@@ -53,6 +53,9 @@ _MOST_KINDS, _FEW_KINDS = 5, 2
 _LEAST = 1e-8
 """Predicted errors below this say nothing of others."""
 
+_LARGEST = 1e6
+"""Error of outputs that become NaN or infinite: a number that files hold."""
+
 
 def measure_sensitivity(
     model: nn.Module,
@@ -160,4 +163,4 @@ def _output_error(
         for x, references in zip(inputs, expected, strict=True):
             for output, reference in zip(comparable_outputs(model, x), references, strict=True):
                 deviation += Deviation.between(output, reference)
-    return deviation.relative
+    return min(deviation.relative, _LARGEST)

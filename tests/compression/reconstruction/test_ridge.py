@@ -17,6 +17,7 @@ from decompose.compression.reconstruction.ridge import (
     shift_fit,
     squared_error,
 )
+from decompose.utils.errors import DecomposeError
 
 Z = torch.randn(2, 60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
 Y = torch.randn(2, 60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 2
@@ -85,3 +86,12 @@ def test_a_row_or_two_are_enough_to_go_on(count: int) -> None:
         fit = ridge_fit(noisy, PRIOR, ridge)
         assert torch.isfinite(fit.weights).all()
         assert squared_error(noisy, fit) < 1e-2 * float(rows.yy.sum())
+
+
+def test_rows_that_are_not_finite_have_no_fit_and_an_infinite_error() -> None:
+    z = Z.clone()
+    z[0, 0, 0] = float("nan")
+    rows = Moments.of(z, Y)
+    assert squared_error(rows, shift_fit(rows, PRIOR)) == float("inf")
+    with pytest.raises(DecomposeError, match="overflows"):
+        ridge_fit(rows, PRIOR, 0.1)

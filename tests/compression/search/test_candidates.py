@@ -54,3 +54,7 @@ def test_an_error_of_ones_own_is_asked_of_every_option() -> None:
 def test_losses_add_up_to_what_is_lost_in_a_row() -> None:
     assert loss(0.5) + loss(0.5) == pytest.approx(loss(0.75))
     assert loss(1.0) < float("inf")
+
+
+def test_an_error_that_is_no_number_never_passes_for_a_small_one() -> None:
+    assert loss(float("nan")) == loss(float("inf")) == loss(1.0) > 10

@@ -170,3 +170,48 @@ def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
     truncated = decompose.compare(network, small, held).output_error or 0.0
     repaired = decompose.apply(plan, network, calibrate=synthetic_inputs(example, num=8))
     assert (decompose.compare(network, repaired, held).output_error or 1.0) < truncated
+
+
+class Masked(nn.Module):
+    """Two of ten scores are never chosen."""
+
+    def __init__(self, masked: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten()
+        )
+        self.head = nn.Linear(8 * 36, 10)
+        self.masked = masked
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores, some of them masked."""
+        scores = self.head(self.body(x))
+        mask = torch.arange(10) < 2
+        return scores.masked_fill(mask, self.masked)
+
+
+@pytest.mark.parametrize("masked", [float("-inf"), float("nan")])
+def test_scores_that_are_not_finite_are_left_out(masked: float) -> None:
+    example, images = torch.zeros(1, 3, 6, 6), torch.randn(4, 3, 6, 6)
+    model = Masked(masked).eval()
+    control = Masked(0.0).eval()
+    control.load_state_dict(model.state_dict())
+    wish: dict[str, Any] = {"macs": 0.6, "methods": ["spatial", "svd"], "calibrate": images}
+    with pytest.warns(UserWarning, match="8 of 40 outputs .* are NaN or infinite"):
+        plan = decompose.plan(model, example, **wish)
+    expected = decompose.plan(control, example, **wish)
+    assert plan.layers == expected.layers
+    small = decompose.apply(plan, model)
+    with pytest.warns(UserWarning, match="are left out of what is compared"):
+        comparison = decompose.compare(model, small, images)
+    assert comparison.output_error is not None
+    assert 0 < comparison.output_error < 1
+
+
+def test_outputs_of_which_none_is_finite_are_refused() -> None:
+    model = Masked(0.0).eval()
+    model.head.weight.data.fill_(1e38)
+    with pytest.raises(DecomposeError, match="are NaN or infinite on all inputs"):
+        decompose.plan(
+            nn.Sequential(model, nn.Softmax(1)), torch.randn(1, 3, 6, 6), macs=0.5, methods=["svd"]
+        )
