@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from decompose.data.images import ImageDataset, read_picture
+from decompose.data.decoding import read_image
+from decompose.data.images import ImageDataset
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
@@ -75,7 +76,7 @@ def photographs(transform: Transform) -> tuple[list[str], Tensor]:
         folder = resources.files(required(package, distribution, "demo"))
         for file in files:
             with resources.as_file(folder / file) as path:
-                images.append(transform(read_picture(path)))
+                images.append(transform(read_image(path)))
             names.append(Path(file).stem)
     return names, torch.stack(images)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 import re
 from pathlib import Path
 
 from decompose.data.images import EXTENSIONS, ImageDataset
 from decompose.data.webdataset import is_shards, labelled_shards
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import DecomposeError, first_line
 
 _SPLITS = ("train", "val")
 _SYNSET = re.compile(r"n\d{8}")
@@ -88,24 +88,46 @@ def _imagenet(folder: Path, transform: Transform, split: str) -> ImageDataset:
 
     try:
         dataset = ImageNet(str(folder), split=split)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        cause = str(error) or "its meta.bin is damaged"
+    # Its meta.bin may hold anything.
+    except Exception as error:  # noqa: BLE001
+        cause = first_line(error) if str(error) else "its meta.bin is damaged"
         raise DecomposeError(f"{folder}: is no ImageNet folder of torchvision: {cause}") from None
     return ImageDataset(dataset.samples, transform, dataset.wnids)
 
 
 def _below(folder: Path) -> list[Path]:
-    """Picture files at any depth, in the order of their paths."""
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+    """Image files at any depth, in the order of their paths; links are followed, loops ended.
+
+    Hidden folders, and what macOS adds to archives, hold copies and metadata, and are left out.
+    """
+    found: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for root, folders, files in os.walk(folder, followlinks=True):
+        within = Path(os.path.realpath(root))
+        # Folders themselves come before links to them.
+        shown = sorted(
+            filter(_is_shown, folders), key=lambda name: (Path(root, name).is_symlink(), name)
+        )
+        folders.clear()
+        for name in shown:
+            real = os.path.realpath(Path(root, name))
+            if real not in seen and not within.is_relative_to(real):
+                seen.add(real)
+                folders.append(name)
+        paths = (Path(root, name) for name in files if not name.startswith("._"))
+        found += (path for path in paths if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(found)
+
+
+def _is_shown(folder: str) -> bool:
+    return not folder.startswith(".") and folder != "__MACOSX"
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder; none where it is not there."""
-    return (
-        sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    )
+    """Names of the folders in a folder that are not hidden; none where it is not there."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path.name))
 
 
 def _existing_folder(folder: str | Path) -> Path:

@@ -6,8 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from decompose.data.decoding import read_image
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.errors import DecomposeError, first_line
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ImageDataset(Dataset[Sample]):
         self.transforms: tuple[Transform, ...] = (transform,)
         self.classes = classes
         self.damaged: Mapping[str, str] = damaged or {}
-        self._read = read or read_picture
+        self._read = read or read_image
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -82,7 +82,11 @@ class ImageDataset(Dataset[Sample]):
             picture = self._read(path)
         except DecomposeError as error:
             return str(error).removeprefix(f"{path}: "), index
-        return [transform(picture) for transform in self.transforms], index
+        try:
+            return [transform(picture) for transform in self.transforms], index
+        # A preprocessing may be anybody's, and meets images of any size.
+        except Exception as error:  # noqa: BLE001
+            return f"cannot be preprocessed: {first_line(error)}", index
 
     def with_transforms(self, *transforms: Transform) -> ImageDataset:
         """The same pictures in other preprocessings, each decoded once for all of them."""
@@ -141,14 +145,13 @@ class ImageDataset(Dataset[Sample]):
             places: of the pictures wanted, among all; all by default.
             collate: makes something else of them than a ``ImageBatch``.
         """
-        loader: DataLoader[Any] = DataLoader(
+        return GuardedLoader(
             self,
             batch_size,
             sampler=range(len(self)) if places is None else places,
             num_workers=workers,
             collate_fn=collate or self._collate,
         )
-        return loader
 
     def sorted_out(
         self, given: Sequence[Sample]
@@ -169,6 +172,27 @@ class ImageDataset(Dataset[Sample]):
         )
 
 
+class GuardedLoader(DataLoader[Any]):
+    """A ``DataLoader`` that says in one line that one of its processes was killed."""
+
+    def __iter__(self) -> Any:
+        """The batches.
+
+        Raises:
+            DecomposeError: a process ended before its work was done.
+        """
+        batches = super().__iter__()
+        try:
+            yield from batches
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DecomposeError(
+                "a process that decodes images was killed, maybe for want of memory; take fewer "
+                "(--workers), or 0"
+            ) from None
+
+
 def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
     """Places of so many labels, in order, as many of each class as of any other.
 
@@ -183,25 +207,6 @@ def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
         turns[members] = rng.permutation(len(members))
     order = np.lexsort((rng.random(len(of_class)), turns))
     return sorted(order[:num].tolist())
-
-
-def read_picture(path: str | Path, opened: IO[bytes] | None = None) -> Image.Image:
-    """Read a picture as RGB.
-
-    Args:
-        path: of the file.
-        opened: its content, where it lies elsewhere.
-
-    Raises:
-        DecomposeError: it cannot be read as a picture.
-    """
-    try:
-        with Image.open(opened or path) as picture:
-            return picture.convert("RGB")
-    except Image.UnidentifiedImageError:
-        raise DecomposeError(f"{path}: is no picture") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DecomposeError(f"{path}: cannot be read as a picture: {reason(error)}") from None
 
 
 def default_workers() -> int:

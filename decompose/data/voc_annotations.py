@@ -87,17 +87,20 @@ def read_objects(path: str | Path) -> GroundTruth:
             not; or defusedxml is not installed.
     """
     parser = required("defusedxml.ElementTree", "defusedxml", "detection")
+    # A named pipe would be waited for.
+    if Path(path).exists() and not Path(path).is_file():
+        raise DecomposeError(f"{path}: cannot be read: is no file")
     try:
         root = parser.parse(str(path), forbid_dtd=True).getroot()
     except OSError as error:
         raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
-    # What is forbidden is a ValueError, what is malformed a SyntaxError.
-    except (ValueError, SyntaxError, LookupError) as error:
+    # What is forbidden or malformed, each in its own words.
+    except Exception as error:  # noqa: BLE001
         raise DecomposeError(f"{path}: is no annotation: {first_line(error)}") from None
     try:
         found = [_object(element) for element in root.findall("object")]
     except (ValueError, OverflowError) as error:
-        raise DecomposeError(f"{path}: is no annotation: {error}") from None
+        raise DecomposeError(f"{path}: is no annotation: {error!s}") from None
     return GroundTruth(
         tuple(name for name, _, _ in found),
         torch.tensor([box for _, box, _ in found]).view(-1, 4),

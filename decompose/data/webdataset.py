@@ -18,11 +18,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from decompose.data.images import EXTENSIONS, ImageDataset, read_picture
+from decompose.data.decoding import read_image
+from decompose.data.images import EXTENSIONS, ImageDataset
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError, first_line, reason
 
 _LABELS = (".cls", ".json")
+
+_MOST_LABEL_BYTES = 2**20
 
 
 def is_shards(data: str) -> bool:
@@ -77,7 +80,10 @@ class _Reader:
                     name = f"{shard}/{picture.name}"
                     self._where[name] = (shard, picture.offset_data, picture.size)
                     samples.append((name, _label(tar, parts, f"{shard}/{key}")))
-        except (tarfile.TarError, OSError) as error:
+        # Headers that are damaged lead tarfile anywhere.
+        except DecomposeError:
+            raise
+        except Exception as error:  # noqa: BLE001
             return samples, first_line(error)
         return samples, reason
 
@@ -90,7 +96,7 @@ class _Reader:
                 content = file.read(size)
         except OSError as error:
             raise DecomposeError(f"{name}: {reason(error)}") from None
-        return read_picture(name, io.BytesIO(content))
+        return read_image(name, io.BytesIO(content))
 
 
 def _whole_files(tar: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo], str | None]:
@@ -100,12 +106,17 @@ def _whole_files(tar: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo]
         for member in tar:
             if member.offset_data + member.size > size:
                 return files, f"it ends within {member.name}"
-            if member.isfile():
+            if member.isfile() and not _is_metadata(member.name):
                 files.append(member)
-    except tarfile.TarError as error:
+    except Exception as error:  # noqa: BLE001
         return files, first_line(error)
     # Cut between two members, it only lacks the block of zeros that ends a whole one.
     return files, "it has no end" if tar.offset + tarfile.BLOCKSIZE > size else None
+
+
+def _is_metadata(name: str) -> bool:
+    """Whether a member is what macOS adds beside each file."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -121,11 +132,19 @@ def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], key: str) ->
         if opened is None:
             continue
         try:
-            content = json.loads(opened.read())
-            return int(content["label"] if ending == ".json" else content)
-        except (ValueError, KeyError, TypeError):
-            raise DecomposeError(f"{key}{ending}: holds no label") from None
+            content = json.loads(opened.read(_MOST_LABEL_BYTES))
+            return _class_number(content["label"] if ending == ".json" else content)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise DecomposeError(f"{key}{ending}: holds no label, a whole number from 0") from None
     raise DecomposeError(f"{key}: has no label; a .cls or .json member should stand beside it")
+
+
+def _class_number(label: object) -> int:
+    """A label of JSON, which may be written as text."""
+    number = int(label) if isinstance(label, str) and label.isdecimal() else label
+    if type(number) is not int or not 0 <= number < 2**31:
+        raise ValueError(label)
+    return number
 
 
 def _local_files(data: str) -> list[str]:

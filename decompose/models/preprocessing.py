@@ -96,8 +96,9 @@ class ImagePreprocessing:
     def __call__(self, picture: Image.Image) -> Tensor:
         """An input ``(C, H, W)``, float32."""
         channels, height, width = self.shape
+        mode = "L" if channels == 1 else "RGB"
         fitted = ImageOps.fit(
-            picture.convert("L" if channels == 1 else "RGB"),
+            picture if picture.mode == mode else picture.convert(mode),
             (width, height),
             Image.Resampling.BILINEAR,
         )

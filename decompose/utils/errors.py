@@ -25,6 +25,15 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or first_line(error)
 
 
+def printable(text: str) -> str:
+    r"""Text that may be anybody's, in one line that a terminal shows as it is.
+
+    >>> print(printable("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def refusal(error: Exception) -> str:
     """Why a function of another library does not take the options that a user gave it, in a line."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))

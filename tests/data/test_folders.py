@@ -156,3 +156,34 @@ def test_pictures_in_memory_are_those_given() -> None:
     (batch,) = pictures.batches(4)
     assert batch.labels.tolist() == [2, 0, 1]
     torch.testing.assert_close(batch.images, 255 * images, atol=0.5 + 1e-4, rtol=0)
+
+
+def test_links_are_followed_and_loops_ended(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "deep").mkdir()
+    for name in ("x.png", "deep/y.pgm"):
+        Image.new("L", (9, 7)).save(elsewhere / name)
+    (folder / "cow").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "deep" / "up").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "cat" / "up").symlink_to(folder, target_is_directory=True)
+    shown = tmp_path_factory.mktemp("shown")
+    (shown / "all").symlink_to(folder / "cow", target_is_directory=True)
+    assert [Path(path).name for path, _ in image_folder(shown, to_tensor).samples] == [
+        "y.pgm",
+        "x.png",
+    ]
+    images = labelled_folder(folder, to_tensor)
+    assert list(images.classes) == ["cat", "cow", "dog"]
+    assert [label for _, label in images.samples] == [0, 0, 1, 1, 2]
+
+
+def test_what_is_hidden_or_metadata_is_neither_class_nor_image(folder: Path) -> None:
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / name).mkdir()
+        Image.new("RGB", (9, 7)).save(folder / name / "a.png")
+    (folder / "cat" / "._a.png").write_bytes(b"metadata")
+    images = labelled_folder(folder, to_tensor)
+    assert list(images.classes) == ["cat", "dog"]
+    assert len(images) == len(image_folder(folder, to_tensor)) == 3

@@ -1,5 +1,7 @@
 """Pictures in order, in several preprocessings, and choices of them."""
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from decompose.data.decoding import read_image
 from decompose.data.folders import labelled_folder
-from decompose.data.images import balanced_choice, read_picture
+from decompose.data.images import balanced_choice
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import to_tensor, write_class_folders
 
@@ -39,9 +42,9 @@ def test_an_unreadable_picture_is_named_and_left_out(folder: Path) -> None:
 
 
 def test_pictures_are_read_as_rgb(folder: Path) -> None:
-    assert read_picture(folder / "cat" / "a.png").mode == "RGB"
+    assert read_image(folder / "cat" / "a.png").mode == "RGB"
     with pytest.raises(DecomposeError, match="No such file"):
-        read_picture(folder / "missing.png")
+        read_image(folder / "missing.png")
 
 
 def test_a_picture_comes_in_every_preprocessing(folder: Path) -> None:
@@ -89,3 +92,27 @@ def test_a_share_is_held_out_of_all_classes_alike(folder: Path) -> None:
     assert [len(part) for part in pictures.parted(0.001)] == [len(pictures) - 1, 1]
     with pytest.raises(DecomposeError, match="a single picture leaves none"):
         held.subset(1).parted(0.5)
+
+
+class Killer:
+    """A preprocessing in which a process dies."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Never returns."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def failing(image: Image.Image) -> Tensor:
+    """Preprocess nothing."""
+    raise ZeroDivisionError("of\nheight 0")
+
+
+def test_a_killed_process_is_one_line(folder: Path) -> None:
+    with pytest.raises(DecomposeError, match="a process that decodes images was killed"):
+        list(labelled_folder(folder, Killer()).batches(8, workers=1))
+
+
+def test_what_cannot_be_preprocessed_is_unreadable(folder: Path) -> None:
+    (batch,) = labelled_folder(folder, failing).batches(8)
+    assert set(batch.unreadable.values()) == {"cannot be preprocessed: of"}

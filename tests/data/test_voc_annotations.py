@@ -1,5 +1,6 @@
 """VOC's annotations, also those that nobody should trust."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,9 @@ def test_what_is_no_annotation(tmp_path: Path, text: str, message: str) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match=r"missing\.xml: cannot be read: No such file"):
         read_objects(tmp_path / "missing.xml")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.xml")
+    with pytest.raises(DecomposeError, match="is no file"):
+        read_objects(tmp_path / "a.xml")

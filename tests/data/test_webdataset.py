@@ -100,6 +100,13 @@ def test_a_corrupt_picture_in_a_shard_is_named(shards: Path) -> None:
         ([("4.jpg", b"x")], "4: has no label"),
         ([("4.jpg", b"x"), ("4.cls", b"cat")], r"4\.cls: holds no label"),
         ([("4.jpg", b"x"), ("4.json", b"{}")], r"4\.json: holds no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"-1")], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"1.7")], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"true")], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"Infinity")], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.cls", b"%d" % 2**63)], r"4\.cls: holds no label"),
+        ([("4.jpg", b"x"), ("4.json", b"[" * 200_000)], r"4\.json: holds no label"),
+        ([("4.jpg", b"x"), ("4.json", b"[]")], r"4\.json: holds no label"),
         ([("4.txt", b"x")], "hold no labelled picture"),
     ],
 )
@@ -119,3 +126,13 @@ def test_shards_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(DecomposeError, match=r"a\.tar: cannot be read further"):
         labelled_images(tmp_path / "a.tar", to_tensor)
+
+
+def test_what_macos_adds_is_no_sample(shards: Path) -> None:
+    write_shard(shards / "val-002.tar", [("__MACOSX/a/0.jpg", b"x"), ("a/._0.jpg", b"x")])
+    assert len(labelled_images(shards, to_tensor)) == 4
+
+
+def test_a_label_may_be_written_as_text(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [("4.jpg", b"x"), ("4.json", b'{"label": "7"}')])
+    assert labelled_shards(str(tmp_path / "a.tar"), to_tensor).samples[0][1] == 7
