@@ -6,10 +6,11 @@ import warnings
 
 from torch import nn
 
-from decompose.compression.reconstruction.repair import repair_
+from decompose.compression.reconstruction.repair import repair_layers_
+from decompose.layers.survey import survey
 from decompose.models.conversion import set_forms_, substitute
 from decompose.models.plans import Plan
-from decompose.utils.batches import Batches
+from decompose.utils.batches import Batches, InputBatches
 
 
 def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> nn.Module:
@@ -29,9 +30,13 @@ def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> 
         DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
             or a rank out of bounds, or weights are not finite.
     """
-    small = substitute(plan, model)
-    if calibrate is not None:
-        repairs = repair_(small, model, calibrate)
+    if calibrate is None:
+        small = substitute(plan, model)
+    else:
+        inputs = InputBatches(calibrate, model)
+        known = survey(model, next(iter(inputs)))
+        small = substitute(plan, model, known.layers)
+        repairs = repair_layers_(small, known, inputs)
         if left := [layer.name for layer in repairs if layer.how == "left"]:
             names = ", ".join(left)
             warnings.warn(

@@ -7,7 +7,7 @@ approximates the patches' covariance by, and what a kernel is whitened with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,10 +22,9 @@ from decompose.algebra import (
     subsampling_for,
 )
 from decompose.compression.statistics import LayerStatistics
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
-from decompose.layers.modules import to_conv
+from decompose.layers.modules import Decomposable, to_conv
 from decompose.utils.batches import Batches, InputBatches
 from decompose.utils.progress import track
 
@@ -70,26 +69,25 @@ def is_whitenable(conv: Conv) -> bool:
 
 
 def gather_marginals(
-    model: nn.Module, images: Batches, names: Iterable[str]
+    model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
 ) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.
 
     Args:
         model: left as it was.
         images: unlabelled inputs.
-        names: layers by full name; those that are not reached are left out.
+        layers: of the model, by full name; those that are not reached are left out.
 
     Raises:
         DecomposeError: there are no inputs.
     """
-    originals = find_decomposable(model)
-    sums = {name: AxisMoments(to_conv(originals[name])) for name in names}
+    sums = {name: AxisMoments(to_conv(layer)) for name, layer in layers.items()}
 
     def add(name: str, x: Tensor, output: Tensor) -> None:
         sums[name].add(x, output)
 
     inputs = InputBatches(images, model)
-    with evaluating(model), observing({name: originals[name] for name in sums}, add):
+    with evaluating(model), observing(layers, add):
         for x in track(inputs, "gathering covariances", inputs.count()):
             comparable_outputs(model, x)
     return {name: found.marginals() for name, found in sums.items() if found.count}

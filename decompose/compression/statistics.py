@@ -41,10 +41,9 @@ from decompose.algebra import (
     places,
     subsampling_for,
 )
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
 from decompose.layers.hooks import observing
-from decompose.layers.modules import to_conv
+from decompose.layers.modules import Decomposable, to_conv
 from decompose.utils.batches import Batches, InputBatches, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
@@ -157,34 +156,32 @@ class Statistics:
         return cls(layers, record["num_inputs"], record["gains"])
 
 
-def gather(model: nn.Module, images: Batches, names: Iterable[str] | None = None) -> Statistics:
-    """Gather the statistics of a network's layers in one pass.
+def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]) -> Statistics:
+    """Gather the statistics of a model's layers in one pass.
 
     Args:
         model: left as it was.
         images: unlabelled inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin
             with such.
-        names: layers by full name; all convolutions and fully connected layers by default.
+        layers: convolutions and fully connected layers of the model, by full name.
 
     Raises:
         DecomposeError: there are no inputs, or the network's output holds no floating tensor.
     """
-    originals = find_decomposable(model)
-    chosen = {name: originals[name] for name in names or originals}
-    sums = {name: PatchMoments(to_conv(module)) for name, module in chosen.items()}
+    sums = {name: PatchMoments(to_conv(module)) for name, module in layers.items()}
     inputs = InputBatches(images, model)
     energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.enable_grad():
         for x in track(inputs, "gathering statistics", inputs.count()):
-            with _observing(sums, chosen):
-                leaves: list[Tensor] = []
-                outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, leaves), x))
+            with _observing(sums, layers):
+                entries: list[Tensor] = []
+                outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, entries), x))
                 finite = [_finite_entries(y.detach()) for y in outputs]
                 energy += sum(float(y.double().square().sum()) for y in finite)
                 num_outputs += sum(y.numel() for y in outputs)
                 num_finite += sum(y.numel() for y in finite)
-                _backpropagate(outputs, leaves or _trained(model), generator)
+                _backpropagate(outputs, entries or _trained(model), generator)
             count += 1
     warn_of_infinite(num_outputs - num_finite, num_outputs)
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)

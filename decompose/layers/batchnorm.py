@@ -12,25 +12,20 @@ guessed from names.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from decompose.layers.consumers import Value, find_consumers
 from decompose.layers.discovery import copied, find_decomposable
-from decompose.layers.eligibility import find_weight_readers, what_is_attached, why_not_decomposable
+from decompose.layers.eligibility import what_is_attached, why_not_decomposable
 from decompose.layers.forward import evaluating
-from decompose.layers.hooks import observing
 from decompose.layers.modules import Decomposable, to_conv, to_module
-from decompose.utils.batches import Example, call, first
+from decompose.utils.batches import Example, call
 from decompose.utils.errors import DecomposeError
 
 _ATTRIBUTE = "decompose_folded"
@@ -125,6 +120,7 @@ def _rest(norm: nn.Module) -> nn.Module | None:
 
 
 def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
+    """The BatchNorm of each layer that it alone reads, and that reads nothing else."""
     layers = {
         n: layer
         for n, layer in find_decomposable(model).items()
@@ -135,74 +131,22 @@ def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
         for name, module in model.named_modules()
         if _rest(module) is not None and what_is_attached(module) is None
     }
-    for name in find_weight_readers(model, example, {**layers, **norms}):
-        layers.pop(name, None)
-        norms.pop(name, None)
-    watch = _Watch({name: to_conv(layer).geometry.num_axes for name, layer in layers.items()})
-    with evaluating(model), watch, observing(layers, watch.follow), watch.inside(norms):
-        watch.read(call(model, first(example)))
-    return watch.pairs()
+    found = find_consumers(model, example, layers, norms=norms)
+    pairs = {}
+    for name in filter(layers.__contains__, found.outputs):
+        readers = {use.inside for value in found.outputs[name] for use in value.uses}
+        norm = readers.pop() if len(readers) == 1 else ""
+        if norm in norms and not found.weights.keys() & {name, norm}:
+            num_axes = to_conv(layers[name]).geometry.num_axes
+            if all(_is_whole(v, found.outputs[name], num_axes) for v in found.inputs[norm]):
+                pairs[name] = norm
+    return pairs
 
 
-class _Watch(TorchDispatchMode):
-    """Notes who reads what layers write, and what normalisations read.
-
-    Args:
-        num_axes: of each layer, besides batch and channels.
-    """
-
-    def __init__(self, num_axes: Mapping[str, int]) -> None:
-        super().__init__()
-        self._num_axes = num_axes
-        # The tensors are kept, so that no other takes the identity of one.
-        self._written: dict[int, tuple[str, Tensor]] = {}
-        self._readers: dict[str, set[str]] = defaultdict(set)
-        self._inputs: dict[str, set[str]] = defaultdict(set)
-        self._within = ""
-
-    def follow(self, name: str, _: Tensor, output: Tensor) -> None:
-        """Note what a layer has written."""
-        self._written[id(output)] = name, output
-
-    def read(self, values: Any) -> None:
-        """Note that these are read, by the normalisation that runs if there is one."""
-        for tensor in tree_leaves(values):
-            if id(tensor) in self._written:
-                self._readers[self._written[id(tensor)][0]].add(self._within)
-
-    @contextmanager
-    def inside(self, norms: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Know which of the normalisations runs."""
-        handles = []
-        for name, norm in norms.items():
-            handles.append(norm.register_forward_pre_hook(partial(self._enter, name)))
-            handles.append(norm.register_forward_hook(lambda *_: self._leave()))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def pairs(self) -> dict[str, str]:
-        """The normalisation of each layer that is read by it alone, and that reads it alone."""
-        alone = {name: next(iter(r)) for name, r in self._readers.items() if len(r) == 1}
-        return {name: norm for name, norm in alone.items() if self._inputs[norm] == {name}}
-
-    def _enter(self, name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._within = name
-        layer, output = self._written.get(id(inputs[0]), ("", inputs[0]))
-        # A normalisation's channels are axis 1, a layer's only in a batch without further axes.
-        is_channelwise = layer and output.ndim == self._num_axes[layer] + 2
-        self._inputs[name].add(layer if is_channelwise else "")
-
-    def _leave(self) -> None:
-        self._within = ""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        self.read((args, kwargs))
-        return func(*args, **(kwargs or {}))
+def _is_whole(value: Value | None, written: Sequence[Value], num_axes: int) -> bool:
+    """Whether a BatchNorm reads a layer's output as the layer wrote it, channels on axis 1."""
+    # A BatchNorm's channels are axis 1, a layer's only in a batch without further axes.
+    return value is not None and value in written and len(value.shape) == num_axes + 2
 
 
 def has_statistics(model: nn.Module) -> bool:

@@ -102,7 +102,7 @@ def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
 
 
 def find_lossy(
-    small: nn.Module, model: nn.Module, names: Iterable[str]
+    small: nn.Module, originals: Mapping[str, Decomposable], names: Iterable[str]
 ) -> dict[str, tuple[DecomposedLayer, Decomposable]]:
     """The rewritten layers that have lost something, each with the original's, by full name.
 
@@ -111,13 +111,13 @@ def find_lossy(
 
     Args:
         small: what ``apply`` made of the model.
-        model: the original.
-        names: of layers, in the order wished for.
+        originals: the layers of the model by full name, not decomposed.
+        names: of layers, in the order of the result.
 
     Raises:
         DecomposeError: ``small`` was not made from ``model``.
     """
-    rewritten, originals = find_decomposed(small), find_decomposable(model)
+    rewritten = find_decomposed(small)
     found = {}
     for name in filter(rewritten.__contains__, names):
         if name not in originals:

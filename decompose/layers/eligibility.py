@@ -1,76 +1,17 @@
-"""Which layers a network does more with than to call them on one input.
-
-A module may read ``self.conv.weight`` itself, or ask a transposed convolution for an output of a certain
-size. A rewritten layer has to compose such a weight, and takes no such wish. So the network is run on an
-example with stands in its layers' places, which let everything through and note what would be lost.
-"""
+"""Reasons why a layer cannot be decomposed: hooks, parametrised or quantised weights, skipped by name."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from decompose.layers.costs import Shapes
-from decompose.layers.discovery import copied, find_decomposable, is_plain
-from decompose.layers.forward import evaluating
-from decompose.layers.modules import DECOMPOSABLE, Decomposable, copy_attributes
-from decompose.utils.batches import Example, call, first
+from decompose.layers.discovery import is_plain
+from decompose.layers.modules import DECOMPOSABLE, Decomposable
 from decompose.utils.name_patterns import matches
 
-_UNREACHED = "not reached by the example"
-
-
-def find_weight_readers(
-    model: nn.Module, example: Example, layers: Mapping[str, nn.Module]
-) -> dict[str, str]:
-    """Why layers must stay what they are, by full name, as far as one pass tells.
-
-    Args:
-        model: left as it was; it takes the example.
-        example: one batch (``calls``); only its first input is used.
-        layers: those to watch.
-
-    Returns:
-        A reason for each layer that has one.
-    """
-    found: dict[str, str] = {}
-    stands = {
-        id(layer): _WeightSpy(layer, partial(found.setdefault, name))
-        for name, layer in layers.items()
-    }
-    with evaluating(model):
-        call(copied(model, stands), first(example))
-    return found
-
-
-class _WeightSpy(nn.Module):
-    """Passes everything on to a layer, and notes what a rewritten one could not do."""
-
-    def __init__(self, layer: nn.Module, note: Callable[[str], object]) -> None:
-        super().__init__()
-        copy_attributes(layer, self)
-        # Not as a submodule, whose hooks and names would be the network's to see.
-        self.__dict__.update(_layer=layer, _note=note)
-        self.training = layer.training
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            value = getattr(self.__dict__["_layer"], name)
-        self.__dict__["_note"](f"the network reads its {name} itself")
-        return value
-
-    def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        """What the layer gives."""
-        if len(inputs) != 1 or keywords:
-            self.__dict__["_note"]("the network calls it with more than one input")
-        return self.__dict__["_layer"](*inputs, **keywords)
+UNREACHED = "not reached by the example"
 
 
 def find_quantised(model: nn.Module) -> dict[str, str]:
@@ -117,39 +58,19 @@ def what_is_attached(module: nn.Module) -> str | None:
     return "it has hooks" if any(hooks) else None
 
 
-def reasons_to_stay_dense(
-    model: nn.Module, example: Example, skip: Sequence[str], shapes: Shapes
-) -> dict[str, str]:
-    """Why layers stay as they are whatever the wish, by name.
-
-    Args:
-        model: left as it was.
-        example: one batch (``calls``).
-        skip: names and patterns.
-        shapes: what ``trace_shapes`` says of the example.
-    """
-    originals = find_decomposable(model)
-    reasons = {
-        name: reason
-        for name, module in originals.items()
-        if (reason := _reason_to_skip(name, module, skip, reached=name in shapes))
-    }
-    # One that is never called may be read all the same.
-    watched = {
-        n: layer for n, layer in originals.items() if reasons.get(n, _UNREACHED) == _UNREACHED
-    }
-    read = find_weight_readers(model, example, watched)
-    if read:
-        told = "; ".join(f"{name}: {reason}" for name, reason in read.items())
-        warnings.warn(f"left dense: {told}", stacklevel=3)
-    return find_quantised(model) | reasons | read
-
-
-def _reason_to_skip(
+def why_skipped(
     name: str, module: Decomposable, skip: Sequence[str], *, reached: bool
 ) -> str | None:
+    """Why a layer stays as it is whatever the budget, or ``None`` if it need not.
+
+    Args:
+        name: full name of the layer.
+        module: the layer.
+        skip: names and patterns to leave.
+        reached: whether the example's pass calls it.
+    """
     if any(matches(name, pattern) for pattern in skip):
         return "skipped by name"
     if not reached:
-        return _UNREACHED
+        return UNREACHED
     return why_not_decomposable(module)

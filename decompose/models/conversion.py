@@ -29,7 +29,7 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
         plan: the choices.
         model: the architecture that the plan was made for; left as it was.
     """
-    small = substitute(plan, model, Conv.without_weights)
+    small = substitute(plan, model, prepare=Conv.without_weights)
     set_forms_(small, plan.forms)
     return small
 
@@ -83,20 +83,25 @@ def plan_of(model: nn.Module) -> Plan:
 
 
 def substitute(
-    plan: Plan, model: nn.Module, prepare: Callable[[Conv], Conv] = lambda conv: conv
+    plan: Plan,
+    model: nn.Module,
+    modules: Mapping[str, Decomposable] | None = None,
+    *,
+    prepare: Callable[[Conv], Conv] = lambda conv: conv,
 ) -> nn.Module:
     """Replace layers of a copy of a network by what the plan's methods make of them.
 
     Args:
         plan: the choices; its forms are not taken.
         model: left as it was.
+        modules: what ``find_decomposable`` gives for it, where that is known already.
         prepare: applied to each layer's convolution before its method.
 
     Raises:
         DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
             or a rank out of bounds, or weights are not finite.
     """
-    modules = find_decomposable(model)
+    modules = find_decomposable(model) if modules is None else modules
     replacements: dict[int, nn.Module] = {}
     for name, choice in plan.layers.items():
         if name not in modules:

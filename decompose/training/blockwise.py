@@ -22,13 +22,13 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from decompose.algebra import balanced, leaves
-from decompose.layers.costs import trace_shapes
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import Decomposable, DecomposedLayer
-from decompose.layers.relu import Rectifier, find_rectifiers
-from decompose.utils.batches import Batches, Example, InputBatches, batch_size, first
+from decompose.layers.relu import Rectifier
+from decompose.layers.survey import survey
+from decompose.utils.batches import Batches, Example, InputBatches, batch_size
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
@@ -158,9 +158,10 @@ def reconstruct_(
         raise DecomposeError(
             "blockwise reconstruction needs two inputs: one to fit, one to judge on"
         )
-    calls = {name: len(seen) for name, seen in trace_shapes(model, inputs[0]).items()}
-    todo = find_lossy(small, model, calls)
-    rectifiers = find_rectifiers(model, first(inputs[0]), todo)
+    known = survey(model, inputs[0])
+    calls = known.num_calls
+    todo = find_lossy(small, known.layers, calls)
+    rectifiers = known.rectifiers(todo)
     found = []
     for name, (layer, original) in track(todo.items(), "blockwise", total=len(todo)):
         pair = (small, layer), (model, original)

@@ -21,10 +21,10 @@ from decompose.compression.search.candidates import COMBINATIONS, Option, loss, 
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
-from decompose.layers.costs import expression_macs, trace_shapes
-from decompose.layers.discovery import find_decomposable
+from decompose.layers.costs import expression_macs
 from decompose.layers.forward import evaluating
 from decompose.layers.modules import to_conv
+from decompose.layers.survey import survey
 from decompose.methods.combinations import parse_combination
 from decompose.models.plans import Plan
 from decompose.utils.progress import track
@@ -40,9 +40,10 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
         ``losses`` by objective and ``measured``, a number a plan, and ``spearman`` by objective.
     """
     inputs = decompose.synthetic_inputs(images[:1] * 0, network, num=6)
-    statistics = gather(network, inputs)
-    shapes = trace_shapes(network, images)
-    convs = {name: to_conv(module) for name, module in find_decomposable(network).items()}
+    known = survey(network, images)
+    statistics = gather(network, inputs, known.layers)
+    shapes = known.shapes
+    convs = {name: to_conv(module) for name, module in known.layers.items()}
     recipes = [parse_combination(name) for name in COMBINATIONS]
     weighed = {
         name: options(
@@ -51,9 +52,9 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
             partial(expression_macs, input_shape=shapes[name][0]),
             output_error(conv, statistics.layers[name]),
         )
-        for name, conv in track(convs.items(), "weighing candidates", total=len(convs))
+        for name, conv in track(convs.items(), "scoring candidates", total=len(convs))
     }
-    gains = measure_sensitivity(network, inputs, weighed, repaired=False)
+    gains = measure_sensitivity(known, inputs, weighed, repaired=False)
     images = images[:NUM_IMAGES]
     with evaluating(network):
         expected = network(images)

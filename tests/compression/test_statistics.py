@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import patches
 from decompose.compression.statistics import Statistics, gather
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
@@ -44,7 +45,7 @@ def at_once(network: Twice) -> Tensor:
 
 def test_one_pass_gives_what_all_patches_give() -> None:
     network = Twice().double()
-    layer = gather(network, X.split(2)).layers["conv"]
+    layer = gather(network, X.split(2), find_decomposable(network)).layers["conv"]
     rows = at_once(network)
     assert layer.num_patches == rows.shape[1]
     torch.testing.assert_close(layer.mean, rows.mean(1))
@@ -62,7 +63,9 @@ def test_the_metric_of_a_linear_output_is_its_own() -> None:
         nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
     )
     network.double()
-    metric = gather(network, X.repeat(50, 1, 1, 1)).layers["0"].metric[0]
+    metric = (
+        gather(network, X.repeat(50, 1, 1, 1), find_decomposable(network)).layers["0"].metric[0]
+    )
     matrix = network[3].weight.detach() / 100  # type: ignore[union-attr]
     with torch.no_grad():
         energy = network(X).square().sum() / len(X)
@@ -75,7 +78,7 @@ def test_the_metric_of_a_linear_output_is_its_own() -> None:
 def test_every_precision_and_every_kind_of_layer(dtype: torch.dtype) -> None:
     network = Mixed().to(dtype)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    statistics = gather(network, torch.randn(2, 3, 32, 32))
+    statistics = gather(network, torch.randn(2, 3, 32, 32), find_decomposable(network))
     assert {"stem", "heads.mask", "grouped", "classifier"} <= set(statistics.layers)
     for layer in statistics.layers.values():
         assert all(torch.isfinite(t).all() for t in (layer.mean, layer.covariance, layer.metric))
@@ -85,7 +88,8 @@ def test_every_precision_and_every_kind_of_layer(dtype: torch.dtype) -> None:
 
 
 def test_they_can_be_kept(tmp_path: Path) -> None:
-    statistics = gather(Twice(), X)
+    network = Twice()
+    statistics = gather(network, X, find_decomposable(network))
     statistics.save(tmp_path / "kept.safetensors")
     again = Statistics.load(tmp_path / "kept.safetensors")
     assert (again.num_inputs, again.gains) == (6, {})
@@ -102,4 +106,4 @@ def test_what_holds_no_statistics(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="cannot be read as statistics"):
         Statistics.load(tmp_path / "text")
     with pytest.raises(DecomposeError, match="there are no inputs"):
-        gather(Twice(), X[:0])
+        gather(Twice(), X[:0], {})

@@ -7,8 +7,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations
 
 import decompose
+from decompose.layers.consumers import find_consumers
 from decompose.layers.discovery import find_decomposable
-from decompose.layers.eligibility import find_quantised, find_weight_readers, why_not_decomposable
+from decompose.layers.eligibility import find_quantised, why_not_decomposable
 from decompose.utils.errors import DecomposeError
 
 X = torch.randn(2, 8, 12, 12)
@@ -42,7 +43,7 @@ REASONS = {
 def test_what_a_network_reads_or_asks_is_told() -> None:
     network = Nosy().train()
     names = [name for name, _ in network.named_modules()]
-    assert find_weight_readers(network, X, find_decomposable(network)) == REASONS
+    assert find_consumers(network, X, find_decomposable(network)).weights == REASONS
     assert [name for name, _ in network.named_modules()] == names
     assert network.training
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decompose.layers.relu import Rectifier, find_rectifiers
+from decompose.layers.relu import Rectifier
+from decompose.layers.survey import survey
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 VECTORS = st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4).map(torch.tensor)
@@ -52,7 +53,7 @@ def found(network: nn.Module, x: Tensor = X) -> set[str]:
         for name, m in network.named_modules()
         if isinstance(m, nn.Conv2d | nn.Conv1d | nn.Linear)
     ]
-    return set(find_rectifiers(network, x, names))
+    return set(survey(network, x).rectifiers(names))
 
 
 def test_only_what_nothing_else_reads() -> None:
@@ -88,7 +89,7 @@ def test_one_layer_in_two_places() -> None:
 
 def test_a_fully_connected_layer_over_a_sequence() -> None:
     network = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
-    rectifier = find_rectifiers(network, X[:, 0], ["0", "2"])
+    rectifier = survey(network, X[:, 0]).rectifiers(["0", "2"])
     assert set(rectifier) == {"0"}
     assert rectifier["0"].slope.shape == (5,)
 
@@ -98,7 +99,7 @@ def test_a_normalisation_shifts_the_threshold() -> None:
     for tensor in (norm.weight, norm.bias, norm.running_mean):
         nn.init.normal_(tensor)  # type: ignore[arg-type]
     network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).eval()
-    rectifier = find_rectifiers(network, X, ["0"])["0"]
+    rectifier = survey(network, X).rectifiers(["0"])["0"]
     with torch.no_grad():
         outputs = network[0](X)
         torch.testing.assert_close(

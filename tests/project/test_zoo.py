@@ -22,11 +22,9 @@ import decompose
 from decompose import Choice, DecomposeError, Plan
 from decompose.algebra import Deviation
 from decompose.evaluation.comparison import compare_weights
-from decompose.layers.costs import count_params, trace_shapes
-from decompose.layers.discovery import find_decomposable
-from decompose.layers.eligibility import find_weight_readers, why_not_decomposable
+from decompose.layers.costs import count_params
 from decompose.layers.forward import comparable_outputs
-from decompose.layers.modules import to_conv
+from decompose.layers.survey import survey
 from decompose.methods import get_method
 from decompose.models.architectures import Architecture, architecture_of
 from decompose.utils.batches import Example
@@ -130,13 +128,9 @@ def named(name: str) -> tuple[nn.Module, Example]:
 
 def full_rank(network: nn.Module, example: Example) -> Plan:
     """Each layer that can be rewritten, exactly."""
-    reached = trace_shapes(network, example)
-    layers = find_decomposable(network)
-    free = {n: m for n, m in layers.items() if n in reached and why_not_decomposable(m) is None}
-    read = find_weight_readers(network, example, free)
+    known = survey(network, example)
     choices = {}
-    for name in free.keys() - read.keys():
-        conv = to_conv(layers[name])
+    for name, conv in known.convs.items():
         exact = [m for m in map(get_method, EXACT) if m.why_not(conv) is None]
         if exact:
             choices[name] = Choice(exact[0].name, exact[0].max_rank(conv))

@@ -1,63 +1,18 @@
-"""Which layer alone reads what another writes, so that what it does not need need not be written.
+"""Pairs of layers of which the second alone reads the first, so that channels can be pruned.
 
-The network is traced symbolically (``torch.fx``). A layer succeeds another if its input is that
-one's output, through nothing but operators that treat each channel by itself, such as rectifiers,
-normalisations and pooling, and if nothing else reads the output on its way.
+A layer depends on another if its input is that one's output, through nothing but operators that treat
+each channel by itself, such as ReLU, BatchNorm and pooling, and if nothing else reads the output on its
+way (``layers.consumers``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
-
+from decompose.layers.consumers import NORMALISERS
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import CONVOLUTIONS, DecomposedLayer
-from decompose.utils.errors import DecomposeError, first_line
-
-_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-_CHANNELWISE = (
-    *_NORMALISATIONS,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.SiLU,
-    nn.GELU,
-    nn.ELU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-)
-
-_FUNCTIONS = {
-    F.relu,
-    F.relu6,
-    F.dropout,
-    F.max_pool2d,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-    torch.relu,
-    torch.relu_,
-    torch.sigmoid,
-    torch.tanh,
-}
-
-_METHODS = {"relu", "relu_", "sigmoid", "tanh", "contiguous"}
+from decompose.layers.survey import Survey
 
 
 @dataclass(frozen=True)
@@ -75,62 +30,40 @@ class Dependency:
     normalisations: tuple[str, ...] = ()
 
 
-def find_dependencies(model: nn.Module) -> dict[str, Dependency]:
-    """The successions of convolutions, by consumer.
+def find_dependencies(survey: Survey) -> dict[str, Dependency]:
+    """Find the pairs of convolutions of which the second alone reads the first, by consumer.
 
     Args:
-        model: left as it was.
-
-    Raises:
-        DecomposeError: it cannot be traced.
+        survey: of the model.
     """
-    layers = {
+    layers = find_layers(survey.model)
+    once = {
         name
-        for name, m in find_layers(model).items()
-        if isinstance(m, (*CONVOLUTIONS, DecomposedLayer))
+        for name, module in layers.items()
+        if isinstance(module, (*CONVOLUTIONS, DecomposedLayer)) and survey.num_calls.get(name) == 1
     }
-    try:
-        graph = _Tracer().trace(model)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise DecomposeError(
-            f"what reads each layer's output cannot be traced: {first_line(error)}"
-        ) from None
-    calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    once = {name for name in layers if calls.count(name) == 1}
     found = {}
-    for node in graph.nodes:
-        if node.op == "call_module" and node.target in once:
-            succession = _trace_back(node, model, once)
-            if succession is not None:
-                found[succession.consumer] = succession
+    for producer in filter(once.__contains__, survey.consumers.outputs):
+        dependency = _follow(producer, survey, once)
+        if dependency is not None:
+            found[dependency.consumer] = dependency
     return found
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Rewritten layers are looked at from outside, like torch's own."""
-        return isinstance(m, DecomposedLayer) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _trace_back(node: fx.Node, model: nn.Module, layers: set[str]) -> Dependency | None:
+def _follow(producer: str, survey: Survey, layers: set[str]) -> Dependency | None:
+    """The dependency of the layer that alone reads a producer's output."""
+    consumers = survey.consumers
+    (value,) = consumers.outputs[producer]
     normalisations: list[str] = []
-    consumer = str(node.target)
-    while True:
-        read = node.all_input_nodes
-        if len(read) != 1 or len(read[0].users) != 1:
-            return None
-        node = read[0]
-        if node.op == "call_module":
-            name = str(node.target)
-            if name in layers:
-                return Dependency(name, consumer, tuple(reversed(normalisations)))
-            module = model.get_submodule(name)
-            if not isinstance(module, _CHANNELWISE):
+    while len(value.uses) == 1 and (behind := value.uses[0].result) is not None:
+        use = value.uses[0]
+        if use.operator in NORMALISERS:
+            if not use.inside:
                 return None
-            if isinstance(module, _NORMALISATIONS):
-                normalisations.append(name)
-        elif not (
-            (node.op == "call_function" and node.target in _FUNCTIONS)
-            or (node.op == "call_method" and node.target in _METHODS)
-        ):
-            return None
+            normalisations.append(use.inside)
+        value = behind
+    readers = {use.inside for use in value.uses}
+    consumer = readers.pop() if len(readers) == 1 else ""
+    if consumer not in layers or list(consumers.inputs[consumer]) != [value]:
+        return None
+    return Dependency(producer, consumer, tuple(normalisations))

@@ -23,9 +23,8 @@ from decompose.compression.layerwise.channel_pruning import (
 from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
 from decompose.compression.layerwise.dependencies import Dependency
 from decompose.compression.layerwise.sampling import Samples
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.eligibility import why_not_decomposable
-from decompose.layers.modules import DecomposedLayer, to_conv, to_module
+from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv, to_module
 from decompose.methods.choices import Choice
 from decompose.models.conversion import like_original
 
@@ -35,16 +34,22 @@ class PartialModel:
 
     Args:
         model: left as it was.
-        successions: of its layers, by consumer; only where inputs are to be pruned.
+        originals: its layers by full name.
+        dependencies: of its layers, by consumer; only where inputs are to be pruned.
 
     Attributes:
         small: the network as it is now.
         convs: the dense layers as pruning left them, in float32 at least, on the CPU.
     """
 
-    def __init__(self, model: nn.Module, successions: Mapping[str, Dependency]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        originals: Mapping[str, Decomposable],
+        dependencies: Mapping[str, Dependency],
+    ) -> None:
         self.small = copy.deepcopy(model)
-        self._originals, self._successions = find_decomposable(model), successions
+        self._originals, self._dependencies = originals, dependencies
         self.convs = {name: _at_hand(to_conv(m)) for name, m in self._originals.items()}
         self._made: dict[str, tuple[Expression, Choice | None]] = {
             name: (conv, None) for name, conv in self.convs.items()
@@ -53,10 +58,10 @@ class PartialModel:
 
     def why_not_prunable(self, consumer: str) -> str | None:
         """Why a layer's inputs cannot be pruned, or ``None`` if they can."""
-        succession = self._successions.get(consumer)
-        if succession is None:
+        dependency = self._dependencies.get(consumer)
+        if dependency is None:
             return "no one layer writes them for it alone"
-        for name in (consumer, succession.producer):
+        for name in (consumer, dependency.producer):
             if self.convs[name].groups != 1:
                 return f"{name} has groups"
             if reason := why_not_decomposable(self._originals[name]):
@@ -84,7 +89,7 @@ class PartialModel:
         self.convs[name] = refit_inputs(self.convs[name], rows, kept, ridge=ridge)
         self._kept[name] = self._kept[name]._replace(inputs=kept)
         self.take(name, self.convs[name], None)
-        self._shrink(self._successions[name], kept)
+        self._shrink(self._dependencies[name], kept)
         return samples.of_inputs(kept)
 
     def take(self, name: str, expression: Expression, choice: Choice | None) -> None:
@@ -105,15 +110,15 @@ class PartialModel:
         remember_kept(module, self._kept[name])
         put_(self.small, name, like_original(original, module))
 
-    def _shrink(self, succession: Dependency, kept: Tensor) -> None:
-        name = succession.producer
+    def _shrink(self, dependency: Dependency, kept: Tensor) -> None:
+        name = dependency.producer
         expression, choice = self._made[name]
         smaller = keep_outputs(self.convs[name], kept)
         assert isinstance(smaller, Conv)
         self.convs[name] = smaller
         self._kept[name] = self._kept[name]._replace(outputs=kept)
         self.take(name, keep_outputs(expression, kept), choice)
-        shrink_normalisations_(self.small, succession.normalisations, kept)
+        shrink_normalisations_(self.small, dependency.normalisations, kept)
 
 
 def _at_hand(conv: Conv) -> Conv:

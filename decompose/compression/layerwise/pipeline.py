@@ -32,11 +32,10 @@ from decompose.compression.layerwise.low_rank_regression import (
 )
 from decompose.compression.layerwise.partial_model import PartialModel
 from decompose.compression.layerwise.sampling import Sampler, Samples
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.modules import Decomposable, to_conv
-from decompose.layers.relu import Rectifier, find_rectifiers
+from decompose.layers.relu import Rectifier
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import num_weights
@@ -92,20 +91,20 @@ def compress_layerwise(
         A new network.
 
     Raises:
-        DecomposeError: inputs are to be pruned and the model cannot be traced, a layer has groups or
-            cannot be swapped for another module, or a method cannot take it.
+        DecomposeError: a layer has groups or cannot be swapped for another module, or a method cannot
+            take it.
     """
-    originals = find_decomposable(model)
+    originals = sampler.survey.layers
     for name, treatment in treatments.items():
         if name not in originals:
             raise DecomposeError(f"layer {name}: there is no such dense layer")
         if reason := _obstacle(originals[name], treatment):
             raise DecomposeError(f"layer {name} cannot be treated: {reason}")
     prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
-    work = PartialModel(model, find_dependencies(model) if prunes else {})
+    work = PartialModel(model, originals, find_dependencies(sampler.survey) if prunes else {})
     rectifiers = {
         name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
-        for name, r in find_rectifiers(model, sampler.example, treatments).items()
+        for name, r in sampler.survey.rectifiers(treatments).items()
     }
     todo = {name: t for name, t in treatments.items() if name in sampler.names}
     for name, treatment in todo.items():

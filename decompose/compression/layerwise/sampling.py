@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, patches_at, places_at
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, observing
 from decompose.layers.modules import to_conv
+from decompose.layers.survey import survey
 from decompose.utils.batches import Batches, InputBatches
 from decompose.utils.errors import DecomposeError
 
@@ -58,6 +58,9 @@ class Sampler:
         batch_size: inputs at a time.
         seed: of the places.
 
+    Attributes:
+        survey: of the model, on the first input.
+
     Raises:
         DecomposeError: there are no inputs, or a layer has no such axis or is transposed.
     """
@@ -72,9 +75,10 @@ class Sampler:
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        originals = find_decomposable(model)
         self._inputs, self._batch_size = InputBatches(images, model), batch_size
-        self._convs: dict[str, Conv] = {name: to_conv(originals[name]) for name in names}
+        self.survey = survey(model, next(iter(self._inputs)))
+        layers = self.survey.chosen(names)
+        self._convs: dict[str, Conv] = {name: to_conv(layer) for name, layer in layers.items()}
         for name, conv in self._convs.items():
             if conv.geometry.transposed or conv.geometry.num_axes == 0:
                 raise DecomposeError(f"layer {name}: only ordinary convolutions can be sampled")
@@ -91,15 +95,10 @@ class Sampler:
             self._chosen[name].append(chosen)
             self._wanted[name].append(at_least_float32(places_at(conv, output, chosen)).cpu())
 
-        with evaluating(model), observing({name: originals[name] for name in names}, keep):
+        with evaluating(model), observing(layers, keep):
             for x in self._inputs.batches(batch_size):
                 comparable_outputs(model, x)
                 self._num_batches += 1
-
-    @property
-    def example(self) -> Tensor:
-        """The first input, ``(1, ...)``."""
-        return next(iter(self._inputs))
 
     @property
     def batch(self) -> Tensor | None:

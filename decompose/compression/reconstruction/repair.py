@@ -34,12 +34,12 @@ from decompose.compression.reconstruction.input_views import views
 from decompose.compression.reconstruction.last_factors import refitted
 from decompose.compression.reconstruction.target_cache import TargetCache
 from decompose.data.synthetic import synthetic_inputs
-from decompose.layers.costs import trace_shapes
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.modules import DecomposedLayer, to_conv
-from decompose.layers.relu import Rectifier, find_rectifiers
+from decompose.layers.relu import Rectifier
+from decompose.layers.survey import Survey, survey
 from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
@@ -96,24 +96,34 @@ def repair_(small: nn.Module, model: nn.Module, images: Batches) -> list[LayerRe
         DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
     """
     inputs = InputBatches(images, model)
-    some = list(islice(inputs, 2))
-    first = some[0]
-    calls = {name: len(seen) for name, seen in trace_shapes(model, first).items()}
-    todo = find_lossy(small, model, calls)
-    if todo and len(some) < 2:
+    return repair_layers_(small, survey(model, next(iter(inputs))), inputs)
+
+
+def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> list[LayerRepair]:
+    """Repair as ``repair_`` does, where the original has been surveyed already.
+
+    Args:
+        small: what ``apply`` made of the model.
+        known: the survey of the original, on the first of the inputs.
+        inputs: at least two.
+    """
+    model, calls = known.model, known.num_calls
+    todo = find_lossy(small, known.layers, calls)
+    if todo and len(list(islice(inputs, 2))) < 2:
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
-    marginals = gather_marginals(model, inputs, filter(lambda n: is_whitenable(convs[n]), todo))
-    rectifiers = find_rectifiers(model, first, todo)
-    shown = _Shown(inputs, _aids(first, model))
-    originals = {name: original for name, (_, original) in todo.items()}
-    lookahead = TargetCache(model, originals, calls)
+    originals = known.chosen(todo)
+    narrow = {name: layer for name, layer in originals.items() if is_whitenable(convs[name])}
+    covariances = gather_marginals(model, inputs, narrow)
+    rectifiers = known.rectifiers(todo)
+    shown = _Shown(inputs, _aids(known.example, model))
+    cache = TargetCache(model, originals, calls)
     repairs = []
     with evaluating(model, small):
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
-            drafts = _drafts(layer, convs[name], marginals.get(name), rectifiers.get(name))
+            drafts = _drafts(layer, convs[name], covariances.get(name), rectifiers.get(name))
             for index, x in shown:
-                wanted = lookahead.targets(name, x)
+                wanted = cache.targets(name, x)
                 seen = calls_until(small, layer, calls[name], x)
                 for (before, _), after in zip(seen, wanted, strict=True):
                     for draft in drafts:

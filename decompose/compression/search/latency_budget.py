@@ -27,11 +27,12 @@ from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
 from decompose.layers.discovery import find_decomposed
 from decompose.layers.forms import DEFAULT_FORM
+from decompose.layers.survey import Survey
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod
 from decompose.models.conversion import set_forms_, substitute
 from decompose.models.plans import LatencyReport, Plan
-from decompose.utils.batches import Example, batch_size
+from decompose.utils.batches import batch_size
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 
@@ -49,34 +50,24 @@ _NUM_TRIES = 4
 
 
 def plan_for_latency(
-    model: nn.Module,
-    example: Example,
-    convs: Mapping[str, Conv],
-    shapes: Shapes,
-    weighed: Mapping[str, Sequence[Option]],
-    dense: Mapping[str, str],
-    share: float,
-    place: Target,
+    known: Survey, scored: Mapping[str, Sequence[Option]], share: float, target: Target
 ) -> Plan:
     """The mixture that loses the least within a share of the original's time.
 
     Args:
-        model: the original; left as it was.
-        example: one batch, as large as it is to be fast for.
-        convs: the layers that may be rewritten.
-        shapes: their inputs' shapes for one input of the network.
-        weighed: their options.
-        dense: why the others may not.
+        known: the survey of the original, on one batch as large as it is to be fast for.
+        scored: the options of every layer that may be rewritten.
         share: of the original's latency, in (0, 1].
-        place: the engine, its threads and device.
+        target: the engine, its threads and device.
 
     Raises:
         DecomposeError: no plan is fast enough, or the engine cannot run the network.
     """
+    model, example, shapes = known.model, known.example, known.shapes
     num_inputs = batch_size(example)
-    original_ms = time_networks({"original": model}, example, place)["original"]
-    latencies = Latencies(place)
-    priced = _price(convs, shapes, weighed, num_inputs, latencies)
+    original_ms = time_networks({"original": model}, example, target)["original"]
+    latencies = Latencies(target)
+    priced = _price(known.convs, shapes, scored, num_inputs, latencies)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
@@ -87,18 +78,18 @@ def plan_for_latency(
         if allowed_ms < least_ms:
             least = (rest_ms + scale * least_ms) / original_ms
             raise _unreachable(share, original_ms, least, plan.pace)
-        plan = mixture(priced, dense, 1e3 * allowed_ms, "µs")
+        plan = mixture(priced, known.dense, 1e3 * allowed_ms, "µs")
         taken_ms = sum(
             plan.notes[name].cost / 1e3 if name in plan.notes else ms
             for name, ms in dense_ms.items()
         )
         predicted = (rest_ms + scale * taken_ms) / original_ms
-        small = substitute(plan, model)
+        small = substitute(plan, model, known.layers)
         plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
         set_forms_(small, plan.forms)
-        timed = time_networks({"original": model, "small": small}, example, place)
+        timed = time_networks({"original": model, "small": small}, example, target)
         now_ms = timed["original"]
-        pace = LatencyReport(str(place), num_inputs, now_ms, predicted * now_ms, timed["small"])
+        pace = LatencyReport(str(target), num_inputs, now_ms, predicted * now_ms, timed["small"])
         plan = replace(plan, pace=pace)
         missed = timed["small"] / now_ms - share
         if missed <= 0 or not plan.layers:
@@ -136,7 +127,7 @@ def _dense_cost(found: Sequence[Option]) -> float:
 def _price(
     convs: Mapping[str, Conv],
     shapes: Shapes,
-    weighed: Mapping[str, Sequence[Option]],
+    scored: Mapping[str, Sequence[Option]],
     batch_size: int,
     latencies: Latencies,
 ) -> dict[str, list[Option]]:
@@ -144,7 +135,7 @@ def _price(
     priced = {}
     for name in track(list(convs), "timing candidates"):
         conv = convs[name].without_weights()
-        hopeful = [option for option in weighed[name] if not _hopeless(option, weighed[name])]
+        hopeful = [option for option in scored[name] if not _hopeless(option, scored[name])]
         found = [_aligned(option, conv) for option in _thinned(hopeful)]
         variants = [LayerVariant(option.choice) for option in found]
         totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
@@ -183,6 +174,6 @@ def _thinned(found: Sequence[Option]) -> list[Option]:
     for family in families.values():
         family.sort(key=lambda option: -option.cost)
         most = min(len(family), _MOST_OF_A_FAMILY)
-        places = torch.linspace(0, len(family) - 1, most).round().long().tolist()
-        kept += [family[place] for place in places]
+        indices = torch.linspace(0, len(family) - 1, most).round().long().tolist()
+        kept += [family[index] for index in indices]
     return kept

@@ -18,10 +18,10 @@ from decompose.compression.search.scoring import Cost, score
 from decompose.compression.statistics import Statistics
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
 from decompose.inference.latency import Target
-from decompose.layers.costs import Shapes, count_macs, count_params, macs_of_calls, trace_shapes
-from decompose.layers.discovery import find_decomposable
-from decompose.layers.eligibility import find_quantised, reasons_to_stay_dense
+from decompose.layers.costs import count_macs, count_params, macs_of_calls
+from decompose.layers.eligibility import find_quantised
 from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.survey import Survey, survey
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import parse_combination
@@ -93,35 +93,33 @@ def plan(
     _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
     if latency is None and (engine is not None or threads is not None):
         raise DecomposeError("an engine and its threads are what a latency is of; give latency")
-    place = Target(
+    target = Target(
         get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
     )
-    recipe = parse_combination(method or DEFAULT_METHOD)
+    combination = parse_combination(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
-    modules = find_decomposable(model)
-    if not modules:
+    known = survey(model, example, skip)
+    if not known.layers:
         raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
     for pattern in (*skip, *ranks):
-        require_match(modules, pattern)
-    shapes = trace_shapes(model, example)
-    dense = reasons_to_stay_dense(model, example, skip, shapes)
-    convs = {name: to_conv(module) for name, module in modules.items() if name not in dense}
-    macs_of = {name: partial(macs_of_calls, shapes[name]) for name in convs}
+        require_match(known.layers, pattern)
+    known.warn_of_readers(stacklevel=2)
+    macs_of = {name: partial(macs_of_calls, known.shapes[name]) for name in known.convs}
     if macs is None and params is None and latency is None:
         for pattern, number in ranks.items():
-            _require_within_bound(recipe[-1], modules, pattern, number)
-        rule = rank_rule(recipe, ranks, partial(last_match, ranks), energy, ratio)
-        return _uniform(rule, convs, macs_of, dense, named=ranks)
-    recipes = [parse_combination(name) for name in methods or COMBINATIONS]
+            _require_within_bound(combination[-1], known.layers, pattern, number)
+        rule = rank_rule(combination, ranks, partial(last_match, ranks), energy, ratio)
+        return _uniform(rule, known.convs, macs_of, known.dense, named=ranks)
+    combinations = [parse_combination(name) for name in methods or COMBINATIONS]
     if params is not None:
-        params_of = dict.fromkeys(convs, algebra.params)
-        weighed = score(model, example, recipes, convs, params_of, calibrate)
-        return mixture(weighed, dense, _allowed_params(model, convs, params), "parameters")
-    weighed = score(model, example, recipes, convs, macs_of, calibrate)
+        params_of = dict.fromkeys(known.convs, algebra.params)
+        scored = score(known, combinations, params_of, calibrate)
+        return mixture(scored, known.dense, _allowed_params(known, params), "parameters")
+    scored = score(known, combinations, macs_of, calibrate)
     if macs is not None:
-        return mixture(weighed, dense, _allowed_macs(model, convs, shapes, macs), "MACs")
+        return mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
     assert latency is not None
-    return plan_for_latency(model, example, convs, shapes, weighed, dense, latency, place)
+    return plan_for_latency(known, scored, latency, target)
 
 
 def _hint(model: nn.Module) -> str:
@@ -131,17 +129,15 @@ def _hint(model: nn.Module) -> str:
     return "; it is a graph: give the module that it was exported from" if is_graph else ""
 
 
-def _allowed_macs(
-    model: nn.Module, convs: Mapping[str, Conv], shapes: Shapes, share: float
-) -> float:
-    counted = count_macs(model, shapes)
-    rest = sum(counted[name] for name in counted if name not in convs)
+def _allowed_macs(known: Survey, share: float) -> float:
+    counted = count_macs(known.model, known.shapes)
+    rest = sum(counted[name] for name in counted if name not in known.convs)
     return share * sum(counted.values()) - rest
 
 
-def _allowed_params(model: nn.Module, convs: Mapping[str, Conv], share: float) -> float:
-    total = count_params(model)
-    return share * total - (total - sum(map(algebra.params, convs.values())))
+def _allowed_params(known: Survey, share: float) -> float:
+    total = count_params(known.model)
+    return share * total - (total - sum(map(algebra.params, known.convs.values())))
 
 
 def _uniform(

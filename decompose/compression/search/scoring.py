@@ -20,10 +20,8 @@ from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
-from decompose.layers.costs import macs_of_calls, trace_shapes
-from decompose.layers.discovery import find_decomposable
-from decompose.layers.eligibility import reasons_to_stay_dense
-from decompose.layers.modules import to_conv
+from decompose.layers.costs import macs_of_calls
+from decompose.layers.survey import Survey, survey
 from decompose.methods.combinations import Combination, parse_combination
 from decompose.utils.batches import Batches, Example, first
 from decompose.utils.errors import DecomposeError
@@ -56,33 +54,24 @@ def measure(
     Raises:
         DecomposeError: there are no inputs, or the network does not take them.
     """
-    shapes = trace_shapes(model, example)
-    stay = reasons_to_stay_dense(model, example, skip, shapes)
-    convs = {
-        name: to_conv(module)
-        for name, module in find_decomposable(model).items()
-        if name not in stay
-    }
-    recipes = [parse_combination(name) for name in methods or COMBINATIONS]
-    costs = {name: partial(macs_of_calls, shapes[name]) for name in convs}
-    return _weigh_on(model, images, recipes, convs, costs, repaired=True)[1]
+    known = survey(model, example, skip)
+    known.warn_of_readers(stacklevel=2)
+    combinations = [parse_combination(name) for name in methods or COMBINATIONS]
+    costs = {name: partial(macs_of_calls, known.shapes[name]) for name in known.convs}
+    return _score_on(known, images, combinations, costs, repaired=True)[1]
 
 
 def score(
-    model: nn.Module,
-    example: Example,
-    recipes: Sequence[Combination],
-    convs: Mapping[str, Conv],
+    known: Survey,
+    combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
 ) -> dict[str, list[Option]]:
     """The options of every layer, their errors those that the network's output would show.
 
     Args:
-        model: left as it was.
-        example: one batch (``calls``).
-        recipes: methods and combinations to choose from.
-        convs: the layers, by name.
+        known: the survey of the model.
+        combinations: methods and combinations to choose from.
         costs: what an expression in each layer's place costs.
         calibrate: inputs, or what ``measure`` took from them; synthetic ones by default, and no
             repair is then supposed.
@@ -91,23 +80,22 @@ def score(
         DecomposeError: the statistics are those of another network, or there are no inputs.
     """
     if isinstance(calibrate, Statistics):
-        _require_same_layers(convs, calibrate)
-        whitenings = _whitenings(convs, calibrate)
-        weighed = _options(recipes, convs, costs, calibrate, whitenings)
-        return _scaled(weighed, calibrate.gains)
+        _require_same_layers(known.convs, calibrate)
+        whitenings = _whitenings(known.convs, calibrate)
+        scored = _options(combinations, known.convs, costs, calibrate, whitenings)
+        return _scaled(scored, calibrate.gains)
     images = calibrate
     if images is None:
-        images = synthetic_inputs(first(example), model, num=_NUM_SYNTHETIC)
+        images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
-    weighed, known = _weigh_on(model, images, recipes, convs, costs, repaired=repaired)
-    return _scaled(weighed, known.gains)
+    scored, statistics = _score_on(known, images, combinations, costs, repaired=repaired)
+    return _scaled(scored, statistics.gains)
 
 
-def _weigh_on(
-    model: nn.Module,
+def _score_on(
+    known: Survey,
     images: Batches,
-    recipes: Sequence[Combination],
-    convs: Mapping[str, Conv],
+    combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
     *,
     repaired: bool,
@@ -115,12 +103,12 @@ def _weigh_on(
     """The options of every layer, and the statistics with their gains."""
     # Gone through twice.
     images = list(images) if isinstance(images, Iterator) else images
-    statistics = gather(model, images, convs)
-    whitenings = _whitenings(convs, statistics) if repaired else {}
-    weighed = _options(recipes, convs, costs, statistics, whitenings)
-    known = {name: weighed[name] for name in weighed if name in statistics.layers}
-    gains = measure_sensitivity(model, images, known, repaired=repaired, whitenings=whitenings)
-    return weighed, replace(statistics, gains=gains)
+    statistics = gather(known.model, images, known.chosen(known.convs))
+    whitenings = _whitenings(known.convs, statistics) if repaired else {}
+    scored = _options(combinations, known.convs, costs, statistics, whitenings)
+    reached = {name: scored[name] for name in scored if name in statistics.layers}
+    gains = measure_sensitivity(known, images, reached, repaired=repaired, whitenings=whitenings)
+    return scored, replace(statistics, gains=gains)
 
 
 def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
@@ -134,36 +122,36 @@ def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, 
 
 
 def _options(
-    recipes: Sequence[Combination],
+    combinations: Sequence[Combination],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     statistics: Statistics,
     whitenings: Mapping[str, Whitening],
 ) -> dict[str, list[Option]]:
     found = {}
-    for name, conv in track(convs.items(), "weighing candidates", total=len(convs)):
-        known = statistics.layers.get(name)
+    for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
+        layer = statistics.layers.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
-        error = None if known is None else output_error(wide, known)
-        found[name] = options(wide, recipes, costs[name], error, whitenings.get(name))
+        error = None if layer is None else output_error(wide, layer)
+        found[name] = options(wide, combinations, costs[name], error, whitenings.get(name))
     return found
 
 
 def _scaled(
-    weighed: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
+    scored: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
 ) -> dict[str, list[Option]]:
     return {
         name: [
             replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) if o.error else o
             for o in found
         ]
-        for name, found in weighed.items()
+        for name, found in scored.items()
     }
 
 
 def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> None:
     for name, conv in convs.items():
-        known = statistics.layers.get(name)
-        if known is not None and known.mean.shape != (conv.groups, conv.weight[0].numel()):
+        layer = statistics.layers.get(name)
+        if layer is not None and layer.mean.shape != (conv.groups, conv.weight[0].numel()):
             raise DecomposeError(f"layer {name}: the statistics are those of another network")

@@ -26,11 +26,10 @@ from decompose.compression.reconstruction.last_factors import (
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Option
-from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_decomposable
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Decomposable, to_conv, to_module
+from decompose.layers.survey import Survey
 from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.progress import track
 
@@ -58,7 +57,7 @@ _LARGEST = 1e6
 
 
 def measure_sensitivity(
-    model: nn.Module,
+    survey: Survey,
     images: Batches,
     options: Mapping[str, Sequence[Option]],
     *,
@@ -68,7 +67,7 @@ def measure_sensitivity(
     """Measure the gains of every layer.
 
     Args:
-        model: left as it was.
+        survey: of the model.
         images: unlabelled inputs.
         options: by layer, with their predicted errors.
         repaired: whether rewritten layers will be repaired.
@@ -78,12 +77,11 @@ def measure_sensitivity(
         By layer and label of the choice; a layer that was not probed is missing. Labels that were
         not probed have the median of their layer's. Empty where the output never changed.
     """
-    originals = find_decomposable(model)
+    model, originals, calls = survey.model, survey.layers, survey.num_calls
     inputs = InputBatches(images, model)
     every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
     held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
     fitted = [x for x in every if not any(x is other for other in held)] or every
-    calls = {name: len(seen) for name, seen in trace_shapes(model, every[0]).items()}
     gains = {}
     with evaluating(model):
         expected = [comparable_outputs(model, x) for x in held]

@@ -1,6 +1,5 @@
-"""Who reads what a layer writes."""
+"""Which layer alone reads another's output."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -8,41 +7,84 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.compression.layerwise.dependencies import Dependency, find_dependencies
+from decompose.layers.survey import survey
 from decompose.models.vgg16 import vgg16_features
-from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
 
-
-def test_a_plain_network_is_a_row_of_them() -> None:
-    found = find_dependencies(vgg16_features())
-    assert len(found) == 12
-    assert found["conv1_2"] == Dependency("conv1_1", "conv1_2")
-    assert found["conv2_1"] == Dependency("conv1_2", "conv2_1")
+X = torch.zeros(1, 3, 32, 32)
 
 
-def test_a_residual_network_has_them_inside_its_blocks() -> None:
-    found = find_dependencies(torchvision.models.resnet18(weights=None))
-    assert len(found) == 8
-    assert found["layer1.0.conv2"] == Dependency(
+def found(model: nn.Module, x: Tensor = X) -> dict[str, Dependency]:
+    return find_dependencies(survey(model, x))
+
+
+def test_a_plain_model_is_a_row_of_them() -> None:
+    dependencies = found(vgg16_features())
+    assert len(dependencies) == 12
+    assert dependencies["conv1_2"] == Dependency("conv1_1", "conv1_2")
+    assert dependencies["conv2_1"] == Dependency("conv1_2", "conv2_1")
+
+
+def test_a_residual_model_has_them_inside_its_blocks() -> None:
+    dependencies = found(torchvision.models.resnet18(weights=None))
+    assert len(dependencies) == 8
+    assert dependencies["layer1.0.conv2"] == Dependency(
         "layer1.0.conv1", "layer1.0.conv2", ("layer1.0.bn1",)
     )
-    assert not any(link.producer == "conv1" or "downsample" in name for name, link in found.items())
+    producers = {dependency.producer for dependency in dependencies.values()}
+    assert "conv1" not in producers
+    assert not any("downsample" in name for name in dependencies)
 
 
 def test_what_is_used_twice_or_added_has_none() -> None:
-    assert set(find_dependencies(Mixed())) == {"pointwise", "grouped"}
+    assert set(found(Mixed())) == {"pointwise", "grouped"}
 
 
-def test_rewritten_layers_take_part() -> None:
+def test_decomposed_layers_take_part() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
-    small = decompose.apply(decompose.plan(model, torch.zeros(1, 3, 9, 9), rank=1), model)
-    assert find_dependencies(small) == {"2": Dependency("0", "2")}
+    small = decompose.apply(decompose.plan(model, X, rank=1), model)
+    assert found(small) == {"2": Dependency("0", "2")}
 
 
-def test_a_network_that_decides_as_it_runs_is_refused() -> None:
-    class Deciding(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.relu(x) if x.sum() > 0 else x
+def test_pooling_of_every_dimension_keeps_channels_apart() -> None:
+    for n in (1, 2, 3):
+        conv, norm = getattr(nn, f"Conv{n}d"), getattr(nn, f"BatchNorm{n}d")
+        kinds = (f"MaxPool{n}d", f"AvgPool{n}d", f"AdaptiveAvgPool{n}d", f"AdaptiveMaxPool{n}d")
+        for kind in kinds:
+            pool = getattr(nn, kind)(1 if "Adaptive" in kind else 2)
+            layers = conv(3, 4, 1), norm(4), nn.GELU(), nn.Dropout(), pool, conv(4, 5, 1)
+            expected = {} if kind.startswith("AdaptiveMax") else {"5": Dependency("0", "5", ("1",))}
+            assert found(nn.Sequential(*layers), torch.zeros(1, 3, *(8,) * n)) == expected, kind
 
-    with pytest.raises(DecomposeError, match="cannot be traced"):
-        find_dependencies(Deciding())
+
+class Mixing(nn.Module):
+    """Two layers with an operator between."""
+
+    def __init__(self, operator: object) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, 3, H, W)`` to ``(batch, 4, H, W)``."""
+        return self.second(self.operator(self.first(x)))  # type: ignore[operator]
+
+
+def test_what_mixes_channels_or_reads_another_tensor_ends_one() -> None:
+    assert found(Mixing(F.relu)) == {"second": Dependency("first", "second")}
+    for operator in (
+        lambda y: y.flip(1),
+        lambda y: y.softmax(1),
+        lambda y: y + y.relu(),
+        lambda y: y.mean(1, keepdim=True).expand_as(y),
+        lambda y: F.batch_norm(y, torch.zeros(4), torch.ones(4)),
+        nn.BatchNorm2d(4, track_running_stats=False),
+    ):
+        assert found(Mixing(operator)) == {}
+
+
+def test_a_model_that_decides_as_it_runs_has_those_of_its_example() -> None:
+    def decide(y: Tensor) -> Tensor:
+        return F.relu(y) if y.shape[2] > 1 else y.flip(1)
+
+    assert set(found(Mixing(decide))) == {"second"}

@@ -7,6 +7,7 @@ from torch import nn
 from decompose.algebra import run
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.statistics import gather
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
 from decompose.methods import get_method
 
@@ -17,7 +18,7 @@ def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
     # With one place of output and nothing behind it, the metric is the identity over the energy.
     network = nn.Conv2d(4, 4, 3, groups=groups, dtype=torch.float64)
     x = torch.randn(400, 4, 3, 3, dtype=torch.float64)
-    statistics = gather(network, x).layers[""]
+    statistics = gather(network, x, find_decomposable(network)).layers[""]
     expression = get_method(name)(to_conv(network), 1)
     predicted = output_error(to_conv(network), statistics)(expression)
     with torch.no_grad():
@@ -31,7 +32,9 @@ def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
 def test_the_layer_itself_is_without_error() -> None:
     network = nn.Conv2d(3, 8, 3, padding=1)
     x = torch.randn(2, 3, 8, 8)
-    error = output_error(to_conv(network), gather(network, x).layers[""])
+    error = output_error(
+        to_conv(network), gather(network, x, find_decomposable(network)).layers[""]
+    )
     assert error(to_conv(network)) == 0
     method = get_method("dw_pw")
     errors = [error(method(to_conv(network), rank)) for rank in range(1, 9)]
@@ -40,7 +43,7 @@ def test_the_layer_itself_is_without_error() -> None:
 
 def test_a_dead_input_costs_nothing() -> None:
     network = nn.Conv2d(3, 8, 3)
-    statistics = gather(network, torch.ones(2, 3, 8, 8)).layers[""]
+    statistics = gather(network, torch.ones(2, 3, 8, 8), find_decomposable(network)).layers[""]
     assert (
         output_error(to_conv(network), statistics)(get_method("pw_dw")(to_conv(network), 1)) < 1e-9
     )

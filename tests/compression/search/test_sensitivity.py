@@ -11,6 +11,7 @@ from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.modules import to_conv
+from decompose.layers.survey import survey
 from decompose.methods.combinations import parse_combination
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
@@ -20,16 +21,19 @@ EXAMPLE = torch.zeros(1, 3, 16, 16)
 def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
     inputs = synthetic_inputs(EXAMPLE, num=8)
-    statistics = gather(network, inputs)
-    recipes = [parse_combination(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")]
-    weighed = {}
+    known = survey(network, EXAMPLE)
+    statistics = gather(network, inputs, known.layers)
+    combinations = [
+        parse_combination(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")
+    ]
+    scored = {}
     for name in ("0", "2"):
         conv = to_conv(network.get_submodule(name))  # type: ignore[arg-type]
         error = output_error(conv, statistics.layers[name])
-        weighed[name] = options(conv, recipes, algebra.params, error)
-    gains = measure_sensitivity(network, inputs, weighed, repaired=repaired)
+        scored[name] = options(conv, combinations, algebra.params, error)
+    gains = measure_sensitivity(known, inputs, scored, repaired=repaired)
     assert set(gains) == {"0", "2"}
-    for name, found in weighed.items():
+    for name, found in scored.items():
         assert set(gains[name]) == {option.label for option in found}
         assert all(gain > 0 for gain in gains[name].values())
     if not repaired:

@@ -14,8 +14,8 @@ import decompose
 from decompose.compression.reconstruction.repair import repair_
 from decompose.compression.statistics import gather
 from decompose.layers.costs import count_params
-from decompose.layers.discovery import find_layers
-from decompose.layers.relu import find_rectifiers
+from decompose.layers.discovery import find_decomposable, find_layers
+from decompose.layers.survey import survey
 from decompose.models.export import to_onnx_bytes
 from decompose.models.onnx.model_file import read_model
 from decompose.models.onnx.network import OnnxNetwork
@@ -79,11 +79,11 @@ def test_copies_share_all_but_their_layers(network: OnnxNetwork) -> None:
 
 def test_gradients_pass_what_torch_runs_and_rectifiers_are_seen(network: OnnxNetwork) -> None:
     images = torch.randn(4, 3, 16, 16)
-    found = gather(network, images)
+    found = gather(network, images, find_decomposable(network))
     # What ONNX Runtime runs lets no gradient through.
     assert {n for n, layer in found.layers.items() if layer.metric.any()} == {"up", "head"}
     # The block's second call ends in no rectifier.
-    assert set(find_rectifiers(network, images[:1], ["stem", "block/1", "up"])) == {"stem"}
+    assert set(survey(network, images[:1]).rectifiers(["stem", "block/1", "up"])) == {"stem"}
 
 
 def test_it_is_planned_repaired_and_compared_as_others_are(network: OnnxNetwork) -> None:
