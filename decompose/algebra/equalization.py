@@ -2,16 +2,17 @@
 
 The channel m between two parts of a chain can be scaled by any s in one and by 1 / s in the other
 (``balancing``). A quantiser gives all middle channels one step, by the largest of them, and each kernel
-of the part that reads them one step, by its largest weight. So a channel of small range loses its bits
-where a weight that reads it has none to lose. With r_m the range of channel m and q_m that of the weights
-that read it, both have the same share of their steps for
+o of the part that reads them one step, by its largest weight. With r_m the range of channel m and b the
+reading kernels, the squared error of the output is in proportion to
 
-    s_m = sqrt(q_m / r_m)
+    (max_m s_m r_m)^2 sum_om (b_om / s_m)^2  +  sum_o (max_m |b_om| / s_m)^2 sum_m (c s_m r_m)^2,
 
-(Nagel et al. 2019, arXiv 1906.04721, eq. 11, with the range of what passes in the place of the
-first kernel's, which has a step for each output and so minds no scale; that is SmoothQuant's,
-Xiao et al. 2022, arXiv 2211.10438, eq. 4). A depthwise part reads every channel by a kernel, and so
-by a step, of its own: there ``s_m = 1 / r_m`` costs its weights nothing and makes all channels alike.
+c being the root mean square of a channel over its range. The first part's kernels have a step for each
+middle channel and mind no scale. With q_m = max_o |b_om|, the scales that are tried are
+``q_m^(1-a) / r_m^a``: all weights alike (a = 0), all channels alike (a = 1), and between a = 1/2, where
+both have the same share of their steps (Nagel et al. 2019, arXiv 1906.04721, eq. 11, with the range of
+what passes for the first kernel's; a is SmoothQuant's migration strength, Xiao et al. 2022, arXiv
+2211.10438, eq. 4). A depthwise part reads every channel by a kernel of its own: there a = 1 is best.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
 _SMALLEST = 1e-4
 """Channels of a smaller share of the largest range are scaled as if they had this one."""
 
-_NUM_SWEEPS = 20
+_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+_MEAN_SQUARE = 1 / 9
+"""Of a channel over its squared range: what a normal distribution has if its range is three deviations."""
+
+_NUM_SWEEPS = 3
 
 
 def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
@@ -54,7 +60,7 @@ def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
 
 
 def equalized(expression: Expression, ranges: Sequence[Tensor]) -> Expression:
-    """The expression with middle channels and the weights that read them of ranges alike.
+    """The expression with the scale between factors at which it promises to quantise best.
 
     Args:
         expression: of any nesting, its factors of one dtype; computed in float64, whatever that is.
@@ -68,7 +74,7 @@ def equalized(expression: Expression, ranges: Sequence[Tensor]) -> Expression:
         >>> expression = Chain(Conv(torch.tensor([[4.0], [1.0]])), Conv(torch.tensor([[1.0, 1.0]])))
         >>> ranges = middle_ranges(expression, torch.ones(1, 1))
         >>> [leaf.weight.flatten().tolist() for leaf in leaves(equalized(expression, ranges))]
-        [[2.0, 1.0], [2.0, 1.0]]
+        [[1.0, 1.0], [4.0, 1.0]]
     """
     dtype = next(leaves(expression)).weight.dtype
     wide = converted(expression, torch.float64)
@@ -96,35 +102,55 @@ def _equalized(expression: Expression, ranges: Iterator[Tensor]) -> Expression:
 
 
 def _scale(passing: Tensor, reader: Expression) -> Tensor:
-    """By how much to scale what passes, ``(M,)``."""
+    """The scale of what passes, ``(M,)``, that promises the least error; of ones where none does better."""
     read = _input_ranges(reader)
     live = (passing > 0) & (read > 0)
+    best = torch.ones_like(passing)
     if not live.any():
-        return torch.ones_like(passing)
+        return best
     passing = passing.clamp(min=_SMALLEST * float(passing[live].max()))
-    if _reads_each_alone(reader):
-        return torch.where(live, 1 / passing, 1.0)
     read = read.clamp(min=_SMALLEST * float(read[live].max()))
-    return torch.where(live, (read / passing).sqrt(), 1.0)
+    tried = [torch.where(live, read ** (1 - a) / passing**a, 1.0) for a in _STRENGTHS]
+    return min(
+        (best, *tried), key=lambda scale: _error(reader, torch.where(live, passing, 0), scale)
+    )
+
+
+def _error(reader: Expression, passing: Tensor, scale: Tensor) -> float:
+    """The output's squared error, in units that all scales share."""
+    channels = scale * passing
+    step = channels.amax().square()
+    total = 0.0
+    for conv in _first_convs(reader):
+        kernels = scaled_inputs(conv, 1 / scale)
+        assert isinstance(kernels, Conv)
+        by_group = channels.view(conv.groups, 1, -1).expand(
+            -1, conv.out_channels // conv.groups, -1
+        )
+        energy = _MEAN_SQUARE * conv.num_taps * by_group.square().sum(2).flatten()
+        weights = kernels.weight.flatten(1)
+        total += float(
+            step * weights.square().sum() + (weights.abs().amax(1).square() * energy).sum()
+        )
+    return total
+
+
+def _first_convs(expression: Expression) -> Iterator[Conv]:
+    """The convolutions that read the input."""
+    if isinstance(expression, Conv):
+        yield expression
+    else:
+        for part in expression.parts[:1] if isinstance(expression, Chain) else expression.parts:
+            yield from _first_convs(part)
 
 
 def _input_ranges(expression: Expression) -> Tensor:
     """Largest absolute weight that reads each input channel, ``(I,)``."""
-    if isinstance(expression, Conv):
-        blocks = expression.taps_last.abs().amax(2).unflatten(0, (expression.groups, -1))
-        return blocks.amax(1).flatten()
-    if isinstance(expression, Chain):
-        return _input_ranges(expression.parts[0])
-    return torch.stack([_input_ranges(part) for part in expression.parts]).amax(0)
-
-
-def _reads_each_alone(expression: Expression) -> bool:
-    """Whether each kernel that reads the input reads one channel of it."""
-    if isinstance(expression, Conv):
-        return expression.weight.shape[1] == 1
-    if isinstance(expression, Chain):
-        return _reads_each_alone(expression.parts[0])
-    return all(map(_reads_each_alone, expression.parts))
+    found = []
+    for conv in _first_convs(expression):
+        blocks = conv.taps_last.abs().amax(2).unflatten(0, (conv.groups, -1))
+        found.append(blocks.amax(1).flatten())
+    return torch.stack(found).amax(0)
 
 
 def _num_axes(expression: Expression) -> int:

@@ -75,6 +75,10 @@ def compress_network(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads on the CPU that a latency is of.")
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="A latency of both models in INT8, as quantize makes them."),
+    ] = False,
     methods: Annotated[
         str | None,
         typer.Option(help=f"What the mixture is made of. Default: {','.join(COMBINATIONS)}."),
@@ -156,6 +160,7 @@ def compress_network(
         "latency": latency,
         "engine": engine,
         "threads": threads,
+        "int8": int8 or None,
         "methods": methods.split(",") if methods else None,
         "method": method,
         "rank": parse_ranks(rank) if rank else None,

@@ -39,10 +39,6 @@ from decompose.utils.progress import track
 _MOST_OF_A_FAMILY = 6
 """Options of the same methods that are timed, from the dearest to the cheapest."""
 
-_FEWER_MACS = 0.6
-"""An option that loses no less than another with this share of its MACs is not timed: no two methods
-differ so much in how fast their MACs run."""
-
 _CHANNEL_BLOCK = 16
 """Channels that engines compute together; the last block takes as long as a full one."""
 
@@ -135,7 +131,8 @@ def _price(
     priced = {}
     for name in track(list(convs), "timing candidates"):
         conv = convs[name].without_weights()
-        hopeful = [option for option in scored[name] if not _hopeless(option, scored[name])]
+        share = latencies.place.engine.fewer_macs
+        hopeful = [o for o in scored[name] if not _hopeless(o, scored[name], share)]
         found = [_aligned(option, conv) for option in _thinned(hopeful)]
         variants = [LayerVariant(option.choice) for option in found]
         totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
@@ -146,9 +143,10 @@ def _price(
     return priced
 
 
-def _hopeless(option: Option, others: Sequence[Option]) -> bool:
+def _hopeless(option: Option, others: Sequence[Option], share: float) -> bool:
+    """Whether another loses no more with so small a share of the MACs that it is faster for certain."""
     return option.choice is not None and any(
-        o.cost <= _FEWER_MACS * option.cost and o.error <= option.error for o in others
+        o.cost <= share * option.cost and o.error <= option.error for o in others
     )
 
 

@@ -18,6 +18,7 @@ from decompose.compression.search.scoring import Cost, score
 from decompose.compression.statistics import Statistics
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
 from decompose.inference.latency import Target
+from decompose.inference.quantization.int8_engine import int8_engine
 from decompose.layers.costs import count_macs, count_params, macs_of_calls
 from decompose.layers.eligibility import find_quantised
 from decompose.layers.modules import Decomposable, to_conv
@@ -45,6 +46,7 @@ def plan(
     latency: float | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    int8: bool = False,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     calibrate: Batches | Statistics | None = None,
@@ -74,6 +76,8 @@ def plan(
         engine: where it is to take that: a name of ``decompose.inference.engines.ENGINES``; eager torch by
             default.
         threads: that the engine has on the CPU; torch's own number by default.
+        int8: whether that is the time of both models in INT8 (``quantize``), in ``onnxruntime`` or
+            ``openvino``.
         methods: what the budget may choose from; ``candidates.COMBINATIONS`` by default.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
         calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
@@ -91,11 +95,12 @@ def plan(
     skip = (skip,) if isinstance(skip, str) else skip
     budgets = {"macs": macs, "params": params, "latency": latency}
     _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
-    if latency is None and (engine is not None or threads is not None):
-        raise DecomposeError("an engine and its threads are what a latency is of; give latency")
-    target = Target(
-        get_engine(engine or DEFAULT_ENGINE), threads or torch.get_num_threads(), device_of(example)
-    )
+    if latency is None and (engine is not None or threads is not None or int8):
+        raise DecomposeError(
+            "an engine, its threads and INT8 are what a latency is of; give latency"
+        )
+    runs = (int8_engine if int8 else get_engine)(engine or DEFAULT_ENGINE)
+    target = Target(runs, threads or torch.get_num_threads(), device_of(example))
     combination = parse_combination(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
     known = survey(model, example, skip)

@@ -29,13 +29,18 @@ def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
         A copy in evaluation mode that computes the same.
     """
     images = list(images)
-    made = copy.deepcopy(model).cpu().eval()
+    made = folded(copy.deepcopy(model).cpu().eval(), images[0])
+    equalize_(made, images)
+    return made
+
+
+def folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """The model with BatchNorm folded where it can be; itself where it cannot."""
     if not isinstance(model, OnnxNetwork):
         # It says so where there is nothing to fold.
         with suppress(DecomposeError):
-            made = fold_batchnorm(made, images[0])
-    equalize_(made, images)
-    return made
+            return fold_batchnorm(model, example)
+    return model
 
 
 def equalize_(model: nn.Module, images: Iterable[Tensor]) -> None:
