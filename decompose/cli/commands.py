@@ -25,6 +25,7 @@ from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdow
 from decompose.cli.outputs import print_files, tell_unreadable, write_record
 from decompose.cli.publishing import push_network
 from decompose.cli.quantization import quantize_model
+from decompose.cli.report import report_models
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare, compare_weights
@@ -53,6 +54,7 @@ app.command("finetune")(finetune_network)
 app.command("evaluate")(evaluate_models)
 app.command("push")(push_network)
 app.command("quantize")(quantize_model)
+app.command("report")(report_models)
 
 
 @app.command("inspect")

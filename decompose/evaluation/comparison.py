@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.compression.layerwise.channel_pruning import embedded, kept_outputs
+from decompose.evaluation.confidence_intervals import ratio_of_sums
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
@@ -83,6 +85,8 @@ class Comparison:
         agreement: share of inputs whose highest score is that of the same class; ``None`` where
             the output is no vector of scores.
         num_inputs: inputs that the outputs were compared on.
+        output_interval: where the output error lies with 95 % confidence, the inputs being a draw from
+            many; ``None`` with fewer than 13 inputs.
     """
 
     layers: tuple[LayerComparison, ...]
@@ -92,6 +96,7 @@ class Comparison:
     output_error: float | None = None
     agreement: float | None = None
     num_inputs: int = 0
+    output_interval: tuple[float, float] | None = None
 
     def table(self, *, weights: bool = True) -> Table:
         """A row a layer, and one for the network.
@@ -121,7 +126,9 @@ class Comparison:
     def from_dict(cls, record: Mapping[str, Any]) -> Comparison:
         """What ``to_dict`` made."""
         layers = tuple(LayerComparison(**_with_changes(layer)) for layer in record["layers"])
-        return cls(**{**_with_changes(record), "layers": layers})
+        interval = record.get("output_interval")
+        interval = None if interval is None else tuple(interval)
+        return cls(**{**_with_changes(record), "layers": layers, "output_interval": interval})
 
     def __str__(self) -> str:
         agreement = "" if self.agreement is None else f"\nSame top-1 class: {self.agreement:.1%}\n"
@@ -158,6 +165,7 @@ def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
         output_error=run.output.relative,
         agreement=run.agreement,
         num_inputs=run.num_inputs,
+        output_interval=run.interval,
     )
 
 
@@ -238,10 +246,18 @@ class _OutputComparison:
         self.layers = dict.fromkeys(names, Deviation())
         self.output = Deviation()
         self.num_inputs = self.num_outputs = self.num_infinite = 0
+        self._chunks: list[Deviation] = []
 
     @property
     def agreement(self) -> float | None:
         return None if self._same_class is None else self._same_class / self.num_inputs
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the output error, by how much it varies from chunk to chunk."""
+        errors = np.array([chunk.squared_error for chunk in self._chunks])
+        estimate = ratio_of_sums(errors, np.array([chunk.energy for chunk in self._chunks]))
+        return None if estimate is None else (estimate.low, estimate.high)
 
     def add(self, x: Example) -> None:
         """Run both networks on one more batch."""
@@ -260,10 +276,13 @@ class _OutputComparison:
                 references = comparable_outputs(self._model, x)
             with observing(self._rewritten, compare_layer):
                 outputs = comparable_outputs(self._small, x)
+        chunk = Deviation()
         for output, reference in zip(outputs, references, strict=True):
-            self.output += Deviation.between(output, reference)
+            chunk += Deviation.between(output, reference)
             self.num_outputs += reference.numel()
             self.num_infinite += int((~torch.isfinite(reference)).sum())
+        self.output += chunk
+        self._chunks.append(chunk)
         self.num_inputs += batch_size(x)
         if self._same_class is not None and [reference.ndim for reference in references] == [2]:
             same = _highest(outputs[0]) == _highest(references[0])

@@ -128,7 +128,7 @@ def _inspect_layer(name: str, layer: nn.Module, macs: int) -> LayerInspection:
     choice = layer.choice if isinstance(layer, DecomposedLayer) else None
     return LayerInspection(
         name,
-        _shape(conv),
+        kernel_shape(conv),
         "dense" if choice is None else choice.label,
         "" if choice is None else choice.rank_label,
         macs,
@@ -158,7 +158,8 @@ def _spectra(conv: Conv) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[
     )
 
 
-def _shape(conv: Conv) -> str:
+def kernel_shape(conv: Conv) -> str:
+    """A kernel's size, channels and groups, for readers: ``3x3 32→32 /2``."""
     taps = "x".join(map(str, conv.kernel_size)) + " " if conv.kernel_size else ""
     groups = f" /{conv.groups}" if conv.groups > 1 else ""
     return f"{taps}{conv.in_channels}→{conv.out_channels}{groups}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decompose.evaluation.confidence_intervals import paired_difference, share
+from decompose.evaluation.confidence_intervals import paired_difference, ratio_of_sums, share
 
 
 def test_wilsons_interval() -> None:
@@ -40,3 +40,20 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         # Of 80 in 100 a tenth is lost, of the others a tenth is won.
         held.append(low <= 0.2 * 0.1 - 0.8 * 0.1 <= high)
     assert 0.93 <= np.mean(held) <= 0.98
+
+
+def test_a_ratio_of_sums_holds_the_true_one_in_95_of_100_draws() -> None:
+    draws = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        whole = draws.uniform(1, 2, 30)
+        part = whole * draws.uniform(0.1, 0.3, 30)
+        estimate = ratio_of_sums(part, whole)
+        assert estimate is not None
+        inside += estimate.low <= 0.2 <= estimate.high
+    assert 0.92 < inside / 400 < 0.98
+
+
+def test_three_groups_give_no_interval() -> None:
+    assert ratio_of_sums(np.ones(3), np.ones(3)) is None
+    assert ratio_of_sums(np.zeros(4), np.zeros(4)) is None

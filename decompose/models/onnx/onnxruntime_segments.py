@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decompose.models.onnx.graph import output_names, read_names
+from decompose.models.onnx.graph import read_names
 from decompose.models.onnx.model_file import OnnxModel
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.optional_dependencies import required
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from onnx import NodeProto
 
 _FED = 1 << 20
 """Bytes from which a constant is fed to a session, which would copy it otherwise."""
@@ -34,13 +34,13 @@ class Segment:
     def __init__(
         self,
         model: OnnxModel,
-        nodes: Sequence[ir.Node],
+        nodes: Sequence[NodeProto],
         outputs: Sequence[str],
         constants: Mapping[str, np.ndarray],
     ) -> None:
         self.outputs = list(outputs)
         self._model, self._nodes = model, nodes
-        written = {name for node in nodes for name in output_names(node)}
+        written = {name for node in nodes for name in node.output}
         read = dict.fromkeys(name for node in nodes for name in read_names(node))
         free = [name for name in read if name not in written]
         self.inputs = [name for name in free if name not in constants]
@@ -92,12 +92,11 @@ class Segment:
 
     def _start(self, arrays: Mapping[str, np.ndarray]) -> Any:
         ort = required("onnxruntime", "ONNX Runtime", "onnx")
-        import onnx_ir as ir
         from onnx import helper, numpy_helper
 
-        whole = self._model.content
+        whole = self._model.proto
         graph = helper.make_graph(
-            [ir.to_proto(node) for node in self._nodes],
+            self._nodes,
             "segment",
             [
                 helper.make_tensor_value_info(
@@ -110,8 +109,8 @@ class Segment:
         )
         proto = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid(*item) for item in whole.opset_imports.items()],
-            functions=[ir.to_proto(function) for function in whole.functions.values()],
+            opset_imports=whole.opset_import,
+            functions=list(whole.functions),
             ir_version=max(whole.ir_version, 4),
         )
         options = ort.SessionOptions()

@@ -1,0 +1,1 @@
+"""A report of compressed models as one web page: ``contents``, ``spectra``, ``page``."""
