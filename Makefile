@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean wheel
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.vgg16_decoupled.run --output runs/demo
@@ -23,6 +23,13 @@ check: .venv/installed
 	$(BIN)/python -m experiments.questions.cost.table --check
 	$(BIN)/python -m experiments.questions.only_images.table --check
 
+# Built, checked, and used from a fresh environment outside the checkout.
+wheel: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python .ci/check_wheel.py dist
+
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -40,4 +47,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build dist *.egg-info

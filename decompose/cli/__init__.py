@@ -11,6 +11,9 @@ from decompose.cli.commands import app
 from decompose.utils.distributed import leave
 from decompose.utils.errors import DecomposeError
 
+_INTERRUPTED = 130
+"""As shells count it: 128 and the signal's number."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -19,16 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; the process's own by default.
 
     Returns:
-        The exit code: 2 after bad input, which is told in one line on standard error.
+        The exit code: 2 after bad input and 130 after Ctrl-C, each with one line on standard error.
     """
     try:
-        return app(arguments, standalone_mode=False) or 0
+        code = app(arguments, standalone_mode=False) or 0
+        return _interrupted() if code == _INTERRUPTED else code
+    except KeyboardInterrupt:
+        return _interrupted()
     except DecomposeError as error:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(error.format_message())
     finally:
         leave()
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return _INTERRUPTED
 
 
 def _refuse(message: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import typer
 
+from decompose.cli.common_options import with_common_options
 from decompose.cli.compression import compress_network
 from decompose.cli.evaluation import evaluate_models
 from decompose.cli.finetuning import finetune_network
@@ -20,9 +22,16 @@ from decompose.cli.inputs import (
     named_device,
     parse_counts,
     parse_forms,
+    to_device,
 )
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record, Workers
-from decompose.cli.outputs import print_files, tell_unreadable, write_record
+from decompose.cli.outputs import (
+    print_files,
+    print_line,
+    print_table,
+    print_unreadable,
+    write_record,
+)
 from decompose.cli.publishing import push_network
 from decompose.cli.quantization import quantize_model
 from decompose.cli.report import report_models
@@ -34,30 +43,55 @@ from decompose.evaluation.plots import plot_spectra, plot_speed_up
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.inference.tuning import tune
+from decompose.layers.discovery import find_decomposed
 from decompose.layers.forms import FORMS
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.models import serialization
 from decompose.models.conversion import set_forms_
 from decompose.models.export import to_onnx
+from decompose.utils.environment import VERSION
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
-from decompose.utils.tables import show_table
 
 app = typer.Typer(
-    help="Rewrite pretrained convolutional networks as smaller ones, without training.",
+    help="Rewrite pretrained convolutional models as smaller ones, without training.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("compress")(compress_network)
-app.command("finetune")(finetune_network)
-app.command("evaluate")(evaluate_models)
-app.command("push")(push_network)
-app.command("quantize")(quantize_model)
-app.command("report")(report_models)
 
 
-@app.command("inspect")
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command, with the options that every command has."""
+    return lambda function: app.command(name)(with_common_options(function))
+
+
+command("compress")(compress_network)
+command("finetune")(finetune_network)
+command("evaluate")(evaluate_models)
+command("push")(push_network)
+command("quantize")(quantize_model)
+command("report")(report_models)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"decompose {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def decompose_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Rewrite pretrained convolutional models as smaller ones, without training."""
+
+
+@command("inspect")
 def inspect_model(
     model: Annotated[str, typer.Argument(help=SOURCES)],
     arch: Arch = None,
@@ -68,49 +102,48 @@ def inspect_model(
             "--pca", help="Show what the principal components explain, the mean kernel taken out."
         ),
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Also draw the spectra to this picture.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the spectra to this image.")] = None,
     input_size: InputSize = None,
+    device: Device = "auto",
     fix: Fix = None,
     output: Record = None,
     table: Markdown = None,
 ) -> None:
-    """Show a network's layers: plan, MACs, parameters and how much few terms hold."""
+    """Show a model's layers: plan, MACs, parameters and the energy that few terms hold."""
     require_writable(plot, output, table)
     get_method(method)
-    network = load_network(model, arch, fix)
+    network = to_device(load_network(model, arch, fix), device)
     inspection = inspect_network(network, blank_input(network, input_size))
     if plot is not None:
         plot_spectra(inspection, plot)
     write_record(output, {"model": model, **inspection.to_dict()})
-    show_table(inspection.table(method, centred=pca), table)
+    print_table(inspection.table(method, centred=pca), table)
     print_files(plot, output, table)
 
 
-@app.command("compare")
+@command("compare")
 def compare_networks(
     original: Annotated[str, typer.Argument(help=SOURCES)],
-    small: Annotated[str, typer.Argument(help="What compress made of it.")],
+    small: Annotated[str, typer.Argument(help="The smaller model that compress wrote.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures to compare outputs on. Without it: weights only."),
+        typer.Option(help="Folder of images to compare outputs on. Without it: weights only."),
     ] = None,
     arch: Arch = None,
-    max_images: Annotated[int, typer.Option(min=1, help="Take no more pictures than this.")] = 256,
+    max_images: Annotated[int, typer.Option(min=1, help="Take no more images than this.")] = 256,
     workers: Workers = None,
     input_size: InputSize = None,
     device: Device = "auto",
     output: Record = None,
     table: Markdown = None,
 ) -> None:
-    """Set a network beside the smaller one: MACs, parameters, weight and output error."""
+    """Compare a model with the smaller one: MACs, parameters, weight and output error."""
     require_writable(output, table)
     place = named_device(device)
     if serialization.is_onnx(original) or serialization.is_onnx(small):
         raise DecomposeError(
-            "ONNX models are not compared: their rewritten layers are nodes like any others; compress "
-            "tells what it changed, and benchmark times both"
+            "ONNX models are not compared: their decomposed layers are nodes like any others; compress "
+            "reports what it changed, and benchmark times both"
         )
     before, after = (network.to(place) for network in load_pair(original, small, arch))
     unreadable = {}
@@ -124,29 +157,31 @@ def compare_networks(
         unreadable = inputs.unreadable
     record = {"original": original, "small": small, "images": str(images) if images else None}
     write_record(output, {**record, **comparison.to_dict(), "unreadable": unreadable})
-    show_table(comparison.table(), table)
+    print_table(comparison.table(), table)
     if comparison.agreement is not None:
-        print(f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} pictures")
-    tell_unreadable(unreadable)
+        print_line(
+            f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} images"
+        )
+    print_unreadable(unreadable)
     print_files(output, table)
 
 
-@app.command("benchmark")
+@command("benchmark")
 def benchmark_networks(
     original: Annotated[str, typer.Argument(help=SOURCES)],
-    small: Annotated[list[str], typer.Argument(help="Networks to time beside it.")],
+    small: Annotated[list[str], typer.Argument(help="Models to time beside it.")],
     arch: Arch = None,
     engines: Annotated[
         str, typer.Option(help=f"What runs them, of: {', '.join(ENGINES)}.")
     ] = "eager",
     batch: Annotated[str, typer.Option(help="Inputs at a time, one number or several.")] = "1",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each network has.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each model has.")] = 7,
     channels_last: Annotated[
         bool, typer.Option("--channels-last/--contiguous", help="Memory format in torch.")
     ] = True,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Time every rewritten layer as well.")
+        bool, typer.Option("--layers", help="Time every decomposed layer as well.")
     ] = False,
     tuned: Annotated[
         bool,
@@ -158,19 +193,19 @@ def benchmark_networks(
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Of weights and inputs.")
     ] = "float32",
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw speed-up against MAC ratio to this picture.")
+        Path | None, typer.Option(help="Also draw speed-up against MAC ratio to this image.")
     ] = None,
     output: Record = None,
     table: Markdown = None,
 ) -> None:
-    """Time networks in turns, in one process, against the first."""
+    """Time models in turns, in one process, against the first."""
     require_writable(plot, output, table)
     chosen = {name: get_engine(name, channels_last=channels_last) for name in engines.split(",")}
     sizes = parse_counts(batch, "batch")
     place = named_device(device)
     networks = load_all([original, *small], arch)
     if len(networks) < 1 + len(small):
-        raise DecomposeError("the same network is named twice; its times would tell nothing")
+        raise DecomposeError("the same model is named twice; its times would say nothing")
     kind = getattr(torch, dtype)
     networks = {name: network.to(place, kind) for name, network in networks.items()}
     timed = time_side_by_side(
@@ -186,15 +221,15 @@ def benchmark_networks(
     write_record(output, timed.to_dict())
     if plot is not None:
         plot_speed_up(timed, plot)
-    show_table(timed.table(), table)
+    print_table(timed.table(), table)
     if layers:
-        show_table(timed.layer_table())
+        print_table(timed.layer_table())
     print_files(plot, output, table)
 
 
-@app.command("tune")
+@command("tune")
 def tune_network(
-    model: Annotated[str, typer.Argument(help="What compress made.")],
+    model: Annotated[str, typer.Argument(help="A model that compress wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
     arch: Arch = None,
     engine: Annotated[
@@ -213,7 +248,7 @@ def tune_network(
     device: Device = "auto",
     table: Markdown = None,
 ) -> None:
-    """Let every rewritten layer run in its fastest form: equal, but for the time it takes."""
+    """Let every decomposed layer run in its fastest form: equal, but for the time it takes."""
     require_writable(output, table)
     serialization.require_saved_name(output)
     network = serialization.load(model, arch).to(named_device(device))
@@ -224,24 +259,28 @@ def tune_network(
         example = blank.expand(batch, *blank.shape[1:]).contiguous()
         tuned = tune(network, example, engine=engine, threads=threads)
         network = tuned.network
-        show_table(tuned.table(), table)
+        print_table(tuned.table(), table)
     serialization.save(network, output)
+    forms_taken = {name: layer.form for name, layer in find_decomposed(network).items()}
+    write_record(None, {"model": model, "output": str(output), "forms": forms_taken})
     print_files(output, table)
 
 
-@app.command("export")
+@command("export")
 def export_network(
     model: Annotated[str, typer.Argument(help=SOURCES)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx to write.")],
     arch: Arch = None,
     input_size: InputSize = None,
+    device: Device = "auto",
 ) -> None:
-    """Write a network as ONNX, checked in onnxruntime against torch; its batch may be any."""
+    """Write a model as ONNX, checked in onnxruntime against torch; its batch may be any."""
     require_writable(output)
     serialization.require_saved_name(output, is_onnx=True)
-    network = serialization.load(model, arch)
+    network = serialization.load(model, arch).to(named_device(device))
     blank = blank_input(network, input_size)
     images = synthetic_inputs(blank, network, num=2)
     deviation = to_onnx(network, images, output)
-    print(f"onnxruntime gives what torch gives, to {deviation:.1e} of the largest output")
+    write_record(None, {"model": model, "output": str(output), "largest_deviation": deviation})
+    print_line(f"onnxruntime gives what torch gives, to {deviation:.1e} of the largest output")
     print_files(output)

@@ -1,7 +1,8 @@
-"""``decompose compress``: from a source and a wish to a smaller network in a file."""
+"""``decompose compress``: write a smaller model to a file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,29 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor, nn
 
+from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
-    calibration_pictures,
+    calibration_images,
+    keep_preprocessing,
     load_network,
     parse_ranks,
-    picture_look,
-    tell_pictures,
+    preprocessing_options,
+    to_device,
 )
-from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
-from decompose.cli.outputs import print_dense, print_files, print_latency
+from decompose.cli.options import (
+    SOURCES,
+    Arch,
+    Bgr,
+    Device,
+    Fix,
+    InputSize,
+    Markdown,
+    Mean,
+    Scale,
+    Std,
+)
+from decompose.cli.outputs import print_dense, print_files, print_latency, print_table, write_record
 from decompose.compression.application import apply
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.candidates import COMBINATIONS
@@ -36,17 +50,24 @@ from decompose.models import serialization
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
-from decompose.utils.tables import show_table
 
 _BUDGETS = {"macs", "params", "latency"}
 
 _NUM_PICTURES = 64
-"""Pictures to plan and repair on, at most, if no other number is asked for."""
+"""Images to plan and repair on, at most, if no other number is asked for."""
 
 _NUM_SYNTHETIC = 8
-"""Inputs that a network is repaired on without data; repair views them in several ways and adds others."""
+"""Inputs that a model is repaired on without data; repair views them in several ways and adds others."""
 
 
+@with_panels(
+    {
+        "What to keep": "macs params latency engine batch threads rank energy ratio skip",
+        "What to use": "methods method plan_file statistics fold repair arch device",
+        "Images": "calibrate max_images input_size fix scale mean std bgr",
+        "Output": "output save_plan save_statistics table",
+    }
+)
 def compress_network(
     source: Annotated[str, typer.Argument(help=SOURCES)],
     output: Annotated[
@@ -109,7 +130,7 @@ def compress_network(
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Folder of a few unlabelled pictures to plan and repair on."),
+        typer.Option(help="Folder of a few unlabelled images to plan and repair on."),
     ] = None,
     max_images: Annotated[
         int | None,
@@ -120,7 +141,7 @@ def compress_network(
         typer.Option(
             "--repair/--no-repair",
             help="Refit each layer's last factors. Default: with --calibrate, or for a budget; "
-            "without pictures on synthetic ones.",
+            "without images on synthetic ones.",
         ),
     ] = None,
     statistics: Annotated[
@@ -143,6 +164,7 @@ def compress_network(
             "--fold-batchnorm", help="First fold each BatchNorm into the layer that it follows."
         ),
     ] = False,
+    device: Device = "auto",
     input_size: InputSize = None,
     fix: Fix = None,
     scale: Scale = None,
@@ -151,10 +173,10 @@ def compress_network(
     bgr: Bgr = False,
     table: Markdown = None,
 ) -> None:
-    """Rewrite a network's convolutions as smaller ones, without training."""
+    """Rewrite a model's convolutions as smaller ones, without training."""
     require_writable(output, save_plan, save_statistics, table)
     serialization.require_saved_name(output, is_onnx=serialization.is_onnx(source))
-    wishes = {
+    options = {
         "macs": macs,
         "params": params,
         "latency": latency,
@@ -168,34 +190,36 @@ def compress_network(
         "ratio": ratio,
         "skip": skip or None,
     }
-    wish = {name: value for name, value in wishes.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     measured = _Measured(calibrate, max_images, statistics, save_statistics)
-    budgeted = bool(wish.keys() & _BUDGETS)
+    budgeted = bool(given.keys() & _BUDGETS)
     repairing = budgeted or calibrate is not None if repair is None else repair
-    _require_effect(wish, plan_file, batch)
+    _require_effect(given, plan_file, batch)
     measured.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
-    network = load_network(source, arch, fix)
-    if find_decomposed(network):
-        raise DecomposeError(f"{source}: is rewritten already; give the network it was made from")
-    example = blank_input(network, input_size)
-    look = picture_look(scale, mean, std, is_bgr=bgr)
-    tell_pictures(network, example, look, required=calibrate is not None)
+    model = to_device(load_network(source, arch, fix), device)
+    if find_decomposed(model):
+        raise DecomposeError(f"{source}: is decomposed already; give the model it was made from")
+    example = blank_input(model, input_size)
+    look = preprocessing_options(scale, mean, std, is_bgr=bgr)
+    keep_preprocessing(model, example, look, required=calibrate is not None)
     if fold:
-        network = fold_batchnorm(network, example)
+        model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
-    pictures = measured.pictures(network)
+    pictures = measured.pictures(model)
     if choices is None:
-        seen = measured.seen(network, example, pictures, wish) if budgeted else None
-        choices = plan(network, example, calibrate=seen, **wish)
-    small = apply(choices, network)
+        seen = measured.seen(model, example, pictures, given) if budgeted else None
+        choices = plan(model, example, calibrate=seen, **given)
+    small = apply(choices, model)
     if repairing:
-        _repair(small, network, example, pictures)
-    comparison = compare_weights(network, small, example)
+        _repair(small, model, example, pictures)
+    comparison = compare_weights(model, small, example)
     serialization.save(small, output)
+    record = {"source": source, "output": str(output), "repaired": repairing}
+    write_record(None, {**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
     if save_plan is not None:
         choices.save(save_plan)
-    show_table(comparison.table(weights=not repairing), table)
+    print_table(comparison.table(weights=not repairing), table)
     print_dense(choices)
     print_latency(choices)
     print_files(output, save_plan, save_statistics, table)
@@ -203,7 +227,7 @@ def compress_network(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a network is planned and repaired by, besides its weights: options of the command."""
+    """The data that a model is planned and repaired by: options of the command."""
 
     calibrate: Path | None
     max_images: int | None
@@ -217,52 +241,50 @@ class _Measured:
                 "statistics are what a budget is planned by: --macs, --params, --latency"
             )
         if self.save_statistics and self.statistics:
-            raise DecomposeError("--save-statistics keeps what is measured; give no --statistics")
+            raise DecomposeError("--save-statistics keeps new measurements; give no --statistics")
         if self.save_statistics and not self.calibrate:
-            raise DecomposeError(
-                "--save-statistics keeps what was measured on pictures: --calibrate"
-            )
+            raise DecomposeError("--save-statistics keeps measurements on images: --calibrate")
         if self.max_images and not self.calibrate:
-            raise DecomposeError("--max-images is how many pictures to take of --calibrate")
+            raise DecomposeError("--max-images is how many images to take of --calibrate")
         if self.calibrate and not repairing and (self.statistics or not budgeted):
             raise DecomposeError(
                 "--calibrate is to plan a budget by, where no --statistics are given, and to repair by"
             )
 
-    def pictures(self, network: nn.Module) -> list[Any] | None:
-        """The pictures as batches."""
+    def pictures(self, model: nn.Module) -> list[Any] | None:
+        """The images as batches."""
         if self.calibrate is None:
             return None
-        return calibration_pictures(self.calibrate, network, self.max_images or _NUM_PICTURES)
+        return calibration_images(self.calibrate, model, self.max_images or _NUM_PICTURES)
 
     def seen(
         self,
-        network: nn.Module,
+        model: nn.Module,
         example: Tensor,
         pictures: list[Any] | None,
-        wish: Mapping[str, Any],
+        given: Mapping[str, Any],
     ) -> list[Any] | Statistics | None:
-        """What a budget is planned by, measured and kept first where that is asked for."""
+        """The data that a budget is planned by, measured and kept first where that is asked for."""
         if self.statistics is not None:
             return Statistics.load(self.statistics)
         if pictures is None or self.save_statistics is None:
             return pictures
-        scope = {name: wish[name] for name in ("methods", "skip") if name in wish}
-        found = measure(network, example, pictures, **scope)
+        scope = {name: given[name] for name in ("methods", "skip") if name in given}
+        found = measure(model, example, pictures, **scope)
         found.save(self.save_statistics)
         return found
 
 
-def _require_effect(wish: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:
-    """Check that nothing is wished that a plan holds already, or that nothing comes of."""
-    if plan_file is not None and wish:
+def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:
+    """Check that no option repeats what a plan holds already, or is without effect."""
+    if plan_file is not None and given:
         raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
-    if batch is not None and "latency" not in wish:
-        raise DecomposeError("--batch is what a latency is of; give --latency")
+    if batch is not None and "latency" not in given:
+        raise DecomposeError("--batch is for a latency; give --latency")
 
 
 def _repair(
-    small: nn.Module, network: nn.Module, example: Tensor, pictures: Sequence[Tensor] | None
+    small: nn.Module, model: nn.Module, example: Tensor, pictures: Sequence[Tensor] | None
 ) -> None:
-    images = pictures or synthetic_inputs(example, network, num=_NUM_SYNTHETIC)
-    show_table(repair_table(repair_(small, network, images)))
+    images = pictures or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
+    print_table(repair_table(repair_(small, model, images)))

@@ -1,4 +1,4 @@
-"""``decompose evaluate``: how good networks are, in one pass over pictures."""
+"""``decompose evaluate``: the accuracy of models, in one pass over images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch import nn
 
 from decompose.cli.inputs import load_all, named_device, resized
 from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record, Workers
-from decompose.cli.outputs import print_files, tell_unreadable, write_record
+from decompose.cli.outputs import (
+    print_files,
+    print_line,
+    print_table,
+    print_unreadable,
+    write_record,
+)
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
 from decompose.data.voc import voc_scenes
@@ -24,7 +30,6 @@ from decompose.utils.distributed import Processes
 from decompose.utils.environment import environment
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
-from decompose.utils.tables import show_table
 
 _BATCH_SIZES = {"classification": 32, "detection": 4}
 _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.items())
@@ -44,15 +49,15 @@ def evaluate_models(
     ],
     task: Annotated[
         Literal["classification", "detection"],
-        typer.Option(help="What the networks do: top-1 and top-5, or mean average precision."),
+        typer.Option(help="What the models do: top-1 and top-5, or mean average precision."),
     ] = "classification",
     arch: Arch = None,
     subset: Annotated[
-        int | None, typer.Option(min=1, help="Take so many pictures, as many of each class.")
+        int | None, typer.Option(min=1, help="Take this many images, as many of each class.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help=f"Pictures at a time. Default: {_SIZES_IN_WORDS}.")
+        int | None, typer.Option(min=1, help=f"Images at a time. Default: {_SIZES_IN_WORDS}.")
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -64,25 +69,25 @@ def evaluate_models(
     output: Record = None,
     table: Markdown = None,
 ) -> None:
-    """Measure how good networks are, in one pass over the pictures.
+    """Measure the accuracy of models, in one pass over the images.
 
     With --output an interrupted run of classifiers goes on where it was. Under torchrun or accelerate
-    launch the processes share the pictures.
+    launch the processes share the images.
     """
     require_writable(output, table)
     if len(set(model)) < len(model):
-        raise DecomposeError("the same network is named twice")
+        raise DecomposeError("the same model is named twice")
     networks = load_all(model, arch)
     transforms = {
         name: resized(serialization.required_preprocessing(network).transform(), input_size)
         for name, network in networks.items()
     }
-    place = named_device(device)
+    where = named_device(device)
     options: dict[str, Any] = {
         "transforms": transforms,
         "batch_size": batch_size or _BATCH_SIZES[task],
         "workers": default_workers() if workers is None else workers,
-        "device": place,
+        "device": where,
         "precision": None if precision == "own" else getattr(torch, precision),
     }
     if task == "detection":
@@ -97,18 +102,18 @@ def evaluate_models(
         pictures = labelled_images(data, transforms[model[0]])
         chosen = pictures if subset is None else pictures.subset(subset, seed)
         found = evaluate(networks, chosen, record=output, **options)
-    if not Processes.joined(place).is_first():
+    if not Processes.joined(where).is_first():
         return
-    # A folder by its full name, since "." would tell nobody later which it was.
-    told = os.path.abspath(data) if os.path.exists(data) else data
-    asked = {"models": model, "data": told, "task": task, "subset": subset, "seed": seed}
-    write_record(output, {**asked, **found.to_dict(), "environment": environment(place)})
+    # A folder by its full name: a record that says "." is of no use later.
+    place = os.path.abspath(data) if os.path.exists(data) else data
+    asked = {"models": model, "data": place, "task": task, "subset": subset, "seed": seed}
+    write_record(output, {**asked, **found.to_dict(), "environment": environment(where)})
     if output is not None:
         forget(output)
-    show_table(found.table(), table)
+    print_table(found.table(), table)
     if found.throughput is not None:
-        print(found.throughput)
-    tell_unreadable(found.unreadable)
+        print_line(found.throughput)
+    print_unreadable(found.unreadable)
     print_files(output, table)
 
 
@@ -116,6 +121,6 @@ def _required_architecture(name: str, network: nn.Module) -> Architecture:
     architecture = architecture_of(network)
     if architecture is None:
         raise DecomposeError(
-            f"{name}: no name of an architecture tells what its classes are called"
+            f"{name}: the names of its classes follow from an architecture, and it names none"
         )
     return architecture

@@ -1,4 +1,4 @@
-"""From the words of a command line to networks, inputs and devices."""
+"""Turn arguments of the command line into models, inputs and devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from decompose.cli.outputs import tell_left_alone, tell_unreadable
+from decompose.cli.outputs import print_left_alone, print_unreadable
 from decompose.data.folders import image_folder
 from decompose.data.images import default_workers
 from decompose.data.voc import DetectionDataset
@@ -33,27 +33,27 @@ _BATCH_SIZE = 8
 
 
 class FolderInputs:
-    """Pictures of a folder as inputs of a network; those that cannot be read are kept aside.
+    """Images of a folder as inputs of a model; those that cannot be read are kept aside.
 
     Args:
-        folder: where the pictures lie, at any depth.
-        network: whose preprocessing, dtype and device they get.
+        folder: where the images lie, at any depth.
+        model: whose preprocessing, dtype and device they get.
         most: take no more than this.
         workers: processes that decode.
     """
 
-    def __init__(self, folder: Path, network: nn.Module, most: int, workers: int) -> None:
-        transform = serialization.required_preprocessing(network).transform()
-        self._whole = is_detector(network)
+    def __init__(self, folder: Path, model: nn.Module, most: int, workers: int) -> None:
+        transform = serialization.required_preprocessing(model).transform()
+        self._whole = is_detector(model)
         if self._whole:
-            transform = partial(_shrunk, transform, network.transform)
+            transform = partial(_shrunk, transform, model.transform)
         self._pictures = image_folder(folder, transform, most)
         self._workers = workers
-        self._parameter = next(network.parameters())
+        self._parameter = next(model.parameters())
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
-        """Batches; of a detector, lists of pictures that are each of their own size."""
+        """Batches; of a detector, lists of images that are each of their own size."""
         pictures = DetectionDataset(self._pictures, {}) if self._whole else self._pictures
         for batch in pictures.batches(_BATCH_SIZE, self._workers):
             self.unreadable |= batch.unreadable
@@ -63,25 +63,25 @@ class FolderInputs:
 
 
 def _shrunk(transform: Transform, resizing: Any, picture: Image.Image) -> Tensor:
-    """A picture of no more pixels than a detector looks at, since many are held at a time."""
+    """An image of no more pixels than a detector looks at, since many are held at a time."""
     width, height = picture.size
     scale = useful_scale(resizing, width, height)
     picture.thumbnail((ceil(scale * width), ceil(scale * height)))
     return transform(picture)
 
 
-def calibration_pictures(folder: Path, network: nn.Module, most: int) -> list[Any]:
-    """Pictures of a folder as batches, decoded once, since every layer's repair goes through them."""
-    inputs = FolderInputs(folder, network, most, default_workers())
+def calibration_images(folder: Path, model: nn.Module, most: int) -> list[Any]:
+    """Images of a folder as batches, decoded once, since every layer's repair goes through them."""
+    inputs = FolderInputs(folder, model, most, default_workers())
     batches = list(inputs)
-    tell_unreadable(inputs.unreadable)
+    print_unreadable(inputs.unreadable)
     if sum(map(batch_size, batches)) < 2:
-        raise DecomposeError(f"{folder}: calibration needs two pictures at least")
+        raise DecomposeError(f"{folder}: calibration needs two images at least")
     return batches
 
 
 def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None) -> nn.Module:
-    """Load a network; what other inputs of an ONNX model are given is written ``NAME=NUMBER``."""
+    """Load a model; ``fix`` gives other inputs of an ONNX model, each as ``NAME=NUMBER``."""
     fixed: dict[str, Tensor | float] = {}
     for text in fix or ():
         name, _, number = text.rpartition("=")
@@ -89,16 +89,16 @@ def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None
             fixed[name] = float(number)
         except ValueError:
             raise DecomposeError(f"input {text!r}: write NAME=NUMBER") from None
-    network = serialization.load(source, arch, fixed=fixed)
-    if isinstance(network, OnnxNetwork):
-        tell_left_alone(network.left_alone)
-    return network
+    model = serialization.load(source, arch, fixed=fixed)
+    if isinstance(model, OnnxNetwork):
+        print_left_alone(model.left_alone)
+    return model
 
 
-def picture_look(
+def preprocessing_options(
     scale: float | None, mean: str | None, std: str | None, *, is_bgr: bool
 ) -> dict[str, Any]:
-    """What options say of an ONNX model's pictures, as ``ImagePreprocessing.of`` takes it."""
+    """Gather the options for an ONNX model's images, as ``ImagePreprocessing.of`` takes it."""
     look = {
         "scale": scale,
         "means": parse_numbers(mean, "mean"),
@@ -108,46 +108,46 @@ def picture_look(
     return {name: value for name, value in look.items() if value is not None}
 
 
-def tell_pictures(
-    network: nn.Module, example: Tensor, look: Mapping[str, Any], *, required: bool
+def keep_preprocessing(
+    model: nn.Module, example: Tensor, look: Mapping[str, Any], *, required: bool
 ) -> None:
-    """Keep with an ONNX network how it takes its pictures, which nothing else tells.
+    """Keep the preprocessing of an ONNX model, which its file does not hold.
 
     Args:
-        network: of any kind; others know it by their names.
+        model: of any kind; others know it by their names.
         example: one of its inputs.
-        look: what ``picture_look`` made of options.
-        required: whether there are pictures.
+        look: what ``preprocessing_options`` made of options.
+        required: whether there are images.
 
     Raises:
-        DecomposeError: it takes none, or is told of another network.
+        DecomposeError: it takes no images, or the options are given for another kind of model.
     """
-    if isinstance(network, OnnxNetwork):
+    if isinstance(model, OnnxNetwork):
         if look or required:
-            remember_preprocessing(network, ImagePreprocessing.of(example.shape[1:], **look))
+            remember_preprocessing(model, ImagePreprocessing.of(example.shape[1:], **look))
     elif look:
-        raise DecomposeError("--scale, --mean, --std and --bgr tell of an ONNX model's pictures")
+        raise DecomposeError("--scale, --mean, --std and --bgr are for the images of an ONNX model")
 
 
 def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
-    """Load a network and the smaller one made from it, as ``load_all``."""
+    """Load a model and the smaller one made from it, as ``load_all``."""
     before, after = _load_each([original, small], arch)
     return before, after
 
 
 def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
-    """Load a network and others made from it, or no others, by name.
+    """Load a model and others made from it, or no others, by name.
 
     Args:
-        sources: of the networks.
+        sources: of the models.
         arch: the architecture of those checkpoints that do not name theirs; by default a first one
             takes the second one's.
 
     Returns:
-        The networks; BatchNorm is folded in the first where it is in the second.
+        The models; BatchNorm is folded in the first where it is in the second.
 
     Raises:
-        DecomposeError: a network cannot be loaded, or none needs the architecture.
+        DecomposeError: a model cannot be loaded, or none needs the architecture.
     """
     return dict(zip(sources, _load_each(sources, arch), strict=True))
 
@@ -165,17 +165,17 @@ def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
     return [fold_pairs(before, folded_of(made[0])), *made]
 
 
-def blank_input(network: nn.Module, input_size: str | None) -> Tensor:
-    """One input of zeros, of the network's own size or of the one asked for (N or HxW)."""
-    if isinstance(network, OnnxNetwork):
+def blank_input(model: nn.Module, input_size: str | None) -> Tensor:
+    """One input of zeros, of the model's own size or of the one asked for (N or HxW)."""
+    if isinstance(model, OnnxNetwork):
         size = None if input_size is None else parse_size(input_size)
-        return torch.zeros(1, *network.signature.shape(size), dtype=network.signature.dtype)
+        return torch.zeros(1, *model.signature.shape(size), dtype=model.signature.dtype)
     if input_size is None:
-        shape = serialization.required_preprocessing(network).input_shape()
+        shape = serialization.required_preprocessing(model).input_shape()
     else:
-        first = next(iter(find_layers(network).values()))
+        first = next(iter(find_layers(model).values()))
         shape = (getattr(first, "in_channels", 3), *parse_size(input_size))
-    return torch.zeros(1, *shape).to(next(network.parameters()))
+    return torch.zeros(1, *shape).to(next(model.parameters()))
 
 
 def parse_size(text: str) -> list[int]:
@@ -187,16 +187,25 @@ def parse_size(text: str) -> list[int]:
 
 
 def resized(transform: Transform, input_size: str | None) -> Transform:
-    """A classifier's preprocessing at another input size, cut from pictures as much larger as before."""
+    """A classifier's preprocessing at another input size, cut from images as much larger as before."""
     if input_size is None:
         return transform
     crop, resize = (getattr(transform, name, None) for name in ("crop_size", "resize_size"))
     if not crop or not resize:
-        raise DecomposeError("the network's preprocessing has no size that --input-size could set")
+        raise DecomposeError("the model's preprocessing has no size that --input-size could set")
     size = parse_size(input_size)
     changed: Any = copy.copy(transform)
     changed.crop_size, changed.resize_size = size, [round(max(size) * resize[0] / crop[0])]
     return changed
+
+
+def to_device(model: nn.Module, device: str) -> nn.Module:
+    """Move a model to a device by name; an ONNX model stays on the CPU, where ONNX Runtime runs it."""
+    if isinstance(model, OnnxNetwork):
+        if device not in ("auto", "cpu"):
+            raise DecomposeError(f"device {device!r}: an ONNX model runs on the CPU")
+        return model
+    return model.to(named_device(device))
 
 
 def named_device(name: str) -> str:
@@ -226,18 +235,18 @@ def parse_ranks(texts: Sequence[str]) -> int | dict[str, int]:
 
 
 def parse_numbers(text: str | None, what: str) -> list[float] | None:
-    """Read numbers parted by commas."""
+    """Read numbers separated by commas."""
     try:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise DecomposeError(f"{what} {text!r}: write N or N,N,N") from None
 
 
-def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:
-    """Read ``FORM`` and ``PATTERN=FORM``: the form of each rewritten layer; the last that fits counts."""
-    rewritten = list(find_decomposed(network))
+def parse_forms(texts: Sequence[str], model: nn.Module) -> dict[str, str]:
+    """Read ``FORM`` and ``PATTERN=FORM``: the form of each decomposed layer; the last that fits counts."""
+    rewritten = list(find_decomposed(model))
     if not rewritten:
-        raise DecomposeError("the network has no rewritten layer whose form could be chosen")
+        raise DecomposeError("the model has no decomposed layer whose form could be chosen")
     forms: dict[str, str] = {}
     for text in texts:
         pattern, _, form = text.rpartition("=")
@@ -249,7 +258,7 @@ def parse_forms(texts: Sequence[str], network: nn.Module) -> dict[str, str]:
 
 
 def parse_counts(text: str, what: str) -> list[int]:
-    """Read numbers of 1 or more, parted by commas."""
+    """Read numbers of 1 or more, separated by commas."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise DecomposeError(f"{what} {text!r}: write N or N,N, each 1 or more")

@@ -1,23 +1,77 @@
-"""What the commands print and write besides tables."""
+"""Print and write the results of commands."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from decompose.models.plans import Plan
 from decompose.utils.files import write_text
 from decompose.utils.name_patterns import abbreviated
+from decompose.utils.tables import Table, show_table
+
+
+@dataclass(frozen=True)
+class OutputMode:
+    """How a command prints its results.
+
+    Attributes:
+        as_json: as one JSON document on standard output, without tables and lines.
+        quiet: neither tables nor lines.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+
+
+_FOR_PEOPLE = OutputMode()
+_MODE: ContextVar[OutputMode] = ContextVar("output mode", default=_FOR_PEOPLE)
+
+
+@contextmanager
+def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Print results in another way inside."""
+    token = _MODE.set(OutputMode(as_json, quiet))
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether only errors and warnings are printed."""
+    return _MODE.get().quiet
+
+
+def print_line(text: object) -> None:
+    """Print a line for people."""
+    if _MODE.get() == _FOR_PEOPLE:
+        print(text)
+
+
+def print_table(table: Table, markdown: Path | None = None) -> None:
+    """Print a table for people, and write it to a Markdown file where one is named."""
+    if _MODE.get() == _FOR_PEOPLE:
+        show_table(table, markdown)
+    elif markdown is not None:
+        write_text(markdown, table.to_markdown())
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
-    """Write figures as JSON, where a file was asked for."""
-    if path is not None:
-        write_text(path, json.dumps(record, indent=2) + "\n")
+    """Write figures as JSON where a file was asked for, and print them with ``--json``."""
+    if path is not None or _MODE.get().as_json:
+        text = json.dumps(record, indent=2)
+        if path is not None:
+            write_text(path, text + "\n")
+        if _MODE.get().as_json:
+            print(text)
 
 
 def print_dense(plan: Plan) -> None:
@@ -26,30 +80,28 @@ def print_dense(plan: Plan) -> None:
     for name, reason in plan.dense.items():
         names[reason].append(name)
     for reason, group in names.items():
-        print(f"Left dense, {reason}: {abbreviated(group)}")
+        print_line(f"Left dense, {reason}: {abbreviated(group)}")
     if not plan.layers:
-        print(
-            "warning: nothing was rewritten; the file holds the original network", file=sys.stderr
-        )
+        print("warning: nothing was decomposed; the file holds the original model", file=sys.stderr)
 
 
-def tell_left_alone(reasons: Mapping[str, str]) -> None:
+def print_left_alone(reasons: Mapping[str, str]) -> None:
     """Say which convolutions of an ONNX model are none of its layers, and why."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in reasons.items():
         by_reason[reason].append(name)
     for reason, names in by_reason.items():
-        print(f"Left alone, {reason}: {abbreviated(names)}")
+        print_line(f"Left alone, {reason}: {abbreviated(names)}")
 
 
 def print_latency(plan: Plan) -> None:
-    """Say how fast the planned network was predicted to be, and is."""
+    """Say how fast the planned model was predicted to be, and is."""
     if (pace := plan.pace) is not None:
         predicted, measured = (
             f"{ms:.1f} ms ({pace.original_ms / ms:.2f}× faster)"
             for ms in (pace.predicted_ms, pace.measured_ms)
         )
-        print(
+        print_line(
             f"Batch {pace.batch_size} in {pace.place}: {pace.original_ms:.1f} ms before; "
             f"predicted {predicted}, measured {measured}"
         )
@@ -58,12 +110,12 @@ def print_latency(plan: Plan) -> None:
 def print_files(*paths: Path | None) -> None:
     """Say which files were written."""
     if written := ", ".join(str(path) for path in paths if path is not None):
-        print(f"Wrote {written}")
+        print_line(f"Wrote {written}")
 
 
-def tell_unreadable(unreadable: Mapping[str, str]) -> None:
-    """Name the pictures that could not be read, and count them."""
+def print_unreadable(unreadable: Mapping[str, str]) -> None:
+    """Name the images that could not be read, and count them."""
     for path, reason in unreadable.items():
         print(f"unreadable: {path}: {reason}", file=sys.stderr)
     if unreadable:
-        print(f"{len(unreadable)} pictures could not be read and do not count", file=sys.stderr)
+        print(f"{len(unreadable)} images could not be read and do not count", file=sys.stderr)

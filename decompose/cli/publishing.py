@@ -1,4 +1,4 @@
-"""``decompose push``: a network to the Hugging Face hub, or to a folder like its repository there."""
+"""``decompose push``: a model to the Hugging Face hub, or to a folder like its repository there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from decompose.cli.inputs import blank_input
 from decompose.cli.options import Arch, InputSize
-from decompose.cli.outputs import print_files
+from decompose.cli.outputs import print_files, print_line, write_record
 from decompose.evaluation.model_card import model_card
 from decompose.evaluation.records import read_record
 from decompose.models import serialization
@@ -27,26 +27,27 @@ def push_network(
         bool, typer.Option("--private", help="Let nobody else see a repository that is made.")
     ] = False,
     record: Annotated[
-        Path | None, typer.Option(help="What evaluate -o wrote; its figures go on the card.")
+        Path | None,
+        typer.Option(help="A record that evaluate -o wrote; its figures go on the card."),
     ] = None,
     license: Annotated[
         str | None, typer.Option(help="Of the weights, as the hub names it: mit, apache-2.0.")
     ] = None,
     base_model: Annotated[
-        str | None, typer.Option(help="What it was made from, by its name on the hub.")
+        str | None, typer.Option(help="The original, by its name on the hub.")
     ] = None,
     arch: Arch = None,
     input_size: InputSize = None,
 ) -> None:
-    """Publish a network on the Hugging Face hub, with a model card made from its plan and figures."""
+    """Publish a model on the Hugging Face hub, with a model card made from its plan and figures."""
     if serialization.read_header(source) is None:
-        raise DecomposeError(f"{source}: is no network that compress wrote")
+        raise DecomposeError(f"{source}: is not a model that compress wrote")
     if folder is not None and private:
         raise DecomposeError("--private is for the hub; a folder is as private as you keep it")
-    network = serialization.load(source, arch)
+    model = serialization.load(source, arch)
     card = model_card(
-        network,
-        blank_input(network, input_size),
+        model,
+        blank_input(model, input_size),
         repo,
         record=None if record is None else read_record(record),
         license=license,
@@ -55,4 +56,6 @@ def push_network(
     if folder is not None:
         print_files(*write_folder(source, card, folder))
     else:
-        print(f"Published {upload(source, card, repo, private=private)}")
+        address = upload(source, card, repo, private=private)
+        write_record(None, {"repo": repo, "address": address})
+        print_line(f"Published {address}")

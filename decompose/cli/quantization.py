@@ -9,13 +9,13 @@ import typer
 
 from decompose.cli.inputs import (
     blank_input,
-    calibration_pictures,
+    calibration_images,
+    keep_preprocessing,
     load_network,
-    picture_look,
-    tell_pictures,
+    preprocessing_options,
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
-from decompose.cli.outputs import print_files
+from decompose.cli.outputs import print_files, print_line, print_table, write_record
 from decompose.inference.quantization.post_training import (
     DEFAULT_ENGINE,
     Quantized,
@@ -24,7 +24,6 @@ from decompose.inference.quantization.post_training import (
 )
 from decompose.inference.quantization.quantizers import QUANTIZERS, get_quantizer_class
 from decompose.utils.files import require_writable
-from decompose.utils.tables import show_table
 
 _NUM_IMAGES = 64
 
@@ -77,30 +76,34 @@ def quantize_model(
     require_suffix(output, engine)
     require_writable(output, table)
     model = load_network(source, arch, fix)
-    look = picture_look(scale, mean, std, is_bgr=bgr)
-    tell_pictures(model, blank_input(model, input_size), look, required=True)
+    look = preprocessing_options(scale, mean, std, is_bgr=bgr)
+    keep_preprocessing(model, blank_input(model, input_size), look, required=True)
     made = quantize(
         model,
-        calibration_pictures(calibrate, model, max_images),
+        calibration_images(calibrate, model, max_images),
         engine=engine,
         keep_float=keep_float,
         max_error=max_error,
         weight_bits=weight_bits,
     )
     written = made.save(output)
+    record = {"source": source, "engine": made.engine, "files": [str(path) for path in written]}
+    write_record(None, {**record, "error": made.error, "weight_bits": made.weight_bits})
     if keep_float or max_error is not None:
-        show_table(made.table(), table)
+        print_table(made.table(), table)
     _print_summary(made)
     print_files(*written, table)
 
 
 def _print_summary(made: Quantized) -> None:
     in_float = sum(layer.in_float for layer in made.layers)
-    print(
+    print_line(
         f"INT8 for {made.engine}: {len(made.layers) - in_float} of {len(made.layers)} layers; the output "
         f"changes by {made.error:.4f} (relative squared error, held-out images)"
     )
     if made.weight_bits == 7:
-        print("Weights have 7 bits, so that products of bytes cannot overflow on any processor")
+        print_line(
+            "Weights have 7 bits, so that products of bytes cannot overflow on any processor"
+        )
     if made.repairs:
-        print(f"Repaired: {', '.join(made.repairs)}")
+        print_line(f"Repaired: {', '.join(made.repairs)}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decompose.cli.inputs import FolderInputs, blank_input, load_all, named_device, parse_counts
 from decompose.cli.options import SOURCES, Arch, Device, InputSize
-from decompose.cli.outputs import print_files, tell_unreadable
+from decompose.cli.outputs import print_files, print_unreadable, write_record
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
@@ -79,8 +79,9 @@ def report_models(
         evaluation=None if data is None else _evaluated(models, data, subset, workers),
     )
     if isinstance(inputs, FolderInputs):
-        tell_unreadable(inputs.unreadable)
+        print_unreadable(inputs.unreadable)
     write_text(output, render(report))
+    write_record(None, {"original": original, "small": small, "output": str(output)})
     print_files(output)
 
 

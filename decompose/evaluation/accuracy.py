@@ -1,7 +1,7 @@
-"""How good classifiers are: top-1 and top-5 accuracy of several networks in one pass over pictures.
+"""Measure the top-1 and top-5 accuracy of several classifiers in one pass over images.
 
-Each picture is decoded once for all networks and put through each one's own preprocessing. Processes
-started by ``torchrun`` or ``accelerate launch`` share the pictures, none of which is counted twice.
+Each image is decoded once for all models and put through each one's own preprocessing. Processes
+started by ``torchrun`` or ``accelerate launch`` share the images, none of which is counted twice.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from decompose.utils.tables import Table
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How good one network is.
+    """The accuracy of one model.
 
     Attributes:
-        top1: share of the pictures whose class has the highest score.
+        top1: share of the images whose class has the highest score.
         top5: share whose class is among the five highest; ``None`` with fewer than six classes.
-        top1_change: what top-1 is more than the first network's, on the same pictures.
+        top1_change: top-1 less the first model's, on the same images.
         top5_change: the same for top-5.
-        agreement: share of the pictures that it and the first network put in the same class.
+        agreement: share of the images that it and the first model put in the same class.
     """
 
     top1: Estimate
@@ -47,12 +47,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The accuracy of networks on the same pictures.
+    """The accuracy of models on the same images.
 
     Attributes:
-        accuracies: by network; the others are compared with the first.
-        num_pictures: pictures read.
-        num_classes: that the networks tell apart.
+        accuracies: by model; the others are compared with the first.
+        num_pictures: images read.
+        num_classes: that the models score.
         unreadable: what could not be read, by path, with the reason; it counts nowhere.
         throughput: of this run; ``None`` where an earlier one had done it all.
         provenance: what was evaluated on what.
@@ -75,7 +75,7 @@ class Evaluation:
         return record
 
     def table(self) -> Table:
-        """A row a network: accuracies with their interval, and what they are more than the first's."""
+        """A row a model: accuracies with their interval, and their difference from the first's."""
         first = next(iter(self.accuracies))
         rows = [
             (
@@ -89,7 +89,7 @@ class Evaluation:
             for name, accuracy in self.accuracies.items()
         ]
         return Table(
-            f"Accuracy on {self.num_pictures:,} pictures of {self.num_classes:,} classes; in brackets "
+            f"Accuracy on {self.num_pictures:,} images of {self.num_classes:,} classes; in brackets "
             "where it lies with 95 % confidence",
             ["network", "top-1 %", "top-1\nchange", "top-5 %", "top-5\nchange", "same class"],
             rows,
@@ -97,8 +97,8 @@ class Evaluation:
 
 
 def evaluate(
-    networks: Mapping[str, nn.Module],
-    pictures: ImageDataset,
+    models: Mapping[str, nn.Module],
+    images: ImageDataset,
     *,
     transforms: Mapping[str, Transform] | None = None,
     batch_size: int = 32,
@@ -107,36 +107,36 @@ def evaluate(
     precision: torch.dtype | None = None,
     record: Path | None = None,
 ) -> Evaluation:
-    """Measure the accuracy of classifiers, in one pass over the pictures.
+    """Measure the accuracy of classifiers, in one pass over the images.
 
     Args:
-        networks: by name, ``(batch, 3, H, W)`` to ``(batch, classes)``; the first is what the others
+        models: by name, ``(batch, 3, H, W)`` to ``(batch, classes)``; the first is what the others
             are compared with. They are moved to ``device``.
-        pictures: labelled. Where their classes are some of ImageNet's by synset name and the networks
+        images: labelled. Where their classes are some of ImageNet's by synset name and the models
             score all thousand, labels are those among the thousand.
-        transforms: the preprocessing of networks that want another than the pictures come in.
-        batch_size: pictures at a time.
+        transforms: the preprocessing of models that want another than the images come in.
+        batch_size: images at a time.
         workers: processes that decode.
-        device: where the networks run; of several GPUs each process takes one.
-        precision: of the networks' products, by automatic mixed precision; their own by default.
-        record: file that the figures will be written to. Outcomes are kept beside it meanwhile, and
-            an interrupted evaluation goes on from there; ``ledgers.forget`` removes them.
+        device: where the models run; of several GPUs each process takes one.
+        precision: of the models' products, by automatic mixed precision; their own by default.
+        record: file that the figures will be written to. Predictions are kept beside it, and
+            an interrupted evaluation goes on from there; ``predictions.forget`` removes them.
 
     Raises:
-        DecomposeError: a network gives no class scores or has another number of classes, or no
-            picture could be read.
+        DecomposeError: a model gives no class scores or has another number of classes, or no
+            image could be read.
     """
-    runner = Runner.of(networks, pictures, transforms, device, precision)
-    if is_imagenet_subset(pictures.classes) and _num_scored(runner) == NUM_CLASSES:
-        pictures = with_imagenet_labels(pictures)
-        runner = Runner.of(networks, pictures, transforms, device, precision)
-    reader = _ScoreReader(len(pictures.classes))
+    runner = Runner.of(models, images, transforms, device, precision)
+    if is_imagenet_subset(images.classes) and _num_scored(runner) == NUM_CLASSES:
+        images = with_imagenet_labels(images)
+        runner = Runner.of(models, images, transforms, device, precision)
+    reader = _ScoreReader(len(images.classes))
     partial = None
     if record is not None:
         partial = PartialResults(record, runner.provenance.key(), runner.processes)
     done = None if partial is None else partial.open()
     known = set() if done is None else set(done.indices.tolist())
-    todo = [index for index in range(len(pictures)) if index not in known]
+    todo = [index for index in range(len(images)) if index not in known]
     parts = [done] if done is not None and runner.processes.is_first() else []
     doing = f"evaluating, {len(known):,} done before" if known else "evaluating"
     for batch in runner.batches(batch_size, workers, todo, doing):
@@ -146,7 +146,7 @@ def evaluate(
             partial.keep(parts[0])
     found = Predictions.joined(parts or [_NOTHING])
     gathered = runner.processes.gather((found, runner.clock.read()))
-    return _summary(list(networks), gathered, pictures, reader.num_classes, runner.provenance)
+    return _summary(list(models), gathered, images, reader.num_classes, runner.provenance)
 
 
 _NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(1, 0, 1))
@@ -164,16 +164,16 @@ def _num_scored(runner: Runner[ImageDataset]) -> int | None:
 def _summary(
     names: Sequence[str],
     gathered: Sequence[tuple[Predictions, Throughput | None]],
-    pictures: ImageDataset,
+    images: ImageDataset,
     num_classes: int,
     provenance: Provenance,
 ) -> Evaluation:
     """Add up what all processes found."""
     found = Predictions.joined([part for part, _ in gathered])
-    unreadable = {**pictures.damaged, **found.unreadable}
+    unreadable = {**images.damaged, **found.unreadable}
     if not len(found.indices):
         path, reason = next(iter(unreadable.items()), ("the data", "it holds none"))
-        raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
+        raise DecomposeError(f"no image could be read; the first is {path}: {reason}")
     num_classes = num_classes or 1 + int(found.guesses.max())
     throughputs = [throughput for _, throughput in gathered if throughput is not None]
     return Evaluation(

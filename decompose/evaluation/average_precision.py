@@ -8,7 +8,7 @@ function of recall, and its average is taken
   (``map``): COCO (Lin et al. 2014, arXiv 1405.0312), by torchmetrics and pycocotools;
 - at 11 points and an IoU of 0.5 (``map_voc2007``): VOC 2007 (Everingham et al. 2010, IJCV 88, section 4.2).
 
-Of each class a picture's 100 highest boxes count. Where VOC says how difficult objects are dealt with,
+Of each class an image's 100 highest boxes count. Where VOC says how difficult objects are dealt with,
 all three follow it: they need not be found, and a box that overlaps one of them the most, by half, is
 neither right nor wrong. COCO's own way out, a crowd region, would let off any box that lies inside one.
 """
@@ -35,12 +35,12 @@ _EVERY_TENTH = slice(None, None, 10)
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes in one picture.
+    """Boxes in one image.
 
     Attributes:
         corners: left, upper, right and lower edge in pixels, ``(N, 4)``.
         labels: their classes, ``(N,)`` int64.
-        scores: how sure a network is of each, ``(N,)``; 1 for what is there.
+        scores: how sure a model is of each, ``(N,)``; 1 for what is there.
     """
 
     corners: Tensor
@@ -75,11 +75,11 @@ def average_precision(
     difficult: Sequence[Tensor],
     classes: Sequence[str],
 ) -> DetectionScores:
-    """Judge the boxes that a network found.
+    """Judge the boxes that a model found.
 
     Args:
-        found: in each picture.
-        there: the objects of each picture; one at least is not difficult.
+        found: in each image.
+        there: the objects of each image; one at least is not difficult.
         difficult: which of them are, ``(N,)`` bool.
         classes: names by label.
 
@@ -99,20 +99,20 @@ def average_precision(
     for boxes, objects, hard in zip(found, there, difficult, strict=True):
         counted = boxes.where(~_excused(boxes, objects, hard))
         metric.update([_as_item(counted)], [_as_item(objects.where(~hard))])
-    told = metric.compute()
+    result = metric.compute()
     # By IoU, recall and class, for objects of all sizes.
-    precision = told["precision"][:, :, :, 0, -1]
-    labels: list[int] = told["classes"].view(-1).tolist()
+    precision = result["precision"][:, :, :, 0, -1]
+    labels: list[int] = result["classes"].view(-1).tolist()
     # A class without objects has -1 everywhere.
-    judged = {
+    per_class = {
         classes[k]: precision[:, :, i] for i, k in enumerate(labels) if precision[0, 0, i] >= 0
     }
-    every = torch.stack(list(judged.values()))
+    every = torch.stack(list(per_class.values()))
     return DetectionScores(
         float(every[:, 0].mean()),
         float(every.mean()),
         float(every[:, 0, _EVERY_TENTH].mean()),
-        {name: float(values[0].mean()) for name, values in judged.items()},
+        {name: float(values[0].mean()) for name, values in per_class.items()},
     )
 
 

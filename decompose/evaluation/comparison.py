@@ -1,4 +1,4 @@
-"""How far a smaller network lies from its original, and what it saves."""
+"""Compare a smaller model with its original: costs, weights and outputs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LayerComparison:
         name: its full name.
         method: what rewrote it; ``dense`` if nothing did.
         rank: its rank, those of its factors behind it; empty if dense.
-        macs: MACs for one input of the network.
+        macs: MACs for one input of the model.
         params: weights and biases.
         weight_error: relative squared error of the composed kernel.
         output_error: relative squared error of the layer's output, errors of earlier layers
@@ -71,16 +71,16 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A network beside the smaller one made from it.
+    """A model beside the smaller one made from it.
 
     A relative squared error is the sum of squared differences over the sum of squares.
 
     Attributes:
-        layers: the convolutions and fully connected layers, in the network's order.
+        layers: the convolutions and fully connected layers, in the model's order.
         macs: of all convolutions and fully connected layers, for one input.
-        params: of the whole network.
+        params: of the whole model.
         weight_error: relative squared error of all kernels together.
-        output_error: relative squared error of all that the network returns, of a detector of what
+        output_error: relative squared error of all that the model returns, of a detector of what
             its heads give; ``None`` where only weights were compared.
         agreement: share of inputs whose highest score is that of the same class; ``None`` where
             the output is no vector of scores.
@@ -99,10 +99,10 @@ class Comparison:
     output_interval: tuple[float, float] | None = None
 
     def table(self, *, weights: bool = True) -> Table:
-        """A row a layer, and one for the network.
+        """A row a layer, and one for the model.
 
         Args:
-            weights: show the error of kernels, which tells nothing of layers that were refitted: where
+            weights: show the error of kernels, which says nothing about layers that were refitted: where
                 their inputs never lie, a kernel may be anything.
         """
         columns = ["layer", "method", "terms", "MMACs", "after", "ratio", "k\nparams", "after"]
@@ -136,7 +136,7 @@ class Comparison:
 
 
 def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
-    """Set a network beside the smaller one made from it: costs, weights and outputs.
+    """Set a model beside the smaller one made from it: costs, weights and outputs.
 
     Args:
         model: the original; left as it was, as is ``small``.
@@ -170,7 +170,7 @@ def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
 
 
 def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Comparison:
-    """Set a network beside the smaller one made from it, without data: costs and weights.
+    """Set a model beside the smaller one made from it, without data: costs and weights.
 
     Args:
         model: the original; left as it was, as is ``small``.
@@ -184,7 +184,7 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Com
     originals, layers = find_layers(model), find_layers(small)
     if unknown := [name for name in originals if name not in layers]:
         raise DecomposeError(
-            f"the smaller network was not made from the other: it lacks {', '.join(unknown[:5])}"
+            f"the smaller model was not made from the other: it lacks {', '.join(unknown[:5])}"
         )
     shapes = trace_shapes(model, example)
     before, after = count_macs(model, shapes), count_macs(small, shapes)
@@ -220,7 +220,7 @@ def _layer_deviation(name: str, original: nn.Module, layer: nn.Module) -> Deviat
         return weight_deviation(kernel, whole)
     except (TypeError, ValueError) as error:
         raise DecomposeError(
-            f"the smaller network was not made from the other: {name} differs: {error}"
+            f"the smaller model was not made from the other: {name} differs: {error}"
         ) from None
 
 
@@ -230,7 +230,7 @@ def _with_changes(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _OutputComparison:
-    """Adds up, a chunk of inputs at a time, how far the outputs of two networks lie apart."""
+    """Adds up, a chunk of inputs at a time, how far the outputs of two models lie apart."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class _OutputComparison:
         return None if estimate is None else (estimate.low, estimate.high)
 
     def add(self, x: Example) -> None:
-        """Run both networks on one more batch."""
+        """Run both models on one more batch."""
         expected: dict[str, list[Tensor]] = defaultdict(list)
 
         def keep(name: str, _: Tensor, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How far a share of pictures, or a difference of two, may be off by the luck of the draw."""
+"""Confidence intervals of a share of images, and of the difference of two shares."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Estimate(NamedTuple):
 
 
 def share(hits: np.ndarray) -> Estimate:
-    """The share of pictures that hit, ``(N,)`` bool, with Wilson's interval (1927)."""
+    """The share of images that hit, ``(N,)`` bool, with Wilson's interval (1927)."""
     count = int(hits.sum())
     interval = stats.binomtest(count, len(hits)).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(count / len(hits), float(interval.low), float(interval.high))
 
 
 def paired_difference(before: np.ndarray, after: np.ndarray) -> Estimate:
-    """The difference of two shares of the same pictures, ``(N,)`` bool each.
+    """The difference of two shares of the same images, ``(N,)`` bool each.
 
-    Only pictures that one hits and the other misses tell about it. The interval is Wald's with half a
-    picture added to each of the four cells (Agresti and Min 2005, Statistics in Medicine 24).
+    Only images that one hits and the other misses count. The interval is Wald's with half a
+    image added to each of the four cells (Agresti and Min 2005, Statistics in Medicine 24).
     """
     num = len(before)
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())

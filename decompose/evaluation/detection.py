@@ -1,7 +1,7 @@
-"""How good detectors are: mean average precision of several networks in one pass over pictures.
+"""Measure the mean average precision of several detectors in one pass over images.
 
-As ``evaluation`` does for classifiers, each picture is decoded once for all networks, and the processes
-that ``torchrun`` or ``accelerate launch`` started share the pictures.
+As ``accuracy`` does for classifiers, each image is decoded once for all models, and the processes
+that ``torchrun`` or ``accelerate launch`` started share the images.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from decompose.utils.tables import Table
 
 @dataclass(frozen=True)
 class DetectionEvaluation:
-    """The precision of detectors on the same pictures.
+    """The precision of detectors on the same images.
 
     Attributes:
-        precisions: by network; the others are compared with the first.
-        num_pictures: pictures read.
+        precisions: by model; the others are compared with the first.
+        num_pictures: images read.
         num_objects: in them, without the difficult ones.
         classes: of these objects.
-        unreadable: pictures and annotations that could not be read, by path, with the reason; they
+        unreadable: images and annotations that could not be read, by path, with the reason; they
             count nowhere.
         throughput: of this run.
         provenance: what was evaluated on what.
@@ -54,7 +54,7 @@ class DetectionEvaluation:
         return asdict(self)
 
     def table(self) -> Table:
-        """A row a network: its precisions, and what they are more than the first's."""
+        """A row a model: its precisions, and their difference from the first's."""
         first = next(iter(self.precisions.values()))
         rows = []
         for name, own in self.precisions.items():
@@ -64,7 +64,7 @@ class DetectionEvaluation:
                 cells += [f"{100 * value:.2f}", "" if own is first else f"{100 * change:+.2f}"]
             rows.append((name, *cells))
         return Table(
-            f"Mean average precision on {self.num_pictures:,} pictures with {self.num_objects:,} "
+            f"Mean average precision on {self.num_pictures:,} images with {self.num_objects:,} "
             f"objects of {len(self.classes):,} classes; difficult ones do not count",
             [
                 "network",
@@ -77,7 +77,7 @@ class DetectionEvaluation:
 
 
 def evaluate_detectors(
-    networks: Mapping[str, nn.Module],
+    models: Mapping[str, nn.Module],
     scenes: DetectionDataset,
     categories: Mapping[str, Sequence[str]],
     *,
@@ -87,28 +87,26 @@ def evaluate_detectors(
     device: torch.device | str = "cpu",
     precision: torch.dtype | None = None,
 ) -> DetectionEvaluation:
-    """Measure the mean average precision of detectors, in one pass over the pictures.
+    """Measure the mean average precision of detectors, in one pass over the images.
 
     Args:
-        networks: by name, as torchvision's: a list of ``(3, H, W)`` to a list of dicts of boxes,
+        models: by name, as torchvision's: a list of ``(3, H, W)`` to a list of dicts of boxes,
             labels and scores. They are moved to ``device``.
-        scenes: pictures and their objects.
-        categories: of each network, its classes' names by label.
-        transforms: the preprocessing of networks that want another than the pictures come in.
-        batch_size: pictures at a time.
+        scenes: images and their objects.
+        categories: of each model, its classes' names by label.
+        transforms: the preprocessing of models that want another than the images come in.
+        batch_size: images at a time.
         workers: processes that decode.
-        device: where the networks run; of several GPUs each process takes one.
-        precision: of the networks' products, by automatic mixed precision; their own by default.
+        device: where the models run; of several GPUs each process takes one.
+        precision: of the models' products, by automatic mixed precision; their own by default.
 
     Raises:
-        DecomposeError: a network gives no boxes, there is a class that a network does not know, no
-            picture could be read, none shows an object, or pycocotools is not installed.
+        DecomposeError: a model gives no boxes, there is a class that a model does not know, no
+            image could be read, none shows an object, or pycocotools is not installed.
     """
-    runner = Runner.of(networks, scenes, transforms, device, precision)
+    runner = Runner.of(models, scenes, transforms, device, precision)
     classes = scenes.classes()
-    reader = _BoxReader(
-        {name: _class_of_label(name, categories[name], classes) for name in networks}
-    )
+    reader = _BoxReader({name: _class_of_label(name, categories[name], classes) for name in models})
     found: dict[int, list[Boxes]] = {}
     unreadable: dict[str, str] = {}
     for batch in runner.batches(batch_size, workers, range(len(scenes)), "detecting"):
@@ -119,7 +117,7 @@ def evaluate_detectors(
     unreadable = {path: why for _, part, _ in gathered for path, why in part.items()}
     throughputs = [throughput for _, _, throughput in gathered if throughput is not None]
     return _summary(
-        list(networks),
+        list(models),
         {index: found[index] for index in sorted(found)},
         scenes,
         {**scenes.damaged, **unreadable},
@@ -156,7 +154,7 @@ def _summary(
     """Average the precision over what all processes found."""
     if not found:
         path, reason = next(iter(unreadable.items()))
-        raise DecomposeError(f"no picture could be read; the first is {path}: {reason}")
+        raise DecomposeError(f"no image could be read; the first is {path}: {reason}")
     classes = scenes.classes()
     objects = [scenes.objects(index) for index in found]
     there = [
@@ -170,27 +168,27 @@ def _summary(
     difficult = [shown.difficult for shown in objects]
     num_objects = sum(int((~hard).sum()) for hard in difficult)
     if not num_objects:
-        raise DecomposeError("the pictures show no object, but for difficult ones")
+        raise DecomposeError("the images show no object, but for difficult ones")
     precisions = {
         name: average_precision(
             [boxes[index] for boxes in found.values()], there, difficult, classes
         )
         for index, name in enumerate(track(names, "averaging precision"))
     }
-    judged = list(next(iter(precisions.values())).ap_50)
+    present = list(next(iter(precisions.values())).ap_50)
     return DetectionEvaluation(
-        precisions, len(found), num_objects, judged, unreadable, throughput, provenance
+        precisions, len(found), num_objects, present, unreadable, throughput, provenance
     )
 
 
-def _class_of_label(network: str, categories: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The data's class for each label of a network, -1 where there is none, ``(labels,)``."""
+def _class_of_label(model: str, categories: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """The data's class for each label of a model, -1 where there is none, ``(labels,)``."""
     mapped = torch.full((len(categories),), -1)
     for index, name in enumerate(classes):
         label = label_of(name, categories)
         if label is None:
             raise DecomposeError(
-                f"{network}: does not know the class {name!r} of the annotations; it has "
+                f"{model}: does not know the class {name!r} of the annotations; it has "
                 f"{len(categories)}, such as {categories[len(categories) // 2]!r}"
             )
         mapped[label] = index

@@ -1,4 +1,4 @@
-"""What a network is made of: the cost of each layer, and how much of it few terms hold."""
+"""Inspect a model: the cost of each layer, and the energy that few terms hold."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class LayerInspection:
         shape: kernel size, channels and groups, for readers.
         method: what rewrote it; ``dense`` if nothing did.
         rank: its rank, those of its factors behind it; empty where nothing rewrote it.
-        macs: MACs for one input of the network.
+        macs: MACs for one input of the model.
         params: weights and biases.
         energy: by method, the share of the kernel's energy that its first 1, 2, ... terms hold.
-            Of a rewritten layer it is the recomposed kernel's. Empty for kernels that are
+            Of a decomposed layer it is the recomposed kernel's. Empty for kernels that are
             pointwise or depthwise already.
         explained_variance: the same for the principal components, the mean kernel taken out.
         note: what the search that chose the method knew: its predicted error, and the runner-up.
@@ -52,12 +52,12 @@ class LayerInspection:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network, layer by layer.
+    """A model, layer by layer.
 
     Attributes:
-        layers: convolutions and fully connected layers, in the network's order.
+        layers: convolutions and fully connected layers, in the model's order.
         macs: of all of them, for one input.
-        params: of the whole network.
+        params: of the whole model.
     """
 
     layers: tuple[LayerInspection, ...]
@@ -106,14 +106,14 @@ class Inspection:
 
 
 def inspect_network(model: nn.Module, example: Example) -> Inspection:
-    """Look at every layer of a network, rewritten or not.
+    """Look at every layer of a model, decomposed or not.
 
     Args:
         model: left as it was.
         example: one batch (``calls``); only its shape matters.
 
     Raises:
-        DecomposeError: the network does not take the example.
+        DecomposeError: the model does not take the example.
     """
     macs = count_macs(model, trace_shapes(model, example))
     layers = tuple(

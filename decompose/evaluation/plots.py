@@ -28,16 +28,16 @@ def plot_spectra(inspection: Inspection, path: str | Path) -> None:
     """Draw how much of each convolution its first terms hold, a panel a method.
 
     Args:
-        inspection: the network.
-        path: the picture; its ending tells the format.
+        inspection: the model.
+        path: the image; its ending tells the format.
 
     Raises:
-        DecomposeError: matplotlib is not installed, the network has no spatial convolution, or
+        DecomposeError: matplotlib is not installed, the model has no spatial convolution, or
             the file cannot be written.
     """
     layers = [layer for layer in inspection.layers if layer.energy]
     if not layers:
-        raise DecomposeError("the network has no spatial convolution whose spectrum could be drawn")
+        raise DecomposeError("the model has no spatial convolution whose spectrum could be drawn")
     methods = list(layers[0].energy)
     most = min(
         _MOST_TERMS, max(len(layer.energy[method]) for layer in layers for method in methods)
@@ -70,8 +70,8 @@ def plot_speed_up(timed: Benchmark, path: str | Path) -> None:
     The diagonal is where fewer MACs are as much less time.
 
     Args:
-        timed: networks that took turns; the first is what the others are compared with.
-        path: the picture; its ending tells the format.
+        timed: models that took turns; the first is what the others are compared with.
+        path: the image; its ending tells the format.
 
     Raises:
         DecomposeError: matplotlib is not installed, or the file cannot be written.
@@ -102,7 +102,7 @@ def plot_speed_up(timed: Benchmark, path: str | Path) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> None:
-    """Write a figure to a picture, whole or not at all; the path's ending tells the format.
+    """Write a figure to an image, whole or not at all; the path's ending tells the format.
 
     Raises:
         DecomposeError: there is no such format, or the file cannot be written.
@@ -111,7 +111,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> None:
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in formats:
         raise DecomposeError(
-            f"{path}: its ending names no picture format; there are: {', '.join(sorted(formats))}"
+            f"{path}: its ending names no image format; there are: {', '.join(sorted(formats))}"
         )
     with writing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=dpi)

@@ -1,7 +1,7 @@
-"""What networks make of pictures, one by one; all that is said of their accuracy follows from it.
+"""The predictions of models, image by image; accuracies are counted from them.
 
-Kept picture by picture, outcomes of parts of the data, of several processes or of an interrupted run add
-up to exactly those of the whole, and two networks are compared on the same pictures.
+Predictions of parts of the data, of several processes or of an interrupted run add
+up to exactly those of the whole, and two models are compared on the same images.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _SECONDS_BETWEEN = 10.0
 
 
 TOP = 5
-"""Classes that are kept of each picture: the highest ones."""
+"""Classes that are kept of each image: the highest ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What networks make of pictures.
+    """The top predictions of models, image by image.
 
     Attributes:
         indices: of the images in the data, ``(N,)`` int64.
         labels: their classes, ``(N,)`` int64.
         guesses: the classes with the highest scores, best first, ``(networks, N, K)`` int64, with K
             of ``TOP`` or the number of classes.
-        unreadable: the pictures that could not be read, by path, with the reason.
+        unreadable: the images that could not be read, by path, with the reason.
     """
 
     indices: Tensor
@@ -46,7 +46,7 @@ class Predictions:
 
     @classmethod
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
-        """The outcomes of all parts, in the order of their indices; an image in two counts once."""
+        """The predictions of all parts, in the order of their indices; an image in two counts once."""
         filled = [part for part in parts if len(part.indices)] or parts[:1]
         indices, first = _unique(torch.cat([part.indices for part in filled]))
         return cls(
@@ -60,12 +60,12 @@ class Predictions:
         """Whether the class is among the k highest, ``(networks, N)`` bool."""
         return (self.guesses[..., :k] == self.labels.unsqueeze(1)).any(-1)
 
-    def agreement(self, network: int) -> float:
-        """Share of the pictures for which a network's first guess is the first network's."""
-        return float((self.guesses[network, :, 0] == self.guesses[0, :, 0]).double().mean())
+    def agreement(self, model: int) -> float:
+        """Share of the images for which a model's first guess is the first model's."""
+        return float((self.guesses[model, :, 0] == self.guesses[0, :, 0]).double().mean())
 
     def save(self, path: Path, key: str) -> None:
-        """Write them to a file, replaced as a whole, with a key that tells what they are of."""
+        """Write them to a file, replaced as a whole, with a key that identifies their models and data."""
         tensors = {"places": self.indices, "labels": self.labels, "guesses": self.guesses}
         metadata = {"key": key, "unreadable": json.dumps(dict(self.unreadable))}
         with writing(path) as temporary:
@@ -101,7 +101,7 @@ class PartialResults:
 
     Args:
         record: path of the record.
-        key: what the outcomes are of; those of another key are not taken up.
+        key: identifies models and data; predictions of another key are not taken up.
         processes: that work together; a run of another number may go on.
     """
 
@@ -126,9 +126,9 @@ class PartialResults:
         """Whether it was some time ago that this process kept what it has."""
         return time.monotonic() - self._saved_at >= _SECONDS_BETWEEN
 
-    def keep(self, outcomes: Predictions) -> None:
-        """Write this process's outcomes."""
-        outcomes.save(self._file(self.processes.index), self.key)
+    def keep(self, predictions: Predictions) -> None:
+        """Write this process's predictions."""
+        predictions.save(self._file(self.processes.index), self.key)
         self._saved_at = time.monotonic()
 
     def _file(self, index: int) -> Path:

@@ -1,4 +1,4 @@
-"""What was evaluated on what, in digests and words: enough to do it again and see that it is the same."""
+"""Record which weights were evaluated on which data, so that an evaluation can be repeated and checked."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from decompose.utils.hashing import weights_digest
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was evaluated on what.
+    """The weights, preprocessing and data of an evaluation.
 
     Attributes:
-        weights: SHA-256 of each network's weights.
-        preprocessing: of each network, in words.
-        data: SHA-256 of the pictures' names and labels, or of their objects.
-        precision: of the networks' products; ``own`` for that of their weights.
+        weights: SHA-256 of each model's weights.
+        preprocessing: of each model, in words.
+        data: SHA-256 of the images' names and labels, or of their objects.
+        precision: of the models' products; ``own`` for that of their weights.
     """
 
     weights: Mapping[str, str]
@@ -35,7 +35,7 @@ class Provenance:
     @classmethod
     def of(
         cls,
-        networks: Mapping[str, nn.Module],
+        models: Mapping[str, nn.Module],
         transforms: Mapping[str, Transform],
         samples: Iterable[Sequence[Any]],
         precision: torch.dtype | None,
@@ -43,14 +43,14 @@ class Provenance:
         """Gather it.
 
         Args:
-            networks: by name.
+            models: by name.
             transforms: their preprocessing.
-            samples: the pictures that they are evaluated on: names, and what is known of them.
+            samples: the images that they are evaluated on: names, and what is known of them.
             precision: of mixed precision, if any.
         """
         listing = json.dumps([list(sample) for sample in samples])
         return cls(
-            {name: weights_digest(network) for name, network in networks.items()},
+            {name: weights_digest(model) for name, model in models.items()},
             {name: in_words(transform) for name, transform in transforms.items()},
             hashlib.sha256(listing.encode()).hexdigest(),
             "own" if precision is None else str(precision).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""What a record of ``decompose evaluate`` says of a network, which it knows by its weights."""
+"""Read a model's figures from a record of ``decompose evaluate``, which identifies it by its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     Attributes:
         title: of what it is.
         value: the share.
-        low: where it lies at least, with 95 % confidence, if that is told.
+        low: where it lies at least, with 95 % confidence, if known.
         high: where it lies at most.
     """
 
@@ -52,18 +52,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def figures_of(network: nn.Module, record: Mapping[str, Any]) -> list[Metric]:
-    """What a record says of a network, which it knows by its weights.
+def figures_of(model: nn.Module, record: Mapping[str, Any]) -> list[Metric]:
+    """Read a model's figures from a record, which identifies it by its weights.
 
     Raises:
         DecomposeError: the record is of other weights, or none that ``decompose evaluate`` wrote.
     """
-    digest = weights_digest(network)
+    digest = weights_digest(model)
     try:
         known = record["provenance"]["weights"]
         name = next((name for name, other in known.items() if other == digest), None)
         if name is None:
-            raise DecomposeError("the record is not of this network: it has other weights")
+            raise DecomposeError("the record is not of this model: it has other weights")
         if "accuracies" in record:
             return _accuracies(record["accuracies"][name])
         return _precisions(record["precisions"][name])
@@ -81,9 +81,11 @@ def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
 
 def _accuracies(own: Mapping[str, Any]) -> list[Metric]:
     return [
-        Metric(f"top-{k} accuracy", float(told["value"]), told.get("low"), told.get("high"))
-        for k, told in ((1, own["top1"]), (5, own["top5"]))
-        if told is not None
+        Metric(
+            f"top-{k} accuracy", float(estimate["value"]), estimate.get("low"), estimate.get("high")
+        )
+        for k, estimate in ((1, own["top1"]), (5, own["top5"]))
+        if estimate is not None
     ]
 
 

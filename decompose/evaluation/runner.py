@@ -36,7 +36,7 @@ class Runner(Generic[Data]):
         transform_indices: which of the data's transforms each model takes.
         processes: that share the images.
         precision: of the models' products, by automatic mixed precision; ``None`` for their own.
-        provenance: what is evaluated on what.
+        provenance: the weights, preprocessing and data.
         clock: of the time spent waiting and running.
     """
 

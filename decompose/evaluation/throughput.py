@@ -1,4 +1,4 @@
-"""How fast pictures go through networks, and how much of the time is spent waiting for them."""
+"""Measure images a second, and the share of the time spent waiting for them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Some = TypeVar("Some", ImageBatch, DetectionBatch)
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast pictures went through.
+    """Images a second, and the share of the time spent loading.
 
     Attributes:
-        pictures_per_s: decoded and put through every network, by all processes together.
-        ready_per_s: the networks' own rate, on tensors that lie ready.
-        loading: share of the time that the networks waited for pictures.
+        pictures_per_s: decoded and put through every model, by all processes together.
+        ready_per_s: the models' own rate, on tensors that lie ready.
+        loading: share of the time that the models waited for images.
     """
 
     pictures_per_s: float
@@ -38,14 +38,14 @@ class Throughput:
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures_per_s:,.1f} pictures/s; on tensors that lie ready "
+            f"{self.pictures_per_s:,.1f} images/s; on tensors that lie ready "
             f"{self.ready_per_s:,.1f}; {self.loading:.1%} of the time went to loading"
         )
 
 
 @dataclass
 class Clock:
-    """Parts the time since it was made into waiting for pictures and running networks."""
+    """Parts the time since it was made into waiting for images and running models."""
 
     _started: float = field(default_factory=time.monotonic)
     _waited_s: float = 0.0
@@ -64,7 +64,7 @@ class Clock:
             yield batch
 
     def read(self) -> Throughput | None:
-        """What it says now; ``None`` where no picture came."""
+        """The throughput so far; ``None`` where no image came."""
         if not self._num_pictures:
             return None
         total_s = max(time.monotonic() - self._started, 1e-9)

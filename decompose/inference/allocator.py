@@ -1,7 +1,7 @@
 """Memory that the process keeps once it has freed it.
 
 glibc gives large blocks back to the system at once and maps them afresh at the next request, so every
-map that a network makes in torch costs as many page faults as it has pages. A small network makes
+map that a model makes in torch costs as many page faults as it has pages. A small model makes
 as large maps as the original in less time, and loses more of it.
 """
 

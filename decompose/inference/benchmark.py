@@ -1,7 +1,7 @@
-"""Time, side by side: networks take turns in every engine, at every batch size.
+"""Time models side by side: they take turns in every engine, at every batch size.
 
 A latency alone says little, since machines differ and drift. What is reported is the ratio to the
-first network, in the same engine and minutes, and how near it comes to the ratio of the MACs.
+first model, in the same engine and minutes, and how near it comes to the ratio of the MACs.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from decompose.utils.tables import Table, format_count, format_threads
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a network, or a layer of it, takes for one batch.
+    """How long a model, or a layer of it, takes for one batch.
 
     Attributes:
-        name: the network's.
+        name: the model's.
         engine: what ran it.
         batch_size: inputs in the batch.
         latency_ms: median over the rounds, in milliseconds.
         spread_ms: distance between the quartiles of the rounds, in milliseconds.
         macs: MACs for one input.
-        layer: the layer's name; empty for the whole network.
+        layer: the layer's name; empty for the whole model.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """A network, or a layer of it, beside the first one in the same engine.
+    """A model, or a layer of it, beside the first one in the same engine.
 
     Attributes:
         latency: its own.
@@ -70,12 +70,12 @@ class SpeedUp:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Latencies of networks that took turns; the first is what the others are compared with.
+    """Latencies of models that took turns; the first is what the others are compared with.
 
     Attributes:
-        latencies: of all networks, engine by engine, batch size by batch size.
+        latencies: of all models, engine by engine, batch size by batch size.
         input_shape: of one input.
-        num_rounds: turns that each network had.
+        num_rounds: turns that each model had.
         num_threads: on the CPU.
         machine: what computed, in words.
         versions: of the engines.
@@ -89,15 +89,15 @@ class Benchmark:
     versions: Mapping[str, str]
 
     def ratios(self) -> list[SpeedUp]:
-        """Every latency but the layers', beside the first network's."""
+        """Every latency but the layers', beside the first model's."""
         return self._ratios([latency for latency in self.latencies if not latency.layer])
 
     def table(self) -> Table:
-        """A row a network, engine and batch size. Efficiency: the speed-up over the MACs' ratio."""
+        """A row a model, engine and batch size. Efficiency: the speed-up over the MACs' ratio."""
         return self._table("network", self.ratios(), lambda latency: latency.name)
 
     def layer_table(self) -> Table:
-        """A row a rewritten layer, engine and batch size; empty where layers were not timed."""
+        """A row a decomposed layer, engine and batch size; empty where layers were not timed."""
         ratios = self._ratios([latency for latency in self.latencies if latency.layer])
         rewritten = [ratio for ratio in ratios if ratio.latency.name != self.latencies[0].name]
         label = "{0.layer} of {0.name}".format
@@ -161,7 +161,7 @@ class Benchmark:
 
 
 def time_side_by_side(
-    networks: Mapping[str, nn.Module],
+    models: Mapping[str, nn.Module],
     example: Tensor,
     engines: Mapping[str, Engine],
     *,
@@ -171,39 +171,37 @@ def time_side_by_side(
     layers: bool = False,
     tuned: bool = False,
 ) -> Benchmark:
-    """Time networks in turns, on the same input.
+    """Time models in turns, on the same input.
 
     Args:
-        networks: by name, the one to compare with first; they are copied, not changed.
+        models: by name, the one to compare with first; they are copied, not changed.
         example: one batch, of which the first input is taken; where it lies tells the device.
         engines: what to run them in, by name.
         batch_sizes: how many inputs at a time.
         num_rounds: turns that each has; a turn is a few calls, after a warm-up.
         num_threads: on the CPU; torch's own number by default.
-        layers: time every rewritten layer beside the original's as well.
-        tuned: let rewritten layers run in the form that is the fastest in each engine, at each batch
+        layers: time every decomposed layer beside the original's as well.
+        tuned: let decomposed layers run in the form that is the fastest in each engine, at each batch
             size (``tuning``).
 
     Raises:
-        DecomposeError: a network does not take the example, an engine cannot run it, or a number
+        DecomposeError: a model does not take the example, an engine cannot run it, or a number
             is not positive.
     """
     num_threads = torch.get_num_threads() if num_threads is None else num_threads
     if min(num_rounds, num_threads, *batch_sizes) < 1 or not len(example):
         raise DecomposeError("rounds, threads and batch sizes must be 1 or more")
-    groups = [_Group("", networks, example[:1], _macs_of(networks, example))]
+    groups = [_Group("", models, example[:1], _macs_of(models, example))]
     if layers:
-        groups += _layer_groups(networks, example)
+        groups += _layer_groups(models, example)
     todo = [(group, name, size) for group in groups for name in engines for size in batch_sizes]
     latencies: list[Latency] = []
     for group, name, size in todo:
         x = group.x.expand(size * len(group.x), *group.x.shape[1:]).contiguous()
-        there = group.networks
+        there = group.models
         if tuned:
             there = {key: _tuned(n, x, name, num_threads) for key, n in there.items()}
-        calls = {
-            key: engines[name].prepare(network, x, num_threads) for key, network in there.items()
-        }
+        calls = {key: engines[name].prepare(model, x, num_threads) for key, model in there.items()}
         what = f"timing {group.layer or 'networks'} in {name}, batch {size}"
         timed = time_in_turns(calls, track(range(num_rounds), what), num_threads)
         latencies += [
@@ -219,35 +217,35 @@ def time_side_by_side(
     )
 
 
-def _tuned(network: nn.Module, x: Tensor, engine: str, num_threads: int) -> nn.Module:
-    """The network tuned for a batch, where something in it can be."""
-    if not any(isinstance(layer, DecomposedLayer) for layer in network.modules()):
-        return network
-    return tune(network, x, engine=engine, threads=num_threads).network
+def _tuned(model: nn.Module, x: Tensor, engine: str, num_threads: int) -> nn.Module:
+    """The model tuned for a batch, where something in it can be."""
+    if not any(isinstance(layer, DecomposedLayer) for layer in model.modules()):
+        return model
+    return tune(model, x, engine=engine, threads=num_threads).network
 
 
 @dataclass(frozen=True)
 class _Group:
-    """What takes turns: whole networks, or one layer of each."""
+    """What takes turns: whole models, or one layer of each."""
 
     layer: str
-    networks: Mapping[str, nn.Module]
+    models: Mapping[str, nn.Module]
     x: Tensor
     macs: Mapping[str, int]
 
 
-def _macs_of(networks: Mapping[str, nn.Module], example: Tensor) -> dict[str, int]:
+def _macs_of(models: Mapping[str, nn.Module], example: Tensor) -> dict[str, int]:
     return {
-        name: sum(count_macs(network, trace_shapes(network, example)).values())
-        for name, network in networks.items()
+        name: sum(count_macs(model, trace_shapes(model, example)).values())
+        for name, model in models.items()
     }
 
 
-def _layer_groups(networks: Mapping[str, nn.Module], example: Tensor) -> list[_Group]:
-    """A group for every layer that one of the networks rewrites, on an input of its shape."""
-    found = {name: find_layers(network) for name, network in networks.items()}
+def _layer_groups(models: Mapping[str, nn.Module], example: Tensor) -> list[_Group]:
+    """A group for every layer that one of the models rewrites, on an input of its shape."""
+    found = {name: find_layers(model) for name, model in models.items()}
     first = next(iter(found))
-    shapes = trace_shapes(networks[first], example)
+    shapes = trace_shapes(models[first], example)
     groups = []
     for layer in found[first]:
         there = {name: layers[layer] for name, layers in found.items() if layer in layers}

@@ -1,7 +1,7 @@
-"""Engines that run networks: torch as it is or compiled, ONNX Runtime, OpenVINO.
+"""Engines that run models: torch as it is or compiled, ONNX Runtime, OpenVINO.
 
-An engine takes a network and an input, prepares what it needs once, and gives a call without
-arguments that runs the network on that input. Everything that is timed is timed through it.
+An engine takes a model and an input, prepares what it needs once, and gives a call without
+arguments that runs the model on that input. Everything that is timed is timed through it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
 PreparedModel = Callable[[], object]
-"""Runs a prepared network once on its input."""
+"""Runs a prepared model once on its input."""
 
 
 class Engine(ABC):
-    """Something that runs networks."""
+    """Something that runs models."""
 
     name: ClassVar[str]
     """The name on the command line."""
@@ -49,16 +49,16 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
-        """Make a network ready to run.
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+        """Make a model ready to run.
 
         Args:
-            network: left as it was.
-            x: one batch (``calls``), of the network's dtype; where it lies tells the device.
+            model: left as it was.
+            x: one batch (``calls``), of the model's dtype; where it lies tells the device.
             num_threads: on the CPU. Of torch it is the caller's to set.
 
         Raises:
-            DecomposeError: the engine is not installed or cannot run the network.
+            DecomposeError: the engine is not installed or cannot run the model.
         """
 
 
@@ -75,22 +75,22 @@ class Eager(Engine):
         """Torch's version."""
         return torch.__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
-        """Copy the network to the input's device, in channels-last order if its input is 2-D.
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+        """Copy the model to the input's device, in channels-last order if its input is 2-D.
 
         On a CPU the process keeps its memory from now on (``memory``).
         """
         device = device_of(x)
         if device.type == "cpu":
             keep_freed_memory()
-        network = copy.deepcopy(network).to(device).eval()
+        model = copy.deepcopy(model).to(device).eval()
         if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
-            network.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
 
         def run() -> object:
             with torch.inference_mode():
-                return call(network, x)
+                return call(model, x)
 
         return run
 
@@ -101,10 +101,10 @@ class Compiled(Eager):
     name, title = "compile", "torch.compile"
     forms = ("branches", "merged")
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
         mode = "reduce-overhead" if device_of(x).type == "cuda" else None
-        return torch.compile(super().prepare(network, x, num_threads), mode=mode)
+        return torch.compile(super().prepare(model, x, num_threads), mode=mode)
 
 
 class Fused(Eager):
@@ -117,7 +117,7 @@ class Fused(Eager):
         """Triton's version."""
         return required("triton", self.title, "gpu").__version__
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, its fusible layers replaced by the kernel."""
         if device_of(x).type != "cuda":
             raise DecomposeError("the triton engine needs a GPU: --device cuda")
@@ -125,18 +125,18 @@ class Fused(Eager):
             fuse_,  # triton is not there on every platform
         )
 
-        network = copy.deepcopy(network)
-        fuse_(network)
-        return super().prepare(network, x, num_threads)
+        model = copy.deepcopy(model)
+        fuse_(model)
+        return super().prepare(model, x, num_threads)
 
 
 class OnnxEngine(Engine):
     """An engine that runs ONNX models."""
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
-        """As ``prepare_onnx``, of the exported network."""
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+        """As ``prepare_onnx``, of the exported model."""
         x = _one_tensor(x, self.title)
-        return self.prepare_onnx(to_onnx_bytes(network, x), x, num_threads)
+        return self.prepare_onnx(to_onnx_bytes(model, x), x, num_threads)
 
     @abstractmethod
     def prepare_onnx(self, content: bytes, x: Tensor, num_threads: int) -> PreparedModel:
@@ -189,7 +189,7 @@ class OpenVino(OnnxEngine):
         settings: Mapping[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
-            # Its default on some CPUs is bfloat16, which is another network.
+            # Its default on some CPUs is bfloat16, which is another model.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -209,7 +209,7 @@ def get_engine(name: str, *, channels_last: bool = True) -> Engine:
 
     Args:
         name: one of ``ENGINES``.
-        channels_last: lay 2-D networks out in channels-last order, which convolutions on CPUs and
+        channels_last: lay 2-D models out in channels-last order, which convolutions on CPUs and
             tensor cores prefer; the others than torch choose for themselves.
 
     Raises:
@@ -225,5 +225,5 @@ def get_engine(name: str, *, channels_last: bool = True) -> Engine:
 
 def _one_tensor(x: Example, title: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise DecomposeError(f"{title} is given networks of one input tensor only; use eager")
+        raise DecomposeError(f"{title} is given models of one input tensor only; use eager")
     return x

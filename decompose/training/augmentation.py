@@ -1,6 +1,6 @@
-"""Pictures as training sees them: another cut and mirror image each epoch, the same in every run.
+"""Augment images for training: another crop and flip each epoch, the same in every run.
 
-A draw is seeded by (seed, epoch, picture), not by how many were drawn before it: runs repeat, and
+A draw is seeded by (seed, epoch, image), not by how many were drawn before it: runs repeat, and
 resumed ones go on, whatever the number of decoding processes.
 """
 
@@ -21,17 +21,17 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
 
 _MOST_UNREADABLE = 100
-"""Pictures in a row that cannot be read before the data is held to be broken."""
+"""Images in a row that cannot be read before the data is held to be broken."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainBatch:
-    """Some pictures to train on.
+    """Some images to train on.
 
     Attributes:
         images: ``(batch, 3, H, W)``.
         labels: ``(batch,)`` int64; -1 where there is none.
-        unreadable: pictures that others stand in for, by path, with the reason.
+        unreadable: images that others stand in for, by path, with the reason.
     """
 
     images: Tensor
@@ -49,20 +49,20 @@ def augmented(preprocessing: Transform) -> Transform:
     Cuts are RandomResizedCrop's (Szegedy et al. 2015, arXiv 1409.4842), as torchvision trains.
 
     Args:
-        preprocessing: torchvision's of a classifier, which tells size, mean and deviation.
+        preprocessing: torchvision's of a classifier, which has a size, mean and deviation.
 
     Raises:
-        DecomposeError: it does not tell them.
+        DecomposeError: it has none.
     """
     from torchvision.transforms import v2
 
-    told: Any = [getattr(preprocessing, name, None) for name in ("crop_size", "mean", "std")]
-    if None in told:
+    found: Any = [getattr(preprocessing, name, None) for name in ("crop_size", "mean", "std")]
+    if None in found:
         raise DecomposeError(
-            "the preprocessing does not tell its crop size, mean and deviation; give the one to "
+            "the preprocessing has no crop size, mean and deviation; give the one to "
             "train in (augment=)"
         )
-    size, mean, std = told
+    size, mean, std = found
     return v2.Compose(
         [
             v2.RandomResizedCrop((size[0], size[-1]), antialias=True),
@@ -84,50 +84,52 @@ def drawing(*parts: int) -> Iterator[None]:
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
-    """Pictures by (epoch, place).
+    """Images by (epoch, index).
 
     One that cannot be read is replaced by the next that can, so that batches keep their size and
     processes their step.
 
     Args:
-        pictures: labelled or not, in the preprocessing to train in.
+        images: labelled or not, in the preprocessing to train in.
         seed: of the draws.
     """
 
-    def __init__(self, pictures: ImageDataset, seed: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ImageDataset, seed: int) -> None:
+        self.images = images
         self.seed = seed
 
-    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, int, Mapping[str, str]]:
-        epoch, place = draw
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, Mapping[str, str]]:
+        epoch, index = key
         unreadable: dict[str, str] = {}
-        for turn in range(min(len(self.pictures), _MOST_UNREADABLE)):
-            other = (place + turn) % len(self.pictures)
-            path, label = self.pictures.samples[other]
-            with drawing(self.seed, epoch, place):
-                views, _ = self.pictures[other]
+        for turn in range(min(len(self.images), _MOST_UNREADABLE)):
+            other = (index + turn) % len(self.images)
+            path, label = self.images.samples[other]
+            with drawing(self.seed, epoch, index):
+                views, _ = self.images[other]
             if not isinstance(views, str):
                 return views[0], label, unreadable
             unreadable[path] = views
         path, reason = next(iter(unreadable.items()))
         raise DecomposeError(
-            f"{path}: {reason}; nor can the {len(unreadable) - 1} pictures after it be read"
+            f"{path}: {reason}; nor can the {len(unreadable) - 1} images after it be read"
         )
 
-    def batches(self, epoch: int, places: Sequence[Sequence[int]], workers: int) -> DataLoader[Any]:
-        """Batches of the pictures at the given places, as ``TrainBatch``.
+    def batches(
+        self, epoch: int, indices: Sequence[Sequence[int]], workers: int
+    ) -> DataLoader[Any]:
+        """Batches of the images at the given indices, as ``TrainBatch``.
 
         Args:
             epoch: that they are drawn for.
-            places: of each batch's pictures.
+            indices: of each batch's images.
             workers: processes that decode.
         """
         return DataLoader(
             self,
-            batch_sampler=[[(epoch, place) for place in batch] for batch in places],
+            batch_sampler=[[(epoch, index) for index in batch] for batch in indices],
             num_workers=workers,
             collate_fn=_collate,
-            # Its own draws, of which no picture depends, leave torch's generator alone.
+            # Its own draws, of which no image depends, leave torch's generator alone.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available(),
         )

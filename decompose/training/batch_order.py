@@ -1,7 +1,7 @@
-"""In which order pictures are trained on: a function of the seed, so that nobody has to remember it.
+"""Order the images of every step: a function of the seed, so that no state has to be kept.
 
 Every epoch goes through a permutation of its own. A step takes the next global batch of it, and each
-process its share of that, in micro-batches. So any number of processes sees the same pictures in the
+process its share of that, in micro-batches. So any number of processes sees the same images in the
 same step, and a resumed run knows from (epoch, step) alone which ones come next.
 """
 
@@ -18,15 +18,15 @@ from decompose.utils.random import draw_seed
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The pictures of every step.
+    """The images of every step.
 
     Attributes:
         num_pictures: to train on.
-        batch_size: pictures a step, of all processes together; what is left of an epoch is dropped.
+        batch_size: images a step, of all processes together; what is left of an epoch is dropped.
         seed: of the permutations.
 
     Raises:
-        DecomposeError: there are fewer pictures than one batch takes.
+        DecomposeError: there are fewer images than one batch takes.
     """
 
     num_pictures: int
@@ -36,7 +36,7 @@ class BatchOrder:
     def __post_init__(self) -> None:
         if self.num_pictures < self.batch_size:
             raise DecomposeError(
-                f"a batch takes {self.batch_size} pictures, and there are {self.num_pictures} to "
+                f"a batch takes {self.batch_size} images, and there are {self.num_pictures} to "
                 "train on; give a smaller --batch-size"
             )
 
@@ -46,7 +46,7 @@ class BatchOrder:
         return self.num_pictures // self.batch_size
 
     def batch(self, epoch: int, step: int) -> list[int]:
-        """Places of the pictures of one step."""
+        """Indices of the images of one step."""
         start = step * self.batch_size
         return self._permutation(epoch)[start : start + self.batch_size]
 
@@ -63,7 +63,7 @@ class BatchOrder:
             num_parts: micro-batches that a process splits its share into.
 
         Raises:
-            DecomposeError: a batch does not fall into so many.
+            DecomposeError: a batch cannot be split so.
         """
         size = self.part_size(num_processes, num_parts)
         permutation = self._permutation(epoch)
@@ -73,15 +73,15 @@ class BatchOrder:
                 yield permutation[start : start + size]
 
     def part_size(self, num_processes: int, num_parts: int) -> int:
-        """Pictures of a micro-batch, as ``share`` gives them.
+        """Images of a micro-batch, as ``share`` gives them.
 
         Raises:
-            DecomposeError: a batch does not fall into so many.
+            DecomposeError: a batch cannot be split so.
         """
         size, rest = divmod(self.batch_size, num_processes * num_parts)
         if rest:
             raise DecomposeError(
-                f"a batch of {self.batch_size} pictures does not fall into {num_processes} processes "
+                f"a batch of {self.batch_size} images cannot be split into {num_processes} processes "
                 f"times {num_parts} parts"
             )
         return size

@@ -1,9 +1,9 @@
-"""Winning accuracy back: a rewritten network trained on labels, on the original's outputs, or on both.
+"""Train a decomposed model on labels, on the original's outputs, or on both, to win accuracy back.
 
 ::
 
-    pictures = labelled_folder("imagenet", transform, "train")
-    tuned = finetune(small, pictures, teacher=model, recipe=Recipe(epochs=10), folder=Path("run"))
+    images = labelled_images("imagenet", transform, "train")
+    tuned = finetune(small, images, teacher=model, recipe=Recipe(epochs=10), folder=Path("run"))
     print(tuned.table())
     decompose.save(tuned.network, "tuned.safetensors")
 
@@ -37,7 +37,7 @@ from decompose.training.batch_order import BatchOrder
 from decompose.training.blockwise import Reconstruction, reconstruct_
 from decompose.training.checkpoints import Checkpoints
 from decompose.training.frobenius_decay import balance_
-from decompose.training.loop import Material, Training
+from decompose.training.loop import Training, TrainingData
 from decompose.training.objective import Objective
 from decompose.training.recipe import Recipe
 from decompose.training.state import Epoch
@@ -52,19 +52,19 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _NUM_BLOCKWISE, _BLOCKWISE_TOGETHER = 128, 8
-"""Pictures that the first stage takes, and how many are decoded at a time."""
+"""Images that the first stage takes, and how many are decoded at a time."""
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What finetuning came to.
+    """A finetuned model, and the history of its training.
 
     Attributes:
         network: of the best epoch, in evaluation mode; it keeps its plan.
         history: of the epochs.
         best: index in the history.
         measure: what the scores are: ``accuracy`` or ``likeness``.
-        unreadable: pictures that could not be read, by path, with the reason.
+        unreadable: images that could not be read, by path, with the reason.
         blockwise: what the first stage did to each layer; empty without one, and in a resumed run.
     """
 
@@ -92,7 +92,7 @@ class Finetuned:
 
 
 def _silent(_: str) -> None:
-    """Tell nothing."""
+    """Report nothing."""
 
 
 def finetune(
@@ -110,24 +110,24 @@ def finetune(
     tensorboard: Path | None = None,
     tell: Callable[[str], None] = _silent,
 ) -> Finetuned:
-    """Train a rewritten network, in float32 whatever its dtype.
+    """Train a decomposed model, in float32 whatever its dtype.
 
     Args:
         small: what ``apply`` made; left as it was.
-        pictures: to train on, in the preprocessing that the network is judged in.
+        pictures: to train on, in the preprocessing of evaluation.
         teacher: the original; left as it was.
-        validation: pictures to judge on; a share of ``pictures`` is held out by default.
-        labelled: whether to learn from the pictures' labels.
+        validation: images to validate on; a share of ``pictures`` is held out by default.
+        labelled: whether to learn from the images' labels.
         recipe: the settings.
         augment: the preprocessing to train in; ``augmentation.augmented`` of the other by default.
         folder: for checkpoints; without it none outlives the run.
         resume: whether to go on from the folder's last checkpoint.
         device: ``cpu``, or ``auto`` for what Accelerate finds.
         tensorboard: folder of a log.
-        tell: is called with a line an epoch, in the first process.
+        tell: called with a line an epoch, in the first process.
 
     Raises:
-        DecomposeError: network, pictures, teacher or recipe do not fit; Accelerate cannot have the
+        DecomposeError: model, images, teacher or recipe do not fit; Accelerate cannot have the
             device or precision; the folder holds a run and ``resume`` is not asked for, or it holds
             another one; there is no folder to resume from; the loss is not finite; a checkpoint
             cannot be written.
@@ -138,12 +138,12 @@ def finetune(
     recipe = recipe or Recipe()
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
-    network = copy.deepcopy(small).float().to(processes.device)
+    model = copy.deepcopy(small).float().to(processes.device)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
-    lesson = Objective(recipe, network, teacher, labelled)
-    material = _material(pictures, validation, augment, lesson, processes)
-    key = key_of(small, lesson, material)
+    objective = Objective(recipe, model, teacher, labelled)
+    data = _training_data(pictures, validation, augment, objective, processes)
+    key = key_of(small, objective, data)
     with ExitStack() as stack:
         # Also of a run that fails, which would lose the end of its log.
         for tracker in accelerator.trackers:
@@ -153,14 +153,14 @@ def finetune(
         checkpoints, found = Checkpoints(folder), []
         state = _state(checkpoints, key, processes, resume=resume)
         if state is None:
-            # What does not fit is told before anything is kept.
-            draw = material.first_draw()
-            lesson.rehearse(draw.images.to(processes.device), draw.labels.to(processes.device))
-            balance_(network)
+            # What does not fit is an error before anything is kept.
+            batch = data.first_image()
+            objective.rehearse(batch.images.to(processes.device), batch.labels.to(processes.device))
+            balance_(model)
             if recipe.blockwise and teacher is not None:
-                found = _reconstruct(network, teacher, material.plain, recipe)
-        told = tell if processes.is_first() else _silent
-        training = Training(accelerator, lesson, material, checkpoints, key, told)
+                found = _reconstruct(model, teacher, data.plain, recipe)
+        report = tell if processes.is_first() else _silent
+        training = Training(accelerator, objective, data, checkpoints, key, report)
         if state is not None:
             training.restore(state)
         devices = [processes.device] if processes.device.type == "cuda" else []
@@ -169,52 +169,52 @@ def finetune(
         training.take_best()
     # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
     tuned = copy.deepcopy(small).float().to(processes.device).eval()
-    tuned.load_state_dict(network.state_dict())
-    standing, judge = training.standing, material.judge
-    unreadable = {**pictures.damaged, **judge.unreadable}
-    for part in processes.gather(standing.unreadable):
+    tuned.load_state_dict(model.state_dict())
+    validator, history = data.validator, training.state.history
+    unreadable = {**pictures.damaged, **validator.unreadable}
+    for part in processes.gather(training.state.unreadable):
         unreadable |= part
-    return Finetuned(tuned, standing.history, standing.best, judge.measure, unreadable, found)
+    return Finetuned(tuned, history, training.state.best, validator.measure, unreadable, found)
 
 
 def require_trainable(small: nn.Module) -> None:
-    """Check that a network is one that can be trained.
+    """Check that a model is one that can be trained.
 
     Raises:
         DecomposeError: it came as an ONNX model, much of which lets no gradient through.
     """
     if isinstance(small, OnnxNetwork):
         raise DecomposeError(
-            "an ONNX model cannot be finetuned; finetune the network that it was exported from"
+            "an ONNX model cannot be finetuned; finetune the model that it was exported from"
         )
 
 
-def _material(
-    pictures: ImageDataset,
+def _training_data(
+    images: ImageDataset,
     validation: ImageDataset | None,
     augment: Transform | None,
-    lesson: Objective,
+    objective: Objective,
     processes: Processes,
-) -> Material:
-    """The pictures to train on, drawn and plain, and those to judge on."""
-    recipe = lesson.recipe
+) -> TrainingData:
+    """The images to train on, augmented and plain, and those to validate on."""
+    recipe = objective.recipe
     if validation is None:
-        pictures, validation = pictures.parted(recipe.holdout, recipe.seed)
-    order = BatchOrder(len(pictures), recipe.batch_size, recipe.seed)
+        images, validation = images.parted(recipe.holdout, recipe.seed)
+    order = BatchOrder(len(images), recipe.batch_size, recipe.seed)
     size = order.part_size(processes.count, recipe.accumulate)
-    teacher = None if lesson.labelled else lesson.teacher
-    judge = Validator(validation, teacher, processes, size, recipe.workers)
-    seen = pictures.with_transforms(augment or augmented(pictures.transforms[0]))
-    return Material(order, AugmentedImages(seen, recipe.seed), pictures, judge)
+    teacher = None if objective.labelled else objective.teacher
+    validator = Validator(validation, teacher, processes, size, recipe.workers)
+    seen = images.with_transforms(augment or augmented(images.transforms[0]))
+    return TrainingData(order, AugmentedImages(seen, recipe.seed), images, validator)
 
 
 def _reconstruct(
-    network: nn.Module, teacher: nn.Module, pictures: ImageDataset, recipe: Recipe
+    model: nn.Module, teacher: nn.Module, images: ImageDataset, recipe: Recipe
 ) -> list[Reconstruction]:
-    """The first stage, on some of the pictures; every process does it, and alike."""
-    some = pictures.subset(min(_NUM_BLOCKWISE, len(pictures)), recipe.seed)
-    images = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
-    return reconstruct_(network, teacher, images, steps=recipe.blockwise, seed=recipe.seed)
+    """The first stage, on some of the images; every process does it, and alike."""
+    some = images.subset(min(_NUM_BLOCKWISE, len(images)), recipe.seed)
+    batches = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
+    return reconstruct_(model, teacher, batches, steps=recipe.blockwise, seed=recipe.seed)
 
 
 def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
@@ -251,15 +251,15 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
     return accelerator
 
 
-def key_of(small: nn.Module, lesson: Objective, material: Material) -> dict[str, str]:
-    """What a run is of, so that another one's checkpoint is not taken up for it."""
+def key_of(small: nn.Module, objective: Objective, data: TrainingData) -> dict[str, str]:
+    """Identify a run, so that another one's checkpoint is not taken up for it."""
     listings = {
-        "pictures": material.plain.samples,
-        "held-out pictures": material.judge.pictures.samples,
+        "pictures": data.plain.samples,
+        "held-out pictures": data.validator.images.samples,
     }
-    # What does not change the weights that it comes to.
-    settled = replace(lesson.recipe, workers=0, seconds_between=0.0)
-    teacher = lesson.teacher
+    # Settings that do not change the weights.
+    settled = replace(objective.recipe, workers=0, seconds_between=0.0)
+    teacher = objective.teacher
     return {
         "network": weights_digest(small),
         "plan": plan_of(small).to_json(),
@@ -268,8 +268,8 @@ def key_of(small: nn.Module, lesson: Objective, material: Material) -> dict[str,
             name: hashlib.sha256(json.dumps([list(s) for s in samples]).encode()).hexdigest()
             for name, samples in listings.items()
         },
-        "training preprocessing": in_words(material.draws.pictures.transforms[0]),
-        "recipe": json.dumps([asdict(settled), lesson.labelled]),
+        "training preprocessing": in_words(data.augmented.images.transforms[0]),
+        "recipe": json.dumps([asdict(settled), objective.labelled]),
     }
 
 

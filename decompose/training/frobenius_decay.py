@@ -6,7 +6,7 @@ are. What should stay small is the kernel that they compose to:
     loss + decay / 2 sum_layers |compose(layer)|^2
 
 whose gradient is the decay of the kernel, handed down to the factors by the chain rule. For layers that are
-not rewritten the optimiser's own decay does the same. Biases and normalisations have none (as in He et
+not decomposed the optimiser's own decay does the same. Biases and normalisations have none (as in He et
 al. 2019, arXiv 1812.01187, section 3.1).
 """
 
@@ -24,13 +24,13 @@ from decompose.utils.errors import DecomposeError
 
 
 def balance_(model: nn.Module) -> None:
-    """Give the factors of every rewritten layer equal norms, in place; the layers stay equal."""
+    """Give the factors of every decomposed layer equal norms, in place; the layers stay equal."""
     for layer in find_decomposed(model).values():
         layer.assign(balanced(layer.expression))
 
 
 def composed_energy(model: nn.Module) -> Tensor:
-    """Sum of squares of the kernels that rewritten layers compose to, a differentiable scalar.
+    """Sum of squares of the kernels that decomposed layers compose to, a differentiable scalar.
 
     Its cost is that of one more pixel in each layer, or so; it does not grow with the batch.
     """
@@ -45,8 +45,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """Parameters with what an optimiser is to decay them by itself.
 
     Args:
-        model: rewritten or not; parameters without ``requires_grad`` are left out.
-        weight_decay: of the weights of layers that are not rewritten.
+        model: decomposed or not; parameters without ``requires_grad`` are left out.
+        weight_decay: of the weights of layers that are not decomposed.
 
     Raises:
         DecomposeError: there is nothing to train.
@@ -55,7 +55,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     weights = {id(layer.weight) for layer in dense}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
-        raise DecomposeError("no parameter of the network requires a gradient")
+        raise DecomposeError("no parameter of the model requires a gradient")
     groups = [
         {"params": [p for p in trained if id(p) in weights], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in weights], "weight_decay": 0.0},

@@ -1,7 +1,7 @@
-"""The loop: steps, epochs, checkpoints, and going on from one as if nothing had happened.
+"""Train step by step and epoch by epoch, keep checkpoints, and go on from them.
 
-A run's state is its weights, the optimiser's, the schedule's, and where it stands. Nothing that is drawn
-has a state to lose: the order of pictures, their cuts and the network's own draws (dropout) follow from
+A run's state is its weights, the optimiser's, the schedule's, and its position. Nothing random
+has a state to lose: the order of images, their crops and the model's own draws (dropout) follow from
 the seed, the step and the process. So a checkpoint is the first process's alone, and any number of them
 may go on from it.
 """
@@ -40,29 +40,29 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _NUM_STATISTICS, _TOGETHER = 1024, 128
-"""Pictures that normalisations are re-estimated on, and how many pass together, at most."""
+"""Images that normalisations are re-estimated on, and how many pass together, at most."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a run trains and is judged on.
+class TrainingData:
+    """The images that a run trains and validates on.
 
     Attributes:
-        order: of the pictures.
-        draws: pictures to train on, as drawn.
-        plain: the same as the network is judged, for the statistics of normalisations.
-        judge: of held-out pictures.
+        order: of the images.
+        augmented: images to train on, cropped and flipped.
+        plain: the same in the preprocessing of evaluation, for the statistics of normalisations.
+        validator: of held-out images.
     """
 
     order: BatchOrder
-    draws: AugmentedImages
+    augmented: AugmentedImages
     plain: ImageDataset
-    judge: Validator
+    validator: Validator
 
-    def first_draw(self) -> TrainBatch:
-        """The first picture of the first epoch."""
+    def first_image(self) -> TrainBatch:
+        """The first image of the first epoch."""
         first = self.order.batch(0, 0)[:1]
-        return next(iter(self.draws.batches(0, [first], 0)))
+        return next(iter(self.augmented.batches(0, [first], 0)))
 
 
 class Training:
@@ -70,56 +70,56 @@ class Training:
 
     Args:
         accelerator: that devices, processes and precision are left to.
-        lesson: the network, which is trained in place, and its loss; on the accelerator's device.
-        material: the pictures.
+        objective: the model, which is trained in place, and its loss; on the accelerator's device.
+        data: the images.
         checkpoints: where states are kept.
         key: of the run, kept with its states.
-        tell: is called with a line an epoch.
+        tell: called with a line an epoch.
 
     Raises:
-        DecomposeError: nothing in the network requires a gradient.
+        DecomposeError: nothing in the model requires a gradient.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        lesson: Objective,
-        material: Material,
+        objective: Objective,
+        data: TrainingData,
         checkpoints: Checkpoints,
         key: Mapping[str, str],
         tell: Callable[[str], None],
     ) -> None:
-        self.accelerator, self.lesson, self.material = accelerator, lesson, material
+        self.accelerator, self.objective, self.data = accelerator, objective, data
         self.checkpoints, self.key, self.tell = checkpoints, key, tell
-        self.network, self.recipe = lesson.student, lesson.recipe
-        self.processes = material.judge.processes
-        self.order = material.order
-        self.standing = TrainingState()
-        optimiser = make_optimiser(self.network, self.recipe)
+        self.model, self.recipe = objective.student, objective.recipe
+        self.processes = data.validator.processes
+        self.order = data.order
+        self.state = TrainingState()
+        optimiser = make_optimiser(self.model, self.recipe)
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
-        self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
+        self.wrapped, self.optimiser = accelerator.prepare(self.model, optimiser)
         self._saved_at = time.monotonic()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on."""
         scaler = self.accelerator.scaler
         return {
             "key": dict(self.key),
-            "model": self.network.state_dict(),
+            "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "standing": asdict(self.standing),
+            "standing": asdict(self.state),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` told."""
-        self.network.load_state_dict(state["model"])
+        """Go on from a ``state_dict``."""
+        self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.standing = TrainingState.of(state["standing"])
+        self.state = TrainingState.of(state["standing"])
 
     def run(self) -> None:
         """Train to the end, or until the score has not risen for the recipe's patience.
@@ -127,13 +127,13 @@ class Training:
         Raises:
             DecomposeError: the loss is not finite, or a checkpoint cannot be written.
         """
-        standing = self.standing
-        if standing.epoch == standing.step == 0:
+        state = self.state
+        if state.epoch == state.step == 0:
             # Rewriting has changed what normalisations see.
-            reestimate_(self.network, self._statistics_batches())
+            reestimate_(self.model, self._statistics_batches())
             self.keep()
-        while standing.epoch < self.recipe.epochs:
-            if standing.is_exhausted(self.recipe.patience):
+        while state.epoch < self.recipe.epochs:
+            if state.is_exhausted(self.recipe.patience):
                 return
             self._train_epoch()
             self._end_epoch()
@@ -145,24 +145,24 @@ class Training:
             DecomposeError: weights are not finite, or it cannot be written.
         """
         if self.processes.is_first():
-            for name, tensor in self.network.state_dict().items():
+            for name, tensor in self.model.state_dict().items():
                 if not torch.isfinite(tensor).all():
                     raise self._lost(f"{name} is not finite")
-            self.checkpoints.keep(self._steps_done(), self.state())
+            self.checkpoints.keep(self._steps_done(), self.state_dict())
         self._saved_at = time.monotonic()
 
     def take_best(self) -> None:
-        """Give the network the weights of the best epoch, in every process.
+        """Give the model the weights of the best epoch, in every process.
 
-        Where their file is damaged, it warns, and the network keeps those of the last epoch.
+        Where their file is damaged, it warns, and the model keeps those of the last epoch.
         """
         state = None
         if self.processes.is_first():
             state = self._weights()
             is_whole = False
             with suppress(OSError, SafetensorError, RuntimeError):
-                load_model(self.network, str(self.checkpoints.best))
-                is_whole = weights_digest(self.network) == self.standing.digest
+                load_model(self.model, str(self.checkpoints.best))
+                is_whole = weights_digest(self.model) == self.state.digest
             if is_whole:
                 state = self._weights()
             else:
@@ -170,65 +170,65 @@ class Training:
                     f"{self.checkpoints.best}: is damaged; taking the last epoch's weights",
                     stacklevel=2,
                 )
-        self.network.load_state_dict(self.processes.share(state))
+        self.model.load_state_dict(self.processes.share(state))
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy on the CPU."""
-        state = self.network.state_dict().items()
+        state = self.model.state_dict().items()
         return {name: tensor.to("cpu", copy=True) for name, tensor in state}
 
     def _train_epoch(self) -> None:
-        standing, processes, recipe = self.standing, self.processes, self.recipe
-        places = self.order.share(
-            standing.epoch, standing.step, processes.index, processes.count, recipe.accumulate
+        state, processes, recipe = self.state, self.processes, self.recipe
+        indices = self.order.share(
+            state.epoch, state.step, processes.index, processes.count, recipe.accumulate
         )
-        draws = self.material.draws.batches(standing.epoch, list(places), recipe.workers)
-        batches, title = iter(draws), f"epoch {standing.epoch + 1} of {recipe.epochs}"
-        self.model.train()
-        with watching(title, standing.step, self.order.steps) as advance:
-            while standing.step < self.order.steps:
+        augmented = self.data.augmented.batches(state.epoch, list(indices), recipe.workers)
+        batches, title = iter(augmented), f"epoch {state.epoch + 1} of {recipe.epochs}"
+        self.wrapped.train()
+        with watching(title, state.step, self.order.steps) as advance:
+            while state.step < self.order.steps:
                 self._take_step(batches)
-                loss, hits = standing.means()
-                accuracy = f", accuracy {hits:.1%}" if self.lesson.labelled else ""
+                loss, hits = state.means()
+                accuracy = f", accuracy {hits:.1%}" if self.objective.labelled else ""
                 advance(f"loss {loss:.4f}{accuracy}")
                 if time.monotonic() - self._saved_at >= recipe.seconds_between:
                     self.keep()
 
     def _take_step(self, batches: Iterator[TrainBatch]) -> None:
-        standing, accelerator = self.standing, self.accelerator
+        state, accelerator = self.state, self.accelerator
         torch.manual_seed(
-            draw_seed(self.recipe.seed, standing.epoch, standing.step, self.processes.index)
+            draw_seed(self.recipe.seed, state.epoch, state.step, self.processes.index)
         )
         found = torch.zeros(2, device=self.processes.device)
         loss, hits = 0.0, 0.0
         for _ in range(self.recipe.accumulate):
-            draw = next(batches)
-            standing.unreadable.update(draw.unreadable)
-            with accelerator.accumulate(self.model):
-                found += self._learn(draw)
+            batch = next(batches)
+            state.unreadable.update(batch.unreadable)
+            with accelerator.accumulate(self.wrapped):
+                found += self._learn(batch)
                 if accelerator.sync_gradients:
                     # Before the step, so that the weights are still good where the loss is not.
                     loss, hits = self._means(found / self.recipe.accumulate)
                     if self.recipe.clip:
-                        accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+                        accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
                 self.optimiser.step()
                 self.optimiser.zero_grad()
         self.schedule.step()
-        standing.end_step(loss, hits)
+        state.end_step(loss, hits)
         accelerator.log({"loss of a step": loss}, step=self._steps_done())
 
-    def _learn(self, draw: TrainBatch) -> Tensor:
+    def _learn(self, batch: TrainBatch) -> Tensor:
         """Add a micro-batch's gradients; its loss and hits, ``(2,)``."""
-        images = draw.images.to(next(self.network.parameters()), non_blocking=True)
-        labels = draw.labels.to(self.processes.device, non_blocking=True)
+        images = batch.images.to(next(self.model.parameters()), non_blocking=True)
+        labels = batch.labels.to(self.processes.device, non_blocking=True)
         with self.accelerator.autocast():
-            loss, outputs = self.lesson.loss(self.model, images, labels)
-        self.accelerator.backward(loss + self.lesson.penalty())
-        told = torch.zeros(2, device=loss.device)
-        told[0] = loss.detach()
-        if self.lesson.labelled:
-            told[1] = _hits(outputs.detach(), labels)
-        return told
+            loss, outputs = self.objective.loss(self.wrapped, images, labels)
+        self.accelerator.backward(loss + self.objective.penalty())
+        found = torch.zeros(2, device=loss.device)
+        found[0] = loss.detach()
+        if self.objective.labelled:
+            found[1] = _hits(outputs.detach(), labels)
+        return found
 
     def _means(self, found: Tensor) -> tuple[float, float]:
         """A step's loss and hits over all processes.
@@ -246,39 +246,39 @@ class Training:
         kept = self.checkpoints.paths()
         good = f"; the last good state is {kept[-1]}" if kept else ""
         return DecomposeError(
-            f"step {self.standing.step + 1} of epoch {self.standing.epoch + 1}: {what}{good}; a lower "
+            f"step {self.state.step + 1} of epoch {self.state.epoch + 1}: {what}{good}; a lower "
             "--learning-rate may help"
         )
 
     def _end_epoch(self) -> None:
-        standing, judge = self.standing, self.material.judge
-        reestimate_(self.network, self._statistics_batches())
-        score = judge.score(self.network)
-        loss, hits = standing.means()
-        standing.end_epoch(Epoch(loss, hits if self.lesson.labelled else None, score))
-        if standing.best == len(standing.history) - 1 and self.processes.is_first():
-            serialization.save(self.network, self.checkpoints.best)
-            standing.digest = weights_digest(self.network)
+        state, validator = self.state, self.data.validator
+        reestimate_(self.model, self._statistics_batches())
+        score = validator.score(self.model)
+        loss, hits = state.means()
+        state.end_epoch(Epoch(loss, hits if self.objective.labelled else None, score))
+        if state.best == len(state.history) - 1 and self.processes.is_first():
+            serialization.save(self.model, self.checkpoints.best)
+            state.digest = weights_digest(self.model)
         self.keep()
-        self.accelerator.log({"loss": loss, judge.measure: score}, step=self._steps_done())
+        self.accelerator.log({"loss": loss, validator.measure: score}, step=self._steps_done())
         self.tell(
-            f"epoch {standing.epoch} of {self.recipe.epochs}: loss {loss:.4f}, "
-            f"{judge.measure} held out {score:.2%}"
+            f"epoch {state.epoch} of {self.recipe.epochs}: loss {loss:.4f}, "
+            f"{validator.measure} held out {score:.2%}"
         )
 
     def _statistics_batches(self) -> Iterator[Tensor]:
-        """The same pictures in every process and epoch, in the preprocessing of evaluation."""
-        # Whole batches: of a single picture a normalisation may find no variance.
+        """The same images in every process and epoch, in the preprocessing of evaluation."""
+        # Whole batches: of a single image a normalisation may find no variance.
         few = replace(self.order, batch_size=min(self.order.batch_size, _TOGETHER))
         num_batches = min(few.steps, _NUM_STATISTICS // few.batch_size)
-        places = [place for step in range(num_batches) for place in few.batch(0, step)]
-        parameter = next(self.network.parameters())
-        for batch in self.material.plain.batches(few.batch_size, self.recipe.workers, places):
+        indices = [index for step in range(num_batches) for index in few.batch(0, step)]
+        parameter = next(self.model.parameters())
+        for batch in self.data.plain.batches(few.batch_size, self.recipe.workers, indices):
             if len(batch.images):
                 yield batch.images.to(parameter)
 
     def _steps_done(self) -> int:
-        return self.standing.epoch * self.order.steps + self.standing.step
+        return self.state.epoch * self.order.steps + self.state.step
 
 
 def _hits(outputs: Tensor, labels: Tensor) -> Tensor:

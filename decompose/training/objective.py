@@ -1,4 +1,4 @@
-"""What a small network learns from a batch: from labels, from the original, or from both."""
+"""The loss that a small model is trained on: labels, the original's outputs and features, or both."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Objective:
 
     Attributes:
         recipe: the weights of its terms.
-        student: the network that is trained.
+        student: the model that is trained.
         teacher: the original, in evaluation mode; ``None`` where there are labels alone.
-        labelled: whether pictures have labels.
+        labelled: whether images have labels.
 
     Raises:
         DecomposeError: there is nothing to learn from, or the teacher lacks a layer.
@@ -51,7 +51,7 @@ class Objective:
             raise DecomposeError("all losses have weight 0; there is nothing to learn")
         known = find_layers(self.teacher)
         if stray := [name for name in find_decomposed(self.student) if name not in known]:
-            raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original network")
+            raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original model")
 
     @property
     def _labels(self) -> float:
@@ -76,7 +76,7 @@ class Objective:
             A scalar, and the student's outputs.
 
         Raises:
-            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
+            DecomposeError: labels, or the teacher's outputs, do not fit the model's.
         """
         terms, outputs = self._terms(model, images, labels)
         return torch.stack(terms).sum(), outputs
@@ -85,7 +85,7 @@ class Objective:
         """Go through the loss of a batch once, without training, to see that all fits together.
 
         Raises:
-            DecomposeError: labels, or the teacher's outputs, do not fit the network's.
+            DecomposeError: labels, or the teacher's outputs, do not fit the model's.
         """
         with evaluating(self.student):
             self._terms(self.student, images, labels)
@@ -98,14 +98,16 @@ class Objective:
         with tapping(rewritten) as ours:
             outputs = model(images)
         if not isinstance(outputs, Tensor):
-            # Networks with auxiliary heads give those beside the scores while they train.
+            # Models with auxiliary heads give those beside the scores while they train.
             outputs = getattr(outputs, "logits", None)
             if outputs is None:
-                raise DecomposeError("the network gives no tensor to learn by")
-        taught = () if self.teacher is None else self._taught(self.teacher, images, outputs, ours)
-        return [*self._told(outputs, labels), *taught], outputs
+                raise DecomposeError("the model gives no tensor to learn by")
+        from_teacher = (
+            () if self.teacher is None else self._from_teacher(self.teacher, images, outputs, ours)
+        )
+        return [*self._from_labels(outputs, labels), *from_teacher], outputs
 
-    def _told(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+    def _from_labels(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """What the labels add to the loss."""
         if self._labels:
             require_fit(outputs, labels)
@@ -114,7 +116,7 @@ class Objective:
             )
             yield self._labels * smoothed
 
-    def _taught(
+    def _from_teacher(
         self,
         teacher: nn.Module,
         images: Tensor,
@@ -127,8 +129,8 @@ class Objective:
             wanted = teacher(images)
         if isinstance(wanted, Tensor) and wanted.shape != outputs.shape:
             raise DecomposeError(
-                f"the teacher gives {tuple(wanted.shape[1:])} for a picture, the network "
-                f"{tuple(outputs.shape[1:])}; give the original network"
+                f"the teacher gives {tuple(wanted.shape[1:])} for an image, the model "
+                f"{tuple(outputs.shape[1:])}; give the original model"
             )
         if self.recipe.outputs:
             distance = output_distance(outputs, wanted, self.recipe.temperature)
@@ -164,18 +166,18 @@ def require_fit(outputs: Tensor, labels: Tensor) -> None:
     """
     if outputs.ndim != 2:
         raise DecomposeError(
-            f"the network gives an output of shape {tuple(outputs.shape[1:])} for a picture, not one "
+            f"the model gives an output of shape {tuple(outputs.shape[1:])} for an image, not one "
             "score a class; train it without labels (--unlabelled)"
         )
     if labels.max() >= outputs.shape[1]:
         raise DecomposeError(
-            f"the data has a label {int(labels.max())}, but the network scores "
+            f"the data has a label {int(labels.max())}, but the model scores "
             f"{outputs.shape[1]} classes"
         )
 
 
 def distillation(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """The divergence from another network's softened classes (Hinton et al. 2015, section 2).
+    """The divergence from another model's softened classes (Hinton et al. 2015, section 2).
 
         T^2 KL(softmax(wanted / T) || softmax(scores / T))
 
@@ -183,7 +185,7 @@ def distillation(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 
     Args:
         scores: ``(batch, classes)``.
-        wanted: the other network's, of the same shape.
+        wanted: the other model's, of the same shape.
         temperature: T.
 
     Returns:
@@ -195,7 +197,7 @@ def distillation(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 
 
 def relative_error(outputs: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error over the energy of what is wanted, picture by picture, and then their mean.
+    """Squared error over the energy of what is wanted, image by image, and then their mean.
 
     Args:
         outputs: ``(batch, ...)``.
@@ -206,7 +208,7 @@ def relative_error(outputs: Tensor, wanted: Tensor) -> Tensor:
     """
     outputs, wanted = outputs.flatten(1).float(), wanted.flatten(1).float()
     energies = wanted.square().sum(1)
-    # A picture that leaves nothing to match counts by its squared error.
+    # An image that leaves nothing to match counts by its squared error.
     energies = torch.where(energies > 0, energies, 1.0)
     return ((outputs - wanted).square().sum(1) / energies).mean()
 

@@ -15,13 +15,13 @@ _START = 0.01
 """Share of the learning rate that warm-up begins with."""
 
 
-def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser of a network; factors it does not decay (``factors``).
+def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser of a model; factors it does not decay (``factors``).
 
     Raises:
-        DecomposeError: nothing in the network requires a gradient.
+        DecomposeError: nothing in the model requires a gradient.
     """
-    groups = parameter_groups(network, recipe.weight_decay)
+    groups = parameter_groups(model, recipe.weight_decay)
     if recipe.optimiser == "adamw":
         return AdamW(groups, lr=recipe.peak)
     return SGD(groups, lr=recipe.peak, momentum=_MOMENTUM, nesterov=True)

@@ -35,8 +35,8 @@ class Recipe:
         DecomposeError: a setting is out of bounds.
     """
 
-    epochs: Annotated[int, Doc("Passes over the pictures.")] = 3
-    batch_size: Annotated[int, Doc("Pictures a step, of all processes together.")] = 32
+    epochs: Annotated[int, Doc("Passes over the images.")] = 3
+    batch_size: Annotated[int, Doc("Images a step, of all processes together.")] = 32
     optimiser: Annotated[str, Doc(f"One of: {', '.join(OPTIMISERS)}.")] = "sgd"
     learning_rate: Annotated[
         float | None, Doc("At its highest. Default: 0.01 with sgd, 0.0001 with adamw.")
@@ -62,7 +62,9 @@ class Recipe:
         str | None,
         Doc(f"Mixed precision, of: {', '.join(PRECISIONS)}. Default: as accelerate launch says."),
     ] = None
-    holdout: Annotated[float, Doc("Share of the pictures to judge on, of all classes alike.")] = 0.1
+    holdout: Annotated[float, Doc("Share of the images to validate on, of all classes alike.")] = (
+        0.1
+    )
     patience: Annotated[int | None, Doc("Stop after so many epochs without a better score.")] = None
     seed: Annotated[int, Doc("Of everything drawn.")] = 0
     workers: Annotated[int, Doc("Processes that decode, for each process that trains.")] = 0

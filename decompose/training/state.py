@@ -1,4 +1,4 @@
-"""Where a run of training stands, and what its epochs came to."""
+"""The state of a training run: epoch, step and history."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Epoch:
-    """What came of one epoch.
+    """Loss and scores of one epoch.
 
     Attributes:
         loss: mean over its steps, decay left out.
-        accuracy: share of its pictures, as drawn, that the network put in their class while it
+        accuracy: share of its images, as augmented, that the model put in their class while it
             trained; ``None`` without labels.
-        score: on the pictures held out, after it.
+        score: on the images held out, after it.
     """
 
     loss: float
@@ -25,16 +25,16 @@ class Epoch:
 
 @dataclass
 class TrainingState:
-    """Where a run stands.
+    """Epoch, step and history of a run.
 
     Attributes:
         epoch: that it is in, from 0.
         step: of the epoch, the next to be done.
         history: of the epochs that are over.
         digest: of the best epoch's weights.
-        unreadable: pictures that others stood in for, by path, with the reason.
+        unreadable: images that others stood in for, by path, with the reason.
         loss: sum over the epoch's steps.
-        hits: sum over the epoch's steps of the share of their pictures in their class.
+        hits: sum over the epoch's steps of the share of their images in their class.
     """
 
     epoch: int = 0
@@ -47,7 +47,7 @@ class TrainingState:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> TrainingState:
-        """What ``asdict`` made of one."""
+        """Read what ``asdict`` made."""
         history = [Epoch(**epoch) for epoch in content["history"]]
         return cls(**{**content, "history": history})
 
@@ -70,7 +70,7 @@ class TrainingState:
         return max(range(len(self.history)), key=lambda index: self.history[index].score)
 
     def is_exhausted(self, patience: int | None) -> bool:
-        """Whether the score has not risen for so many epochs."""
+        """Whether the score has not risen for as many epochs."""
         if patience is None or not self.history:
             return False
         return len(self.history) - 1 - self.best >= patience

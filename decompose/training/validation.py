@@ -1,4 +1,4 @@
-"""How good a network is on held-out pictures: the number that the best epoch is chosen by."""
+"""Score a model on held-out images; the best epoch is chosen by this score."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from decompose.utils.distributed import Processes
 
 @dataclass(frozen=True)
 class Validator:
-    """Scores networks on the same pictures, shared among processes; the higher, the better.
+    """Scores models on the same images, shared among processes; the higher, the better.
 
     Attributes:
-        pictures: held out.
-        teacher: the original, where the pictures have no labels.
-        processes: that share the pictures.
-        batch_size: pictures at a time, of one process.
+        images: held out.
+        teacher: the original, where the images have no labels.
+        processes: that share the images.
+        batch_size: images at a time, of one process.
         workers: processes that decode.
-        unreadable: pictures that did not count, by path, with the reason.
+        unreadable: images that did not count, by path, with the reason.
     """
 
-    pictures: ImageDataset
+    images: ImageDataset
     teacher: nn.Module | None
     processes: Processes
     batch_size: int
@@ -36,21 +36,21 @@ class Validator:
 
     @property
     def measure(self) -> str:
-        """What the score is."""
+        """The name of the score."""
         return "likeness" if self.teacher else "accuracy"
 
-    def score(self, network: nn.Module) -> float:
+    def score(self, model: nn.Module) -> float:
         """Top-1 accuracy; without labels, 1 less the relative squared error of the outputs.
 
         Raises:
-            DecomposeError: no picture could be read, or the labels do not fit the network.
+            DecomposeError: no image could be read, or the labels do not fit the model.
         """
-        return self._accuracy(network) if self.teacher is None else self._likeness(network)
+        return self._accuracy(model) if self.teacher is None else self._likeness(model)
 
-    def _accuracy(self, network: nn.Module) -> float:
+    def _accuracy(self, model: nn.Module) -> float:
         found = evaluate(
-            {"network": network},
-            self.pictures,
+            {"network": model},
+            self.images,
             batch_size=self.batch_size,
             workers=self.workers,
             device=self.processes.device,
@@ -58,16 +58,16 @@ class Validator:
         self.unreadable.update(found.unreadable)
         return found.accuracies["network"].top1.value
 
-    def _likeness(self, network: nn.Module) -> float:
+    def _likeness(self, model: nn.Module) -> float:
         assert self.teacher is not None
-        mine = range(self.processes.index, len(self.pictures), self.processes.count)
+        mine = range(self.processes.index, len(self.images), self.processes.count)
         deviation, unreadable = Deviation(), {}
-        parameter = next(network.parameters())
-        with evaluating(network):
-            for batch in self.pictures.batches(self.batch_size, self.workers, mine):
+        parameter = next(model.parameters())
+        with evaluating(model):
+            for batch in self.images.batches(self.batch_size, self.workers, mine):
                 unreadable |= batch.unreadable
                 if len(batch.images):
-                    deviation += _between(network, self.teacher, batch.images.to(parameter))
+                    deviation += _between(model, self.teacher, batch.images.to(parameter))
         total = Deviation()
         for part, missed in self.processes.gather((deviation, unreadable)):
             total += part
@@ -75,12 +75,10 @@ class Validator:
         return 1 - total.relative
 
 
-def _between(network: nn.Module, teacher: nn.Module, images: Tensor) -> Deviation:
+def _between(model: nn.Module, teacher: nn.Module, images: Tensor) -> Deviation:
     deviation = Deviation()
     with torch.no_grad():
-        pairs = zip(
-            floating_tensors(network(images)), floating_tensors(teacher(images)), strict=True
-        )
+        pairs = zip(floating_tensors(model(images)), floating_tensors(teacher(images)), strict=True)
         for ours, theirs in pairs:
             deviation += Deviation.between(ours, theirs)
     return deviation

@@ -9,15 +9,19 @@ from typing import Any
 
 import torch
 
+VERSION = "0.1.0"
+"""Of this package; the distribution on PyPI is called ``torch-decompose``."""
+
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """What computed: the machine, torch's threads, and the versions of what decides about figures."""
-    versions = {name: version(name) for name in ("decompose", "torchvision", "pillow")}
+    versions = {name: version(name) for name in ("torchvision", "pillow")}
     return {
         "machine": machine(torch.device(device)),
         "threads": torch.get_num_threads(),
         "python": python_version(),
         "torch": torch.__version__,
+        "decompose": VERSION,
         **versions,
     }
 

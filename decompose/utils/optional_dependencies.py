@@ -23,7 +23,7 @@ def required(module: str, title: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            reason = f"is not installed: pip install 'decompose[{extra}]'"
+            reason = f"is not installed: pip install 'torch-decompose[{extra}]'"
         else:
             reason = f"cannot be imported: {first_line(error)}"
         raise DecomposeError(f"{title} {reason}") from None

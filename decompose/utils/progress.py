@@ -7,12 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
 
+_IS_QUIET: ContextVar[bool] = ContextVar("quiet progress", default=False)
+
 _EVERY_S = 30.0
 """Seconds between the lines of a log."""
+
+
+@contextmanager
+def quiet_progress() -> Iterator[None]:
+    """Show no progress inside."""
+    token = _IS_QUIET.set(True)
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
@@ -23,6 +36,8 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         description: what is being done.
         total: number of items, where ``items`` has no length.
     """
+    if _IS_QUIET.get():
+        return items
     # Rich is not needed by those who only import the algebra.
     from rich.console import Console
     from rich.progress import track as rich_track
@@ -47,6 +62,9 @@ def watching(description: str, done: int, total: int) -> Iterator[Callable[[str]
     Yields:
         What to call after each step, with the figures to show.
     """
+    if _IS_QUIET.get():
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""A small network and pictures, as the command line takes them."""
+"""A small model and images, as the command line takes them."""
 
 from pathlib import Path
 

@@ -38,14 +38,14 @@ def test_compare_takes_the_architecture_from_the_small_file(
     for index in range(3):
         picture = folder / "val" / f"n{index:02}" / "picture.jpg"
         (tmp_path / "pictures" / f"{index}.jpg").write_bytes(picture.read_bytes())
-    (tmp_path / "pictures" / "broken.jpg").write_text("no picture")
+    (tmp_path / "pictures" / "broken.jpg").write_text("no image")
     images = ["--images", tmp_path / "pictures", "--workers", "0", "-o", tmp_path / "r.json"]
     assert run("compare", folder / "resnet18.pth", small, *images) == 0
     captured = capsys.readouterr()
     assert "output" in captured.out
-    assert "of 3 pictures" in captured.out
+    assert "of 3 images" in captured.out
     assert "broken.jpg: is no picture" in captured.err
-    assert "1 pictures could not be read" in captured.err
+    assert "1 images could not be read" in captured.err
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["num_inputs"] == 3
     assert record["macs"]["before"] > record["macs"]["after"]
@@ -80,8 +80,8 @@ def test_evaluate_compares_networks_on_the_same_pictures(
     arguments = ["--data", folder / "val", "--workers", "2", "--batch-size", "4", "-o", result]
     assert run("evaluate", folder / "resnet18.pth", small, *arguments) == 0
     printed = capsys.readouterr().out
-    assert "Accuracy on 6 pictures of 6 classes" in printed
-    assert "pictures/s; on tensors that lie ready" in printed
+    assert "Accuracy on 6 images of 6 classes" in printed
+    assert "images/s; on tensors that lie ready" in printed
     record = json.loads(result.read_text())
     assert record["num_pictures"] == record["num_classes"] == 6
     accuracy = record["accuracies"][str(small)]
@@ -94,7 +94,7 @@ def test_evaluate_compares_networks_on_the_same_pictures(
 def test_evaluate_takes_a_subset(folder: Path, small: Path, capsys: Captured) -> None:
     arguments = ["--data", folder / "val", "--workers", "0"]
     assert run("evaluate", small, *arguments, "--subset", 4, "--precision", "bfloat16") == 0
-    assert "Accuracy on 4 pictures" in capsys.readouterr().out
+    assert "Accuracy on 4 images" in capsys.readouterr().out
     assert run("evaluate", small, *arguments, "--subset", 7) == 2
     assert "there are 6" in capsys.readouterr().err
 
@@ -138,7 +138,7 @@ def test_tune_measures_forms_or_takes_the_ones_named(
         assert run("tune", small, "-o", path, "--form", wrong) == 2
         assert told in capsys.readouterr().err
     assert run("tune", "torchvision:resnet18,weights=none", "-o", path) == 2
-    assert "no rewritten layer" in capsys.readouterr().err
+    assert "no decomposed layer" in capsys.readouterr().err
     timed = ["--engines", "onnxruntime", "--input-size", "32", "--rounds", "1"]
     assert run("benchmark", ARCH, small, *timed, "--layers", "--tune") == 0
 

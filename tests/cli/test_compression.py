@@ -49,7 +49,7 @@ def test_compress_folds_batchnorm_of_a_timm_network(tmp_path: Path) -> None:
 
 def test_compressing_nothing_warns(tmp_path: Path, capsys: Captured) -> None:
     assert run("compress", ARCH, "--energy", "1", "-o", tmp_path / "a.safetensors") == 0
-    assert "warning: nothing was rewritten" in capsys.readouterr().err
+    assert "warning: nothing was decomposed" in capsys.readouterr().err
 
 
 def test_the_offline_weights_are_a_source(tmp_path: Path, capsys: Captured) -> None:

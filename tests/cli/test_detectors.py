@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import decompose
-from decompose.cli.inputs import calibration_pictures
+from decompose.cli.inputs import calibration_images
 from decompose.models.architectures import Architecture
 from tests.cli.cases import Captured, run
 from tests.data.voc_cases import write_voc
@@ -35,7 +35,7 @@ def test_detectors_see_pictures_in_their_own_sizes(tmp_path: Path, capsys: Captu
     record = json.loads((tmp_path / "r.json").read_text())
     assert (record["num_inputs"], record["agreement"]) == (3, None)
     assert record["output_error"] > 0
-    inputs = calibration_pictures(folder / "JPEGImages", decompose.load(small), 2)
+    inputs = calibration_images(folder / "JPEGImages", decompose.load(small), 2)
     assert [tuple(image.shape) for (batch,) in inputs for image in batch] == [
         (3, 320, 320),
         (3, 320, 320),
@@ -48,7 +48,7 @@ def test_evaluate_judges_detectors(tmp_path: Path, capsys: Captured) -> None:
     arguments = ["--task", "detection", "--data", folder, "--workers", "0", "--subset", "2"]
     assert run("evaluate", detector, *arguments, "-o", tmp_path / "r.json") == 0
     captured = capsys.readouterr()
-    assert "Mean average precision on 2 pictures" in captured.out
+    assert "Mean average precision on 2 images" in captured.out
     assert "brick.xml: is no annotation" in captured.err
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["task"] == "detection"

@@ -21,7 +21,7 @@ ARCH = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, what compress made of it, and pictures in three class folders."""
+    """A checkpoint, what compress made of it, and images in three class folders."""
     folder = tmp_path_factory.mktemp("finetune")
     torch.manual_seed(0)
     state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
@@ -71,13 +71,13 @@ def test_without_labels_and_recomposed(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give pictures with labels (--data) or without (--unlabelled)"),
+        ([], "give images with labels (--data) or without (--unlabelled)"),
         (["--unlabelled", "data"], "only the original to learn from: --teacher"),
         (["--data", "data", "--features", "1"], "--features: learns from the original"),
         (["--data", "data", "--blockwise", "9"], "--blockwise: learns from the original"),
         (["--data", "data", "--epochs", "0"], "epochs 0: must be 1 or more"),
         (["--data", "nowhere"], "nowhere: no such folder"),
-        (["--data", "data", "--batch-size", "500"], "a batch takes 500 pictures"),
+        (["--data", "data", "--batch-size", "500"], "a batch takes 500 images"),
         (["--data", "data", "--device", "tpu"], "say cpu or auto"),
     ],
 )

@@ -18,7 +18,7 @@ def test_what_is_rewritten_is_not_rewritten_again(
 ) -> None:
     output = tmp_path / "again.safetensors"
     assert run("compress", small, "--macs", "0.5", "-o", output) == 2
-    assert "rewritten already; give the network it was made from" in capsys.readouterr().err
+    assert "decomposed already; give the model it was made from" in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -122,7 +122,7 @@ def test_bad_folders_of_pictures(small: Path, tmp_path: Path, capsys: Captured) 
     assert run("compare", small, small, "--images", tmp_path) == 2
     assert f"{tmp_path}: holds no picture" in capsys.readouterr().err
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.jpg").write_text("no picture")
+    (tmp_path / "cat" / "a.jpg").write_text("no image")
     assert run("evaluate", small, "--data", tmp_path, "--workers", 0) == 2
     assert "a.jpg: is no picture" in capsys.readouterr().err
     assert run("compare", small, small, "--images", tmp_path, "--workers", 0) == 2
@@ -186,7 +186,7 @@ def test_the_command_without_arguments_is_its_help(capsys: Captured) -> None:
         (["--macs", "0.5", "--max-images", "9"], "take of --calibrate"),
         (["--macs", "0.5", "--statistics", "none"], "none: cannot be read as statistics"),
         (["--macs", "0.5", "--calibrate", "none"], "none: no such folder"),
-        (["--macs", "0.5", "--calibrate", "val/n00"], "two pictures at least"),
+        (["--macs", "0.5", "--calibrate", "val/n00"], "two images at least"),
     ],
 )
 def test_what_cannot_be_calibrated(

@@ -115,4 +115,4 @@ def test_mistakes_end_in_one_line(
 def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:
     source = "torchvision:squeezenet1_1,weights=none"
     assert run("compress", source, "--bgr", "-o", tmp_path / "small.safetensors") == 2
-    assert "an ONNX model's pictures" in capsys.readouterr().err
+    assert "for the images of an ONNX model" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def to_tensor(picture: Image.Image) -> Tensor:
 
 
 class Fixed(nn.Module):
-    """Gives scores that were set beforehand, one row a picture in turn."""
+    """Gives scores that were set beforehand, one row an image in turn."""
 
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def test_accuracies_are_counted(folder: Path) -> None:
 
 
 def test_unreadable_pictures_are_named_and_do_not_count(folder: Path) -> None:
-    (folder / "n03_things" / "broken.jpg").write_text("no picture")
+    (folder / "n03_things" / "broken.jpg").write_text("no image")
     pictures = labelled_folder(folder, to_tensor)
     readable = [label for path, label in pictures.samples if "broken" not in path]
     network = Fixed(torch.eye(6)[readable])
@@ -96,7 +96,7 @@ def test_few_classes_have_no_top5(folder: Path) -> None:
 
 def test_each_network_sees_its_own_preprocessing(folder: Path) -> None:
     class Sees(nn.Module):
-        """Scores a class for pictures of a size, and another for those of any other."""
+        """Scores a class for images of a size, and another for those of any other."""
 
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -148,8 +148,8 @@ def test_networks_that_are_no_classifiers_of_the_data(folder: Path) -> None:
 
 def test_when_nothing_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.jpg").write_text("no picture")
-    with pytest.raises(DecomposeError, match=r"no picture could be read.*a\.jpg: is no picture"):
+    (tmp_path / "cat" / "a.jpg").write_text("no image")
+    with pytest.raises(DecomposeError, match=r"no image could be read.*a\.jpg: is no picture"):
         evaluate({"network": Fixed(torch.zeros(1, 1))}, labelled_folder(tmp_path, to_tensor))
 
 

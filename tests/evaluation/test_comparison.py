@@ -1,4 +1,4 @@
-"""A network beside the smaller one."""
+"""A model beside the smaller one."""
 
 import pytest
 import torch

@@ -30,7 +30,7 @@ MOTORCYCLE, BENCH, BICYCLE = [91, 14, 684, 449], [40, 87, 280, 308], [0, 106, 14
 
 
 class Says(nn.Module):
-    """A detector that says what it was told to: boxes of each picture, a class, a score and corners."""
+    """A detector that says what it was told to: boxes of each image, a class, a score and corners."""
 
     def __init__(self, told: Sequence[Sequence[tuple[str, float, list[int]]]]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Says(nn.Module):
         self.told = iter(told)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """One dict a picture ``(3, H, W)``."""
+        """One dict an image ``(3, H, W)``."""
         return [self._boxes(next(self.told)) for _ in images]
 
     def _boxes(self, told: Sequence[tuple[str, float, list[int]]]) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def test_an_object_is_found_once(scenes: DetectionDataset) -> None:
     cats = [("cat", 0.5, CAT), ("cat", 0.9, CAT)]
     after = judge(scenes, network=[RIGHT[0], cats, *RIGHT[2:]]).precisions["network"]
     assert after.ap_50["cat"] == pytest.approx(1)
-    elsewhere = [("cat", 0.95, CAT)]  # in a picture without one
+    elsewhere = [("cat", 0.95, CAT)]  # in an image without one
     before = judge(scenes, network=[RIGHT[0], cats, *RIGHT[2:4], elsewhere]).precisions["network"]
     assert before.ap_50["cat"] == pytest.approx(0.5)
 
@@ -130,7 +130,7 @@ def test_networks_are_compared_in_one_table(scenes: DetectionDataset) -> None:
 
 def test_damaged_pictures_and_annotations_are_named_and_do_not_count(tmp_path: Path) -> None:
     folder = write_voc(tmp_path / "VOC")
-    (folder / "JPEGImages" / "chelsea.jpg").write_text("no picture")
+    (folder / "JPEGImages" / "chelsea.jpg").write_text("no image")
     (folder / "Annotations" / "coffee.xml").write_text("<annotation><object>")
     scenes = voc_scenes(folder, pil_to_tensor)
     found = judge(scenes, network=[RIGHT[0], RIGHT[3], RIGHT[4]])

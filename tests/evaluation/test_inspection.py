@@ -1,4 +1,4 @@
-"""What a network is made of."""
+"""What a model is made of."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tables on the screen and pictures on disk."""
+"""Tables on the screen and images on disk."""
 
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
 
 
 def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DecomposeError, match=r"spectrum\.txt: its ending names no picture format"):
+    with pytest.raises(DecomposeError, match=r"spectrum\.txt: its ending names no image format"):
         plot_spectra(INSPECTION, tmp_path / "spectrum.txt")
     pointwise = inspect_network(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8))
     with pytest.raises(DecomposeError, match="no spatial convolution"):

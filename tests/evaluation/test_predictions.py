@@ -10,7 +10,7 @@ from decompose.evaluation.predictions import Predictions
 
 
 def some(indices: list[int]) -> Predictions:
-    """Outcomes of two networks that follow from the indices."""
+    """Outcomes of two models that follow from the indices."""
     at = torch.tensor(indices, dtype=torch.int64)
     guesses = torch.stack([torch.stack([at % 3, at % 2 + 1]), torch.stack([at % 2, at % 3])])
     return Predictions(at, at % 4, guesses.transpose(1, 2).contiguous(), {f"{indices}": "is none"})

@@ -1,4 +1,4 @@
-"""What a record of ``decompose evaluate`` says, and of which network."""
+"""What a record of ``decompose evaluate`` says, and of which model."""
 
 from typing import Any
 

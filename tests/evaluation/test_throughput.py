@@ -33,4 +33,4 @@ def test_waiting_is_told_from_running() -> None:
 def test_processes_side_by_side() -> None:
     both = Throughput.together([Throughput(10, 20, 0.5), Throughput(30, 40, 0.25)])
     assert both == Throughput(40, 60, 0.375)
-    assert str(both).startswith("40.0 pictures/s; on tensors that lie ready 60.0; 37.5%")
+    assert str(both).startswith("40.0 images/s; on tensors that lie ready 60.0; 37.5%")

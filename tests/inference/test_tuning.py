@@ -45,7 +45,7 @@ def test_the_fastest_form_is_taken(fastest: str, monkeypatch: pytest.MonkeyPatch
     assert dict(plan_of(tuned.network).forms) == dict.fromkeys(plan_of(small).layers, fastest)
     assert not plan_of(small).forms
     torch.testing.assert_close(tuned.network(X), small(X), rtol=1e-4, atol=1e-5)
-    assert "network: 5.0 ms, then 4.0 ms" in str(tuned.table())
+    assert "model: 5.0 ms, then 4.0 ms" in str(tuned.table())
 
 
 def test_a_form_that_is_hardly_faster_is_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,5 +70,5 @@ def test_forms_are_really_timed() -> None:
 
 
 def test_a_network_without_rewritten_layers_is_refused() -> None:
-    with pytest.raises(DecomposeError, match="no rewritten layer"):
+    with pytest.raises(DecomposeError, match="no decomposed layer"):
         decompose.tune(Mixed(), X)

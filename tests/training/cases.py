@@ -1,4 +1,4 @@
-"""A tiny network and tiny pictures to finetune it on, and what a run of it comes to."""
+"""A tiny model and tiny images to finetune it on, and what a run of it comes to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tiny(nn.Module):
 
 
 def networks(**options: Any) -> tuple[nn.Module, nn.Module]:
-    """A network and the one of two terms a layer made from it, always the same."""
+    """A model and the one of two terms a layer made from it, always the same."""
     torch.manual_seed(1)
     original = Tiny(**options).eval()
     plan = decompose.plan(original, torch.zeros(1, 3, SIZE, SIZE), method="dw_pw", rank=2)
@@ -68,7 +68,7 @@ def make_pictures(folder: Path, num: int = 8) -> Path:
 
 
 def pictures(folder: Path) -> ImageDataset:
-    """The pictures of ``make_pictures``."""
+    """The images of ``make_pictures``."""
     return labelled_folder(folder, PLAIN)
 
 
@@ -80,7 +80,7 @@ def tuned(
     kind: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Finetuned:
-    """Finetune the tiny network, of a kind, on the CPU."""
+    """Finetune the tiny model, of a kind, on the CPU."""
     original, small = networks(**(kind or {}))
     options = {"device": "cpu", "augment": DRAWN, "teacher": original if taught else None} | options
     return finetune(small, pictures(data), recipe=recipe, **options)

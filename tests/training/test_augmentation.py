@@ -1,4 +1,4 @@
-"""Draws follow from seed, epoch and picture, whoever decodes them."""
+"""Draws follow from seed, epoch and image, whoever decodes them."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_grey_pictures_stay_grey() -> None:
 def test_an_unreadable_picture_is_stood_in_for_and_named(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "data", 2)
     broken = folder / "c1" / "0.png"
-    broken.write_text("no picture")
+    broken.write_text("no image")
     draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
     (batch,) = draws.batches(0, [[2, 0]], 0)
     assert batch.images.shape[0] == 2
@@ -61,9 +61,9 @@ def test_an_unreadable_picture_is_stood_in_for_and_named(tmp_path: Path) -> None
 def test_data_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "data", 1)
     for path in folder.rglob("*.png"):
-        path.write_text("no picture")
+        path.write_text("no image")
     draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
-    with pytest.raises(DecomposeError, match="is no picture; nor can the 2 pictures after it"):
+    with pytest.raises(DecomposeError, match="is no picture; nor can the 2 images after it"):
         next(iter(draws.batches(0, [[0]], 0)))
 
 
@@ -74,5 +74,5 @@ def test_the_training_preprocessing_has_the_size_and_normalisation_of_the_other(
         image = augmented(plain)(grey)
     assert image.shape == (3, 24, 24)
     torch.testing.assert_close(image, plain(grey))
-    with pytest.raises(DecomposeError, match="does not tell its crop size"):
+    with pytest.raises(DecomposeError, match="has no crop size"):
         augmented(DRAWN)

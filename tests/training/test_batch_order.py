@@ -1,4 +1,4 @@
-"""Every process knows which pictures come next, and no two know different ones."""
+"""Every process knows which images come next, and no two know different ones."""
 
 import pytest
 
@@ -29,9 +29,9 @@ def test_processes_and_parts_make_up_the_batch(processes: int, parts: int) -> No
 
 
 def test_what_does_not_go_evenly_is_refused() -> None:
-    with pytest.raises(DecomposeError, match="a batch takes 32 pictures, and there are 20"):
+    with pytest.raises(DecomposeError, match="a batch takes 32 images, and there are 20"):
         BatchOrder(20, 32, seed=0)
-    with pytest.raises(DecomposeError, match="does not fall into 3 processes"):
+    with pytest.raises(DecomposeError, match="cannot be split into 3 processes"):
         list(BatchOrder(20, 4, seed=0).share(0, 0, 0, 3, 1))
 
 

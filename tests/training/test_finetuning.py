@@ -26,7 +26,7 @@ from tests.models.onnx.cases import read, small_cnn
 from tests.training.cases import RECIPE, make_pictures, networks, pictures, tuned
 
 NORMED = {"norm": True, "dropout": 0.3}
-"""A network whose steps draw at random, and with statistics to be estimated."""
+"""A model whose steps draw at random, and with statistics to be estimated."""
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_full_disk_stops_and_leaves_what_was_kept(
 def test_an_unreadable_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "data")
     for path in (folder / "c0" / "1.png", folder / "c2" / "5.png"):
-        path.write_text("no picture")
+        path.write_text("no image")
     found = tuned(folder)
     assert set(found.unreadable.values()) == {"is no picture"}
     assert len(found.unreadable) == 2
@@ -221,7 +221,7 @@ def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told_before_anything_is_kept(data: Path, tmp_path: Path) -> None:
     other, _ = networks()
     other.classifier = nn.Linear(8, 2)
-    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
+    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for an image"):
         tuned(data, folder=tmp_path / "run", teacher=other)
     assert not (tmp_path / "run").exists()
 
@@ -236,7 +236,7 @@ def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:
 
 def test_what_came_as_an_onnx_model_is_refused_before_anything(data: Path, tmp_path: Path) -> None:
     network = read(small_cnn(), tmp_path)
-    with pytest.raises(DecomposeError, match="finetune the network that it was exported from"):
+    with pytest.raises(DecomposeError, match="finetune the model that it was exported from"):
         decompose.finetune(network, pictures(data), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -66,5 +66,5 @@ def test_the_optimiser_decays_dense_weights_alone() -> None:
 
 def test_frozen_parameters_are_left_out() -> None:
     small = rewritten().requires_grad_(False)
-    with pytest.raises(DecomposeError, match="no parameter of the network requires a gradient"):
+    with pytest.raises(DecomposeError, match="no parameter of the model requires a gradient"):
         parameter_groups(small, 0.1)

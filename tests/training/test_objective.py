@@ -98,14 +98,14 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DecomposeError, match="the teacher has no layer features"):
         Objective(Recipe(), small, nn.Linear(3, 3), True)
     lesson = Objective(Recipe(), small, original, True)
-    with pytest.raises(DecomposeError, match="a label 7, but the network scores 3 classes"):
+    with pytest.raises(DecomposeError, match="a label 7, but the model scores 3 classes"):
         lesson.loss(small, IMAGES, LABELS + 5)
     lesson = Objective(Recipe(), small, None, True)
     with pytest.raises(DecomposeError, match="train it without labels"):
         lesson.loss(nn.Conv2d(3, 2, 1), IMAGES, LABELS)
     other = nn.Sequential(original, nn.Linear(3, 2))
     lesson = Objective(Recipe(outputs=1.0), nn.Sequential(original), other, True)
-    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for a picture"):
+    with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for an image"):
         lesson.loss(original, IMAGES, LABELS)
 
 

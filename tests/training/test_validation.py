@@ -1,4 +1,4 @@
-"""Scores of held-out pictures."""
+"""Scores of held-out images."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class ByColour(nn.Module):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_pictures(tmp_path_factory.mktemp("judging") / "data", 3)
-    (folder / "c0" / "broken.png").write_text("no picture")
+    (folder / "c0" / "broken.png").write_text("no image")
     return folder
 
 
