@@ -99,9 +99,18 @@ def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
             # What is found is looked at again for masks and keypoints.
             most = second.detections_per_img if fully else _NUM_FOUND
             keep = partial(_keep_proposals, most=most)
+            before = second.__dict__.get("postprocess_detections")
             second.__dict__["postprocess_detections"] = keep
-            stack.callback(second.__dict__.pop, "postprocess_detections")
+            stack.callback(_restore, second, "postprocess_detections", before)
         yield
+
+
+def _restore(module: nn.Module, name: str, before: Any) -> None:
+    """Put back what an attribute was in an outer context, or the class's own."""
+    if before is None:
+        module.__dict__.pop(name)
+    else:
+        module.__dict__[name] = before
 
 
 def _propose_lattice(_: nn.Module, inputs: tuple[Any, ...], output: Any, num: int | None) -> Any:

@@ -83,3 +83,26 @@ def warn_of_infinite(count: int, total: int) -> None:
             "what is compared",
             stacklevel=3,
         )
+
+
+def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:
+    """Whether a model gives for two inputs together what it gives for each alone.
+
+    Args:
+        model: in evaluation mode, gradients off.
+        x: one batch.
+        other: another, of the same shape.
+    """
+    if not (isinstance(x, Tensor) and isinstance(other, Tensor) and x.shape == other.shape):
+        return False
+    alone = [comparable_outputs(model, one) for one in (x, other)]
+    try:
+        together = comparable_outputs(model, torch.cat((x, other)))
+    except (RuntimeError, TypeError, ValueError, LookupError, AssertionError, DecomposeError):
+        return False
+    if len(together) != len(alone[0]) or any(not t.ndim or len(t) != 2 * len(x) for t in together):
+        return False
+    return all(
+        torch.allclose(both, torch.cat((a, b)), rtol=1e-2, atol=1e-3 * float(both.abs().max()))
+        for both, a, b in zip(together, *alone, strict=True)
+    )

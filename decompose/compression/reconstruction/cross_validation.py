@@ -39,7 +39,7 @@ RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Pulls towards the truncated factor that are tried, beside infinity: every second one, then those
 beside the best."""
 
-_NUM_FOLDS = 4
+NUM_FOLDS = 4
 
 _ROUNDING = 1e-7
 """Relative squared error that rounding makes."""
@@ -90,23 +90,22 @@ class RefitProblem:
         old = torch.zeros(groups, outputs) if bias is None else bias.view(groups, outputs)
         self.untouched = Fit(self.prior, old.double().cpu())
         self.rectifier = rectifier and rectifier.by_group(groups)
-        self._rows: list[Moments | None] = [None] * _NUM_FOLDS
-        self._kept = [RowSample() for _ in range(_NUM_FOLDS)]
+        self._rows: list[Moments | None] = [None] * NUM_FOLDS
+        self._kept = [RowSample() for _ in range(NUM_FOLDS)]
         self._aid: Moments | None = None
         self._aid_kept = RowSample()
 
-    def add(self, index: int | None, seen: Tensor, wanted: Targets) -> None:
-        """Add what the layer sees of an input, and what it should make of it.
+    def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
+        """Add inputs of the layer, and the outputs that it should have.
 
         Args:
-            index: of the input, which its views share; ``None`` of an aid.
+            fold: that the inputs belong to; ``None`` of aids.
             seen: the layer's input.
-            wanted: what the original writes.
+            wanted: the original's output.
         """
-        if index is None:
+        if fold is None:
             self._aid = self._added(self._aid, self._aid_kept, seen, wanted)
             return
-        fold = index % _NUM_FOLDS
         self._rows[fold] = self._added(self._rows[fold], self._kept[fold], seen, wanted)
 
     def _added(

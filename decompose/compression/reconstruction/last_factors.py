@@ -33,6 +33,9 @@ from decompose.compression.reconstruction.ridge import Fit
 _MOST_PLACES = 4096
 """Places of one output that a regression sees, more or less."""
 
+_PLACES_OF_EACH = 512
+"""The same of each of several inputs that pass together, at least."""
+
 _MOST_FEATURES = 8192
 
 
@@ -49,9 +52,16 @@ class Targets:
     strides: Subsampling
 
     @classmethod
-    def of(cls, conv: Conv, output: Tensor) -> Targets:
-        """Take them from the output ``(batch, O, *output_size)`` of a convolution."""
-        strides = subsampling_for(output.shape, conv.geometry.num_axes, _MOST_PLACES)
+    def of(cls, conv: Conv, output: Tensor, num_inputs: int = 1) -> Targets:
+        """Take them from the output ``(batch, O, *output_size)`` of a convolution.
+
+        Args:
+            conv: the convolution.
+            output: its output.
+            num_inputs: inputs of the model that passed together.
+        """
+        most = max(_MOST_PLACES, _PLACES_OF_EACH * num_inputs)
+        strides = subsampling_for(output.shape, conv.geometry.num_axes, most)
         kept = at_least_float32(output[:: strides.inputs])
         return cls(places(conv, kept, strides.places), strides)
 

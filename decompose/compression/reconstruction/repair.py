@@ -14,8 +14,8 @@ in its own coordinates or in whitened ones (``algebra.whitening``), is decided f
 inputs held out of the fit (``cross_validation``). Where nothing makes those better, the layer is
 left as it was.
 
-Memory does not grow with the number of inputs. Each layer takes a pass of the small network up to it,
-and the first of several one of the original (``lookahead``).
+All layers together take about one pass of each model (``paired_passes``), and memory does not grow with
+the number of inputs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, widened
 from decompose.compression.covariances import AxisCovariances, gather_marginals, is_whitenable
-from decompose.compression.reconstruction.cross_validation import RefitProblem, judge_ways
+from decompose.compression.reconstruction.cross_validation import (
+    NUM_FOLDS,
+    RefitProblem,
+    judge_ways,
+)
 from decompose.compression.reconstruction.input_views import views
-from decompose.compression.reconstruction.last_factors import refitted
-from decompose.compression.reconstruction.target_cache import TargetCache
+from decompose.compression.reconstruction.last_factors import Targets, refitted
+from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
-from decompose.layers.forward import evaluating
-from decompose.layers.hooks import calls_until
+from decompose.layers.forward import evaluating, takes_batches
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.layers.relu import Rectifier
 from decompose.layers.survey import Survey, survey
@@ -44,6 +48,10 @@ from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
+
+_MOST_TOGETHER = 16
+_NUMBERS_TOGETHER = 2**17
+"""Inputs and numbers of one batch, at most."""
 
 _NUM_AIDS = 16
 _AIDS_SEED = 1
@@ -109,42 +117,70 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
     """
     model, calls = known.model, known.num_calls
     todo = find_lossy(small, known.layers, calls)
-    if todo and len(list(islice(inputs, 2))) < 2:
+    if not todo:
+        return []
+    if len(list(islice(inputs, 2))) < 2:
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
-    originals = known.chosen(todo)
-    narrow = {name: layer for name, layer in originals.items() if is_whitenable(convs[name])}
+    narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
     covariances = gather_marginals(model, inputs, narrow)
     rectifiers = known.rectifiers(todo)
-    shown = _Shown(inputs, _aids(known.example, model))
-    cache = TargetCache(model, originals, calls)
+    batches = _Batches(inputs, _aids(known.example, model), _batch_size(model, inputs))
     repairs = []
-    with evaluating(model, small):
+    with PairedPasses(small, model, todo, calls, batches) as passes:
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
             drafts = _drafts(layer, convs[name], covariances.get(name), rectifiers.get(name))
-            for index, x in shown:
-                wanted = cache.targets(name, x)
-                seen = calls_until(small, layer, calls[name], x)
-                for (before, _), after in zip(seen, wanted, strict=True):
-                    for draft in drafts:
-                        draft.add(index, before, after)
+            for fold, seen, wanted in passes.behind(name):
+                targets = Targets.of(convs[name], wanted, batches.size)
+                for draft in drafts:
+                    draft.add(fold, seen, targets)
             repairs.append(_repair(name, layer, drafts))
     return repairs
 
 
-class _Shown:
-    """What layers are fitted to: the views of each input, with its number, and then the aids."""
+def _batch_size(model: nn.Module, inputs: InputBatches) -> int:
+    """Inputs to pass together: as many as fill small layers, where the model takes them so."""
+    first, second = islice(inputs, 2)
+    with evaluating(model):
+        if not takes_batches(model, first, second):
+            return 1
+    return max(1, min(_MOST_TOGETHER, _NUMBERS_TOGETHER // first.numel()))
 
-    def __init__(self, inputs: InputBatches, aids: Iterable[Any]) -> None:
-        self._inputs, self._aids = inputs, aids
+
+class _Batches:
+    """Batches that layers are fitted to, with their folds: views of the inputs, then the aids.
+
+    Args:
+        inputs: with their views; the views of one input fall into one fold.
+        aids: inputs that only help; they have no fold.
+        size: inputs in a batch, at most.
+    """
+
+    def __init__(self, inputs: InputBatches, aids: Iterable[Any], size: int) -> None:
+        self._inputs, self._aids, self.size = inputs, aids, size
 
     def __iter__(self) -> Iterator[tuple[int | None, Any]]:
-        """Go through them; aids have no number."""
+        """Go through them, in the same order each time."""
+        waiting: dict[tuple[int | None, Any], list[Any]] = {}
+        for fold, x in self._one_by_one():
+            key = (fold, x.shape if isinstance(x, Tensor) else None)
+            batch = waiting.setdefault(key, [])
+            batch.append(x)
+            if self.size == 1 or len(batch) == self.size:
+                yield fold, _joined(waiting.pop(key))
+        for (fold, _), batch in waiting.items():
+            yield fold, _joined(batch)
+
+    def _one_by_one(self) -> Iterator[tuple[int | None, Any]]:
         for index, x in enumerate(self._inputs, start=1):
             for view in views(x):
-                yield index, view
+                yield index % NUM_FOLDS, view
         for x in self._aids:
             yield None, x
+
+
+def _joined(batch: list[Any]) -> Any:
+    return batch[0] if len(batch) == 1 else torch.cat(batch)
 
 
 def _aids(example: Example, model: nn.Module) -> Iterable[Any]:

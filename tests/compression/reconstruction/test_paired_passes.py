@@ -1,0 +1,58 @@
+"""Layers see, behind repaired ones, what passes from the start show them, at any bound of memory."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import decompose
+from decompose.compression.reconstruction.paired_passes import PairedPasses
+from decompose.layers.discovery import find_decomposable, find_decomposed
+from decompose.layers.hooks import calls_until
+from tests.support.strategies import Mixed
+
+EXAMPLE = torch.zeros(1, 3, 24, 24)
+
+
+class Remembering(nn.Module):
+    """Reads in its end what it kept in itself at its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.kept = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(1, 3, H, W)`` to ``(1, 8, H', W')``."""
+        self.kept = x.mean((2, 3), keepdim=True).mean(1, keepdim=True)
+        middle = self.layers[1](self.layers[0](x)) + self.kept
+        return self.layers[2](middle)
+
+
+@pytest.mark.parametrize("most_bytes", [0, 60_000, 2**30])
+@pytest.mark.parametrize("kind", [Mixed, Remembering])
+def test_layers_see_what_passes_from_the_start_show(kind: type[nn.Module], most_bytes: int) -> None:
+    model = kind().eval()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, method="spatial", rank=2), model)
+    originals, decomposed = find_decomposable(model), find_decomposed(small)
+    layers = {name: (layer, originals[name]) for name, layer in decomposed.items()}
+    calls: Mapping[str, int] = {n: 2 if n == "blocks.0.0" else 1 for n in layers}
+    batches = [(index, torch.randn(1, 3, 24, 24)) for index in range(3)]
+    with PairedPasses(small, model, layers, calls, batches, most_bytes) as passes:
+        for name, (layer, original) in layers.items():
+            shown = list(passes.behind(name))
+            assert len(shown) == len(batches) * calls[name]
+            expected = []
+            for fold, x in batches:
+                seen = calls_until(small, layer, calls[name], x)
+                wanted = calls_until(model, original, calls[name], x)
+                pairs = zip(seen, wanted, strict=True)
+                expected += [(fold, before, after) for (before, _), (_, after) in pairs]
+            for found, right in zip(shown, expected, strict=True):
+                assert found.fold == right[0]
+                torch.testing.assert_close(found.input, right[1])
+                torch.testing.assert_close(found.wanted, right[2])
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter.mul_(1.5)  # as a repair would change it
