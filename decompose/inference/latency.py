@@ -137,7 +137,13 @@ class Latencies:
             key: self.place.engine.prepare(_layer(dense, variant), x, self.place.num_threads)
             for key, variant in {reference: as_it_is, **unknown}.items()
         }
-        timed = time_in_turns(calls, range(_NUM_ROUNDS), self.place.num_threads, calls_a_round=1)
+        timed = time_in_turns(
+            calls,
+            range(_NUM_ROUNDS),
+            self.place.num_threads,
+            calls_a_round=1,
+            device=self.place.device,
+        )
         base = self._known.setdefault(reference, timed[reference].median_ms)
         for key in unknown.keys() - {reference}:
             self._known[key] = base * timed[key].median_ms / timed[reference].median_ms
@@ -161,7 +167,7 @@ def time_networks(
         for name, model in models.items()
     }
     rounds = track(range(_NETWORK_ROUNDS), "timing the model")
-    timed = time_in_turns(calls, rounds, place.num_threads)
+    timed = time_in_turns(calls, rounds, place.num_threads, device=place.device)
     return {name: time.median_ms for name, time in timed.items()}
 
 

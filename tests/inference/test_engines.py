@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import decompose
-from decompose.inference.engines import get_engine
+from decompose.inference.engines import default_engine, get_engine
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
 
@@ -29,7 +29,7 @@ def test_a_prepared_network_gives_what_it_gives_in_torch(name: str) -> None:
 
 def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        DecomposeError, match="there are: eager, compile, onnxruntime, openvino, triton"
+        DecomposeError, match="there are: eager, compile, onnxruntime, openvino, cudagraph, triton"
     ):
         get_engine("tensorrt")
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -38,14 +38,21 @@ def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_triton_needs_a_gpu() -> None:
-    pytest.importorskip("triton")
+@pytest.mark.parametrize("name", ["cudagraph", "triton"])
+def test_engines_that_need_a_gpu(name: str) -> None:
+    if name == "triton":
+        pytest.importorskip("triton")
     with pytest.raises(DecomposeError, match="needs a GPU"):
-        get_engine("triton").prepare(Mixed(), torch.zeros(1, 3, 32, 32), 1)
+        get_engine(name).prepare(Mixed(), torch.zeros(1, 3, 32, 32), 1)
+
+
+def test_latencies_are_budgeted_in_a_graph_on_a_gpu() -> None:
+    assert default_engine(torch.device("cuda")) == "cudagraph"
+    assert default_engine(torch.device("cpu")) == "eager"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ["eager", "compile", "triton"])
+@pytest.mark.parametrize("name", ["eager", "compile", "cudagraph", "triton"])
 def test_engines_on_a_gpu(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, device="cuda")
     network = Mixed().cuda()

@@ -16,7 +16,7 @@ from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.latency_budget import plan_for_latency
 from decompose.compression.search.scoring import Cost, score
 from decompose.compression.statistics import Statistics
-from decompose.inference.engines import DEFAULT_ENGINE, get_engine
+from decompose.inference.engines import default_engine, get_engine
 from decompose.inference.latency import Target
 from decompose.inference.quantization.int8_engine import int8_engine
 from decompose.layers.costs import count_macs, count_params, macs_of_calls
@@ -74,7 +74,7 @@ def plan(
         params: parameters to keep of the whole network's, in (0, 1].
         latency: time to take of what the whole network takes, in (0, 1].
         engine: where it is to take that: a name of ``decompose.inference.engines.ENGINES``; eager torch by
-            default.
+            default, a CUDA graph where the example lies on a GPU.
         threads: that the engine has on the CPU; torch's own number by default.
         int8: whether that is the time of both models in INT8 (``quantize``), in ``onnxruntime`` or
             ``openvino``.
@@ -99,8 +99,9 @@ def plan(
         raise DecomposeError(
             "an engine, its threads and INT8 are what a latency is of; give latency"
         )
-    runs = (int8_engine if int8 else get_engine)(engine or DEFAULT_ENGINE)
-    target = Target(runs, threads or torch.get_num_threads(), device_of(example))
+    device = device_of(example)
+    runs = (int8_engine if int8 else get_engine)(engine or default_engine(device))
+    target = Target(runs, threads or torch.get_num_threads(), device)
     combination = parse_combination(method or DEFAULT_METHOD)
     ranks = _ranks_by_pattern(rank)
     known = survey(model, example, skip)
