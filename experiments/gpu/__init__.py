@@ -1,0 +1,1 @@
+"""Planning, repairing and running compressed models on a GPU."""

@@ -1,0 +1,111 @@
+"""A GPU in eight minutes: agreement with the CPU, time to compress, and time to run.
+
+Half the MACs of VGG16, ResNet-50 and ConvNeXt-T, planned and repaired on the GPU; each beside its
+original in float32, float16 and bfloat16, in eager torch, as a CUDA graph, compiled, and, uniformly
+decoupled, in the fused Triton kernel, at batches of 1, 8 and 32. Weights are random, images
+synthetic: nothing here speaks of accuracy.
+
+    python -m experiments.gpu.run --output runs/gpu
+    python -m experiments.gpu.run --small --device cpu --output runs/gpu-small    # does it run?
+
+Needs the checkout, PyTorch 2.11 or newer and one GPU. It ends after ``--minutes``: the most telling
+figures come first, and what there was no time for is left out of the tables.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from decompose.inference.benchmark import time_side_by_side
+from decompose.inference.engines import get_engine
+from decompose.utils.environment import environment
+from decompose.utils.errors import DecomposeError, first_line
+from experiments.common.records import keep, publish
+from experiments.gpu.agreement import agreement
+from experiments.gpu.compression import compress
+from experiments.gpu.models import FULL, MIXTURE, SMALL, UNIFORM, Setting, build, uniform
+from experiments.gpu.table import summarize
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("runs/gpu"),
+    device: Annotated[str, typer.Option(help="Where to measure.")] = "cuda",
+    minutes: Annotated[float, typer.Option(help="Start nothing new after this time.")] = 7.0,
+    small: Annotated[bool, typer.Option(help="One tiny model, to see that it runs.")] = False,
+) -> None:
+    """Measure in the order of importance, and write down after each part."""
+    deadline = time.monotonic() + 60 * minutes
+    where, setting = torch.device(device), SMALL if small else FULL
+    output.mkdir(parents=True, exist_ok=True)
+    results = output / "results.json"
+    record: dict[str, Any] = {
+        "environment": environment(where),
+        "device": where.type,
+        "setting": asdict(setting),
+        "compressed": {},
+        "latencies": [],
+    }
+    record["agreement"] = agreement(where)
+    keep(record, results)
+    models: dict[str, dict[str, nn.Module]] = {}
+    for title, architecture in setting.models.items():
+        model, example = build(architecture, setting.size, where)
+        models[title] = {"original": model}
+        if time.monotonic() < deadline:
+            smaller, figures = compress(model, example, setting.num_images)
+            record["compressed"][title] = figures
+            models[title][MIXTURE] = smaller
+            keep(record, results)
+        if (decoupled := uniform(model, example)) is not None:
+            models[title][UNIFORM] = decoupled
+    example = torch.randn(1, 3, setting.size, setting.size, device=where)
+    for latencies in _latencies(models, example, setting, deadline):
+        record["latencies"].append(latencies)
+        keep(record, results)
+    publish(summarize(record), output)
+
+
+def _latencies(
+    models: dict[str, dict[str, nn.Module]], example: Tensor, setting: Setting, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Time every model in every engine and dtype, until there is no time left."""
+    for engine, dtype, (title, variants) in product(
+        setting.engines, setting.dtypes, models.items()
+    ):
+        if engine == "triton":
+            variants = {name: m for name, m in variants.items() if name != MIXTURE}
+        if time.monotonic() > deadline or len(variants) < 2:
+            continue
+        kind = getattr(torch, dtype)
+        there = {name: model.to(kind) for name, model in variants.items()}
+        found: dict[str, Any] = {"model": title, "engine": engine, "dtype": dtype}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                timed = time_side_by_side(
+                    there,
+                    example.to(kind),
+                    {engine: get_engine(engine)},
+                    batch_sizes=setting.batch_sizes,
+                    num_rounds=setting.num_rounds,
+                )
+            yield found | {"timed": timed.to_dict()}
+        except (DecomposeError, RuntimeError) as error:
+            yield found | {"failed": first_line(error)}
+        finally:
+            for model in there.values():
+                model.float()
+
+
+if __name__ == "__main__":
+    typer.run(main)
