@@ -42,6 +42,7 @@ from decompose.algebra.expressions import (
 from decompose.algebra.finite import finite_rows
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.selection import keep_inputs, keep_outputs
+from decompose.algebra.svd import balanced_svd, gram_eigenvalues, thin_svd
 from decompose.algebra.unfolding import (
     Subsampling,
     on_patches,
@@ -64,11 +65,13 @@ __all__ = [
     "Whitening",
     "at_least_float32",
     "balanced",
+    "balanced_svd",
     "bias_of",
     "compose",
     "equalized",
     "features",
     "finite_rows",
+    "gram_eigenvalues",
     "is_exact",
     "keep_inputs",
     "keep_outputs",
@@ -92,6 +95,7 @@ __all__ = [
     "split_branches",
     "split_like",
     "subsampling_for",
+    "thin_svd",
     "weight_deviation",
     "widened",
     "with_groups",

@@ -1,5 +1,6 @@
 """Evaluating an expression on an input, and torch's layout of kernels."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -71,11 +72,38 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
             groups=conv.groups,
             dilation=geometry.dilation,
         )
+    x = padded(conv, x)
+    if covered := _covered_axes(conv, x):
+        return _multiply(conv, x, covered)
     return _CONVOLUTIONS[num_axes](
-        padded(conv, x),
+        x,
         conv.weight,
         conv.bias,
         stride=geometry.stride,
         dilation=geometry.dilation,
         groups=conv.groups,
     )
+
+
+def _covered_axes(conv: Conv, x: Tensor) -> list[int]:
+    """The axes that the kernel covers, where it visits each pixel of the others alone."""
+    if conv.groups > 1:
+        return []
+    covered = []
+    for axis, (pixels, taps) in enumerate(zip(x.shape[2:], conv.kernel_size, strict=True)):
+        if taps == pixels > 1 and conv.geometry.dilation[axis] == 1:
+            covered.append(axis)
+        elif taps > 1 or conv.geometry.stride[axis] > 1:
+            return []
+    return covered
+
+
+def _multiply(conv: Conv, x: Tensor, covered: Sequence[int]) -> Tensor:
+    """A convolution whose kernel has one place along some axes, as a matrix product."""
+    num_axes = conv.geometry.num_axes
+    visited = [axis + 2 for axis in range(num_axes) if axis not in covered]
+    rows = x.permute(0, *visited, 1, *(axis + 2 for axis in covered)).flatten(1 + len(visited))
+    y = F.linear(rows, conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+    for axis in covered:
+        y = y.unsqueeze(axis + 2)
+    return y

@@ -16,6 +16,7 @@ from typing import Any
 
 from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leaves
 from decompose.methods import get_method
+from decompose.methods.truncations import Truncations
 from decompose.utils.errors import DecomposeError
 
 _DEEPEST = 16
@@ -55,8 +56,12 @@ class Choice:
         """As ``rewrite``, but by the outermost method's ``draft``: quick, and no better."""
         return self._in(whitening, conv, lambda c: get_method(self.method).draft(c)(self.rank))
 
-    def go_on(self, expression: Expression) -> Expression:
+    def go_on(self, expression: Expression, known: Truncations | None = None) -> Expression:
         """Rewrite the factors of what the method made, as ``then`` says.
+
+        Args:
+            expression: what the method made.
+            known: truncations of its factors that other choices share.
 
         Raises:
             DecomposeError: as ``rewrite``.
@@ -64,7 +69,7 @@ class Choice:
         if not self.then:
             return expression
         following = iter(self.then)
-        rewritten = map_leaves(_follow(following), expression)
+        rewritten = map_leaves(_follow(following, known or Truncations()), expression)
         if any(choice is not None for choice in following):
             raise DecomposeError(f"{self.method} makes fewer factors than the choice goes on with")
         return _flat(rewritten)
@@ -133,10 +138,12 @@ class Choice:
         return cls(method, rank, tuple(inner))
 
 
-def _follow(choices: Iterator[Choice | None]) -> Callable[[Conv], Expression]:
+def _follow(choices: Iterator[Choice | None], known: Truncations) -> Callable[[Conv], Expression]:
     def rewrite(leaf: Conv) -> Expression:
         choice = next(choices, None)
-        return leaf if choice is None else choice.rewrite(leaf)
+        if choice is None:
+            return leaf
+        return choice.go_on(known(choice.method, leaf, choice.rank), known)
 
     return rewrite
 

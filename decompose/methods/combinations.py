@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from decompose.algebra import Conv, Expression, leaves
 from decompose.methods import Method, get_method
 from decompose.methods.choices import Choice
+from decompose.methods.truncations import Truncations
 
 Combination = Sequence[Method]
 """Methods that apply one inside the other, outermost first."""
@@ -26,27 +27,37 @@ def num_weights(expression: Expression) -> int:
     return sum(leaf.weight.numel() for leaf in leaves(expression))
 
 
-def combine(recipe: Combination, conv: Conv, rank: int, inner_rank: int) -> Choice:
-    """Apply a method, and the next ones of a recipe to the factors that they make smaller.
+def combine(
+    combination: Combination,
+    conv: Conv,
+    rank: int,
+    inner_rank: int,
+    known: Truncations | None = None,
+) -> Choice:
+    """Apply a method, and the next ones of a combination to the factors that they make smaller.
 
     Args:
-        recipe: the methods, outermost first.
+        combination: the methods, outermost first.
         conv: the layer; only its shape matters.
         rank: of the outermost method.
         inner_rank: of the others; each factor takes its own bound where that is less.
+        known: truncations of its shape that other choices share; ``conv`` is then on the meta device.
     """
-    method, inner = recipe[0], recipe[1:]
+    method, inner = combination[0], combination[1:]
     if not inner:
         return Choice(method.name, rank)
-    factors = leaves(method(conv.without_weights(), rank))
-    then = tuple(_smaller(inner, factor, inner_rank) for factor in factors)
+    if known is None:
+        conv, known = conv.without_weights(), Truncations()
+    factors = leaves(known(method.name, conv, rank))
+    then = tuple(_smaller(inner, factor, inner_rank, known) for factor in factors)
     return Choice(method.name, rank, then if any(then) else ())
 
 
-def _smaller(recipe: Combination, conv: Conv, rank: int) -> Choice | None:
-    """The recipe for a factor, or ``None`` where it makes nothing smaller."""
-    method = recipe[0]
+def _smaller(combination: Combination, conv: Conv, rank: int, known: Truncations) -> Choice | None:
+    """The combination for a factor, or ``None`` where it makes nothing smaller."""
+    method = combination[0]
     if method.why_not(conv) is not None:
         return None
-    choice = combine(recipe, conv, min(rank, method.max_rank(conv)), rank)
-    return choice if num_weights(choice.rewrite(conv)) < conv.weight.numel() else None
+    choice = combine(combination, conv, min(rank, method.max_rank(conv)), rank, known)
+    made = choice.go_on(known(choice.method, conv, choice.rank), known)
+    return choice if num_weights(made) < conv.weight.numel() else None

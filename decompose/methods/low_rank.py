@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Expression, at_least_float32
+from decompose.algebra import Conv, Expression, balanced_svd, gram_eigenvalues
 from decompose.methods.base import Method
 
 
@@ -36,25 +36,9 @@ class LowRankMethod(Method):
         return cumulative / cumulative[-1]
 
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
-        matrices = self.unfold(conv)
-        u, sigma, vt = torch.linalg.svd(at_least_float32(matrices), full_matrices=False)
-        scale = sigma.sqrt()
-        a, b = (
-            (u * scale.unsqueeze(1)).to(matrices.dtype),
-            (vt * scale.unsqueeze(2)).to(matrices.dtype),
-        )
+        a, b = balanced_svd(self.unfold(conv))
         return lambda rank: self._fold(conv, a[..., :rank], b[:, :rank])
 
     @abstractmethod
     def _fold(self, conv: Conv, a: Tensor, b: Tensor) -> Expression:
         """The expression of the factors A, ``(groups, N, r)``, and B, ``(groups, r, M)``."""
-
-
-def gram_eigenvalues(matrices: Tensor) -> Tensor:
-    """Squared singular values, ``(batch, min(N, M))`` in float64, falling along the rows.
-
-    From the smaller Gram matrix, which is quicker by far where one side is long.
-    """
-    m = matrices.double()
-    gram = m @ m.mT if m.shape[1] <= m.shape[2] else m.mT @ m
-    return torch.linalg.eigvalsh(gram).flip(1).clamp_min(0)

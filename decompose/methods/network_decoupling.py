@@ -15,8 +15,7 @@ of that form, by Eckart and Young, and the squared error is the sum of the squar
 left out. Stride, padding and dilation sit on the depthwise kernel and nothing stands between the
 two, so both orders are exact at the border as well.
 
-The SVDs of a layer are one batched call, O(O I K min(I, K)) in all. Half precision is decomposed
-in float32, since there is no SVD for it.
+The SVDs of a layer are one batched call, O(O I K min(I, K)) in all.
 """
 
 from __future__ import annotations
@@ -28,7 +27,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from decompose.algebra import Chain, Conv, Expression, Geometry, Sum, at_least_float32
+from decompose.algebra import (
+    Chain,
+    Conv,
+    Expression,
+    Geometry,
+    Sum,
+    at_least_float32,
+    thin_svd,
+)
 from decompose.methods.base import Method
 
 
@@ -73,10 +80,9 @@ class NetworkDecoupling(Method):
         return tails / squares.sum() if squares.sum() > 0 else torch.zeros_like(tails)
 
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
-        u, sigma, vt = torch.linalg.svd(at_least_float32(self.slices(conv)), full_matrices=False)
-        dtype = conv.weight.dtype
-        pointwise = (u * sigma.unsqueeze(1)).to(dtype).unbind(2)
-        depthwise = vt.to(dtype).reshape(*vt.shape[:2], *conv.kernel_size).split(1, dim=1)
+        left, right = thin_svd(self.slices(conv))
+        pointwise = left.unbind(2)
+        depthwise = right.reshape(*right.shape[:2], *conv.kernel_size).split(1, dim=1)
         return lambda rank: Sum(
             *(
                 self._term(conv if t == 0 else replace(conv, bias=None), pointwise[t], depthwise[t])

@@ -6,15 +6,17 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
+import torch
 
-from decompose.algebra import Conv, Expression, Whitening, weight_deviation
+from decompose.algebra import Conv, Expression, Geometry, Whitening, weight_deviation
 from decompose.methods import Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import Combination, combine
 from decompose.methods.ranks import largest_rank
+from decompose.methods.truncations import Truncations
 
 COMBINATIONS = (
     "pw_dw",
@@ -116,8 +118,9 @@ class _Outer:
         self.method = method
         self._conv, self._cost, self._error = conv, cost, error
         self._whitening = whitening
-        self._shape = conv.without_weights()
-        self._outline = method.prepare(self._shape)
+        self._shape, self._shapes = _outlines(
+            tuple(conv.weight.shape), conv.bias is not None, conv.geometry, conv.groups
+        )
         self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
         self._draft = cache(method.draft)
         self._whitened = cache(self._whiten)
@@ -138,27 +141,40 @@ class _Outer:
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._measure(rank)
-            for choice in _combined(recipes, self._shape, rank):
-                price = self._cost(choice.go_on(self._outline(rank)))
+            outline, known = self._outline(rank), Truncations()
+            made = cache(partial(self._made, rank))
+            for choice in _combined(recipes, self._shape, rank, self._shapes):
+                shape = choice.go_on(outline, self._shapes)
+                price = self._cost(shape)
                 if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
-                    expression = self._drafted(rank, choice.go_on)
+                    channels = self._whitens_channels(shape)
+                    expression = self._back(choice.go_on(made(channels), known), channels)
                     found.append(Option(choice, price, self._error_of(expression)))
         return found
+
+    def _outline(self, rank: int) -> Expression:
+        """What the method makes of the layer, without weights."""
+        return self._shapes(self.method.name, self._shape, rank)
 
     def _measure(self, rank: int) -> float:
         if self._error is None:
             return self._weight_errors()[rank - 1]
         if rank not in self._measured:
-            self._measured[rank] = self._error(self._drafted(rank, lambda made: made))
+            channels = self._whitens_channels(self._outline(rank))
+            made = self._made(rank, channels)
+            self._measured[rank] = self._error(self._back(made, channels))
         return self._measured[rank]
 
-    def _drafted(self, rank: int, go_on: Callable[[Expression], Expression]) -> Expression:
-        """The expression of a rank, its factors rewritten in turn."""
-        if self._whitening is None:
-            return go_on(self._draft(self._conv)(rank))
-        channels = self._whitening.reads_channels(go_on(self._outline(rank)))
-        made = go_on(self._draft(self._whitened(channels))(rank))
-        return self._whitening.back(made, channels=channels)
+    def _whitens_channels(self, shape: Expression) -> bool:
+        return self._whitening is not None and self._whitening.reads_channels(shape)
+
+    def _made(self, rank: int, channels: bool) -> Expression:
+        """What the method makes of the kernel, in whitened coordinates where there are such."""
+        conv = self._conv if self._whitening is None else self._whitened(channels)
+        return self._draft(conv)(rank)
+
+    def _back(self, made: Expression, channels: bool) -> Expression:
+        return made if self._whitening is None else self._whitening.back(made, channels=channels)
 
     def _whiten(self, channels: bool) -> Conv:
         assert self._whitening is not None
@@ -168,6 +184,15 @@ class _Outer:
         if self._error is None:
             return weight_deviation(expression, self._conv).relative
         return self._error(expression)
+
+
+@lru_cache(maxsize=32)
+def _outlines(
+    weight_shape: tuple[int, ...], has_bias: bool, geometry: Geometry, groups: int
+) -> tuple[Conv, Truncations]:
+    """A convolution without weights, and what methods made of it; layers of one shape share them."""
+    bias = torch.empty(weight_shape[0], device="meta") if has_bias else None
+    return Conv(torch.empty(weight_shape, device="meta"), bias, geometry, groups), Truncations()
 
 
 def undominated(found: Sequence[Option]) -> list[Option]:
@@ -184,10 +209,14 @@ def loss(error: float) -> float:
     return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
 
 
-def _combined(recipes: Sequence[Combination], conv: Conv, rank: int) -> list[Choice]:
+def _combined(
+    recipes: Sequence[Combination], conv: Conv, rank: int, known: Truncations
+) -> list[Choice]:
     """Choices of combinations with this outer rank, at inner ranks worth trying."""
     inner_ranks = range(1, _MOST_INNER_TERMS + 1)
-    made = [combine(recipe, conv, rank, terms) for recipe in recipes for terms in inner_ranks]
+    made = [
+        combine(recipe, conv, rank, terms, known) for recipe in recipes for terms in inner_ranks
+    ]
     return list(dict.fromkeys(choice for choice in made if choice.then))
 
 
