@@ -45,7 +45,7 @@ from decompose.algebra import (
 )
 from decompose.compression.layerwise.sampling import Samples
 from decompose.compression.reconstruction.relu_regression import rectified_fit
-from decompose.compression.reconstruction.ridge import Moments, ridge_fit
+from decompose.compression.reconstruction.ridge import Moments, RidgePath
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
 
@@ -249,10 +249,11 @@ def refit_last(
     seen = features(on_patches(expression), samples.seen)
     wanted = samples.wanted.unflatten(1, (conv.groups, -1)).transpose(0, 1)
     rows, prior = Moments.of(seen, wanted), last_weights(expression).double()
-    fit = ridge_fit(rows, prior, ridge)
+    path = RidgePath(rows, prior)
+    fit = path.fit(ridge)
     if rectifier is not None:
         following = rectifier.by_group(conv.groups)
-        fit = rectified_fit(rows, [(seen, wanted)], prior, ridge, fit, following)
+        fit = rectified_fit(rows, [(seen, wanted)], path, ridge, fit, following)
     weight = conv.weight
     return with_last_weights(expression, fit.weights.to(weight), fit.bias.flatten().to(weight))
 

@@ -93,6 +93,8 @@ class RefitProblem:
         self._rows: list[Moments | None] = [None] * NUM_FOLDS
         self._kept = [RowSample() for _ in range(NUM_FOLDS)]
         self._aid: Moments | None = None
+        self._training: dict[int | None, FitData] = {}
+        self._folds: list[tuple[Moments, list[RowChunk]]] = []
         self._aid_kept = RowSample()
 
     def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
@@ -120,17 +122,27 @@ class RefitProblem:
         return rows if held is None else held + rows
 
     def training(self, *, without: int | None = None) -> FitData:
-        """All that was added, or all but one fold."""
+        """All that was added, or all but one fold; nothing is added after the first call."""
+        if without not in self._training:
+            self._training[without] = self._gathered(without)
+        return self._training[without]
+
+    def _gathered(self, without: int | None) -> FitData:
         folds = [fold for index, fold in enumerate(self.folds()) if index != without]
         if self._aid is not None:
-            folds.append((self._aid, [p for _, p in self._aid_kept.portions]))
+            folds.append((self._aid.cpu(), [p for _, p in self._aid_kept.portions]))
         rows = reduce(add, (rows for rows, _ in folds))
         return FitData(rows, [p for _, kept in folds for p in kept], self.prior)
 
     def folds(self) -> list[tuple[Moments, list[RowChunk]]]:
-        """Sums and kept rows of each fold that has any."""
-        pairs = zip(self._rows, self._kept, strict=True)
-        return [(rows, [p for _, p in kept.portions]) for rows, kept in pairs if rows is not None]
+        """Sums and kept rows of each fold that has any; nothing is added after the first call."""
+        if not self._folds:
+            self._folds = [
+                (rows.cpu(), [p for _, p in kept.portions])
+                for rows, kept in zip(self._rows, self._kept, strict=True)
+                if rows is not None
+            ]
+        return self._folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +240,7 @@ def _refined(way: Refit, ridge: float, rectifier: Rectifier) -> Refit:
 
     def fitting(given: FitData) -> Fit:
         start = way.fitting(given)
-        return rectified_fit(given.rows, given.portions, given.prior, ridge, start, rectifier)
+        return rectified_fit(given.rows, given.portions, given.ridge_path, ridge, start, rectifier)
 
     return replace(way, how=f"{way.how}, rectified", fitting=fitting)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from decompose.compression.reconstruction.ridge import Fit, Moments, ridge_fit
+from decompose.compression.reconstruction.ridge import Fit, Moments, RidgePath
 from decompose.layers.relu import Rectifier
 
 _ROUNDS = 3
 
-_MOST_KEPT = 2**26
-"""Numbers kept of one layer's rows: a quarter of a gigabyte in float32."""
+_MOST_KEPT = 2**23
+"""Numbers kept of the rows of one fold: 32 MB in float32."""
 
 RowChunk = tuple[Tensor, Tensor]
 """Features ``(groups, n, F)`` and targets ``(groups, n, O / groups)``."""
@@ -50,7 +50,7 @@ class RowSample:
 def rectified_fit(
     rows: Moments,
     portions: Sequence[RowChunk],
-    prior: Tensor,
+    path: RidgePath,
     ridge: float,
     start: Fit,
     rectifier: Rectifier,
@@ -60,20 +60,22 @@ def rectified_fit(
     Args:
         rows: the sums over all rows.
         portions: some of the rows.
-        prior: as for ``ridge_fit``.
-        ridge: as for ``ridge_fit``.
+        path: the ridge regressions on all rows.
+        ridge: the pull, as for ``RidgePath.fit``.
         start: what to begin with.
         rectifier: what follows, ``by_group``.
     """
     fit = start
     share = rows.count / sum(z.shape[1] for z, _ in portions)
     for _ in range(_ROUNDS):
-        y, yz = rows.y.clone(), rows.yz.clone()
+        y = yz = torch.zeros(())
         for features, wanted in portions:
             moved = rectifier.targets(wanted, _predict(fit, features)) - wanted
-            y += share * moved.sum(1).cpu().double()
-            yz += share * (moved.mT @ features).cpu().double()
-        fit = ridge_fit(replace(rows, y=y, yz=yz), prior, ridge)
+            # On the rows' device, to be moved once.
+            y = y.to(moved) + moved.sum(1)
+            yz = yz.to(moved) + moved.mT @ features
+        y, yz = (rest + share * part.cpu().double() for rest, part in ((rows.y, y), (rows.yz, yz)))
+        fit = path.fit(ridge, replace(rows, y=y, yz=yz))
     return fit
 
 

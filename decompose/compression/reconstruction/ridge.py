@@ -54,14 +54,13 @@ class Moments:
         """
         z, y = features, targets
         # The products run in the rows' precision, the sums of portions in float64.
-        return cls(
-            z.shape[1],
-            z.sum(1).cpu().double(),
-            y.sum(1).cpu().double(),
-            (z.mT @ z).cpu().double(),
-            (y.mT @ z).cpu().double(),
-            y.cpu().double().square().sum(1),
-        )
+        parts = z.sum(1), y.sum(1), z.mT @ z, y.mT @ z, _wide(y).square().sum(1)
+        return cls(z.shape[1], *map(_wide, parts))
+
+    def cpu(self) -> Moments:
+        """The same on the CPU, where the regressions are solved."""
+        parts = (self.z, self.y, self.zz, self.yz, self.yy)
+        return Moments(self.count, *(part.cpu().double() for part in parts))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(*(a + b for a, b in zip(_parts(self), _parts(other), strict=True)))
@@ -69,6 +68,11 @@ class Moments:
     def __sub__(self, other: Moments) -> Moments:
         """The sums without those of a portion that was added before."""
         return Moments(*(a - b for a, b in zip(_parts(self), _parts(other), strict=True)))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float64, where the device has it."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 def _parts(rows: Moments) -> tuple[Any, ...]:
@@ -93,20 +97,29 @@ class RidgePath:
 
     def __init__(self, rows: Moments, prior: Tensor) -> None:
         self._rows, self._prior = rows, prior
-        z, y = rows.z / rows.count, rows.y / rows.count
+        self._factors: dict[float, Tensor] = {}
+        z = rows.z / rows.count
         self._zz = rows.zz / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
-        yz = rows.yz / rows.count - y.unsqueeze(2) * z.unsqueeze(1)
         # Of few rows the variance may be nothing but rounding.
         least = _CONSTANT * _mean_diagonal(rows.zz) / rows.count
         self._scale = _mean_diagonal(self._zz).maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
-        # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
-        self._residual = yz - prior @ self._zz
 
-    def fit(self, ridge: float) -> Fit:
-        """The best for a pull towards the prior, positive, without unit."""
-        factor = _cholesky(self._zz, ridge * self._scale)
-        weights = self._prior + torch.cholesky_solve(self._residual.mT, factor).mT
-        return Fit(weights, _bias(self._rows, weights))
+    def fit(self, ridge: float, rows: Moments | None = None) -> Fit:
+        """The best for a pull towards the prior.
+
+        Args:
+            ridge: the pull, positive, without unit.
+            rows: the same features with other targets; those of the path by default.
+        """
+        rows = rows or self._rows
+        if ridge not in self._factors:
+            self._factors[ridge] = _cholesky(self._zz, ridge * self._scale)
+        z, y = rows.z / rows.count, rows.y / rows.count
+        yz = rows.yz / rows.count - y.unsqueeze(2) * z.unsqueeze(1)
+        # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
+        residual = yz - self._prior @ self._zz
+        weights = self._prior + torch.cholesky_solve(residual.mT, self._factors[ridge]).mT
+        return Fit(weights, _bias(rows, weights))
 
 
 def ridge_fit(rows: Moments, prior: Tensor, ridge: float) -> Fit:

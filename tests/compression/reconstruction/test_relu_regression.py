@@ -11,7 +11,7 @@ from decompose.compression.reconstruction.relu_regression import (
     rectified_error,
     rectified_fit,
 )
-from decompose.compression.reconstruction.ridge import Moments, ridge_fit
+from decompose.compression.reconstruction.ridge import Moments, RidgePath, ridge_fit
 from decompose.layers.relu import Rectifier
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -27,21 +27,23 @@ def portions(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_what_goes_on_comes_nearer_than_by_plain_regression() -> None:
     rows, start = Moments.of(Z, Y), ridge_fit(Moments.of(Z, Y), PRIOR, 1e-3)
-    fit = rectified_fit(rows, portions(4), PRIOR, 1e-3, start, RECTIFIER)
+    fit = rectified_fit(rows, portions(4), RidgePath(rows, PRIOR), 1e-3, start, RECTIFIER)
     errors = [rectified_error(portions(4), f, RECTIFIER) for f in (fit, start)]
     assert errors[0] < 0.98 * errors[1] < rectified_energy(portions(4), RECTIFIER)
 
 
 def test_portions_may_be_cut_anywhere() -> None:
     rows, start = Moments.of(Z, Y), ridge_fit(Moments.of(Z, Y), PRIOR, 0.1)
-    one, many = (rectified_fit(rows, portions(n), PRIOR, 0.1, start, RECTIFIER) for n in (1, 8))
+    path = RidgePath(rows, PRIOR)
+    one, many = (rectified_fit(rows, portions(n), path, 0.1, start, RECTIFIER) for n in (1, 8))
     torch.testing.assert_close(one.weights, many.weights, atol=1e-5, rtol=1e-5)
 
 
 def test_a_fit_that_is_right_already_stays() -> None:
     start = ridge_fit(Moments.of(Z, Y), PRIOR, 1e-9)
     exact = Z @ start.weights.float().mT + start.bias.float().unsqueeze(1)
-    fit = rectified_fit(Moments.of(Z, exact), [(Z, exact)], PRIOR, 1e-9, start, RECTIFIER)
+    rows = Moments.of(Z, exact)
+    fit = rectified_fit(rows, [(Z, exact)], RidgePath(rows, PRIOR), 1e-9, start, RECTIFIER)
     torch.testing.assert_close(fit.weights, start.weights, atol=1e-4, rtol=1e-4)
 
 
