@@ -164,6 +164,11 @@ class _WeightSpy(nn.Module):
 class _Recorder(TorchDispatchMode):
     """Records the operators that read what layers write."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Let torch leave its compiler unimported: that takes as long as a small model's plan."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.inputs: dict[str, list[Value | None]] = defaultdict(list)

@@ -95,14 +95,17 @@ def observe_until(
 
 
 @contextmanager
-def replacing(layer: nn.Module, replacement: nn.Module) -> Iterator[None]:
-    """Let another module compute what a layer gives, from the same input."""
+def replacing(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let something else compute a layer's outputs, from the same inputs and instead of the layer."""
 
-    def call(_: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor) -> Tensor:
+    def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
         return replacement(inputs[0] if inputs else keywords["input"])
 
-    handle = layer.register_forward_hook(call, with_kwargs=True)
+    own = layer.__dict__.get("forward")
+    layer.__dict__["forward"] = forward
     try:
         yield
     finally:
-        handle.remove()
+        del layer.__dict__["forward"]
+        if own is not None:
+            layer.__dict__["forward"] = own

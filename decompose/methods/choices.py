@@ -52,10 +52,6 @@ class Choice:
         """
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
-    def draft(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
-        """As ``rewrite``, but by the outermost method's ``draft``: quick, and no better."""
-        return self._in(whitening, conv, lambda c: get_method(self.method).draft(c)(self.rank))
-
     def go_on(self, expression: Expression, known: Truncations | None = None) -> Expression:
         """Rewrite the factors of what the method made, as ``then`` says.
 

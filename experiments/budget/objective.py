@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation, weight_deviation
 from decompose.compression.search.candidates import COMBINATIONS, Option, loss, options
+from decompose.compression.search.drafts import Drafts
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
@@ -68,7 +69,9 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
         small = decompose.apply(Plan(chosen), network)
         with evaluating(small):
             measured.append(Deviation.between(small(images), expected).relative)
-        rewritten = {name: choice.draft(convs[name]) for name, choice in chosen.items()}
+        rewritten = {
+            name: Drafts(convs[name]).expression(choice) for name, choice in chosen.items()
+        }
         kernels = [weight_deviation(e, convs[name]).relative for name, e in rewritten.items()]
         losses["weights"].append(sum(map(loss, kernels)))
         losses["predicted"].append(sum(loss(o.error) for o in picked.values()))

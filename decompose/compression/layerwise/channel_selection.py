@@ -31,7 +31,7 @@ RIDGE = 1e-2
 
 def moments(samples: Samples) -> Moments:
     """The sums that selection and refit need, of one group."""
-    return Moments.of(samples.seen.flatten(1).unsqueeze(0), samples.wanted.unsqueeze(0))
+    return Moments.of(samples.seen.flatten(1).unsqueeze(0), samples.wanted.unsqueeze(0)).cpu()
 
 
 def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:

@@ -248,7 +248,7 @@ def refit_last(
     conv = last_factors(expression)[0].conv
     seen = features(on_patches(expression), samples.seen)
     wanted = samples.wanted.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-    rows, prior = Moments.of(seen, wanted), last_weights(expression).double()
+    rows, prior = Moments.of(seen, wanted).cpu(), last_weights(expression).double().cpu()
     path = RidgePath(rows, prior)
     fit = path.fit(ridge)
     if rectifier is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from decompose.algebra import Conv, Expression, Geometry, Whitening, weight_deviation
+from decompose.compression.search.drafts import Drafts
 from decompose.methods import Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import Combination, combine
@@ -87,8 +88,9 @@ def options(
         The layer as it is, then the others.
     """
     dense = Option(None, cost(conv), 0.0)
+    drafts = Drafts(conv, whitening)
     outers = [
-        _Outer(method, conv, cost, error, whitening)
+        _Outer(method, conv, cost, error, drafts)
         for method in dict.fromkeys(recipe[0] for recipe in recipes)
         if not method.why_not(conv)
     ]
@@ -113,17 +115,15 @@ class _Outer:
         conv: Conv,
         cost: Callable[[Expression], int],
         error: Callable[[Expression], float] | None,
-        whitening: Whitening | None,
+        drafts: Drafts,
     ) -> None:
         self.method = method
         self._conv, self._cost, self._error = conv, cost, error
-        self._whitening = whitening
+        self._drafts = drafts
         self._shape, self._shapes = _outlines(
             tuple(conv.weight.shape), conv.bias is not None, conv.geometry, conv.groups
         )
         self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
-        self._draft = cache(method.draft)
-        self._whitened = cache(self._whiten)
         self._weight_errors = cache(lambda: method.errors(conv).tolist())
         self._measured: dict[int, float] = {}
 
@@ -142,13 +142,13 @@ class _Outer:
             # The factors' own truncation only adds to the error.
             least = self._measure(rank)
             outline, known = self._outline(rank), Truncations()
-            made = cache(partial(self._made, rank))
+            made = cache(partial(self._drafts.made, self.method, rank))
             for choice in _combined(recipes, self._shape, rank, self._shapes):
                 shape = choice.go_on(outline, self._shapes)
                 price = self._cost(shape)
                 if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
-                    channels = self._whitens_channels(shape)
-                    expression = self._back(choice.go_on(made(channels), known), channels)
+                    channels = self._drafts.whitens_channels(shape)
+                    expression = self._drafts.back(choice.go_on(made(channels), known), channels)
                     found.append(Option(choice, price, self._error_of(expression)))
         return found
 
@@ -160,25 +160,10 @@ class _Outer:
         if self._error is None:
             return self._weight_errors()[rank - 1]
         if rank not in self._measured:
-            channels = self._whitens_channels(self._outline(rank))
-            made = self._made(rank, channels)
-            self._measured[rank] = self._error(self._back(made, channels))
+            channels = self._drafts.whitens_channels(self._outline(rank))
+            made = self._drafts.made(self.method, rank, channels)
+            self._measured[rank] = self._error(self._drafts.back(made, channels))
         return self._measured[rank]
-
-    def _whitens_channels(self, shape: Expression) -> bool:
-        return self._whitening is not None and self._whitening.reads_channels(shape)
-
-    def _made(self, rank: int, channels: bool) -> Expression:
-        """What the method makes of the kernel, in whitened coordinates where there are such."""
-        conv = self._conv if self._whitening is None else self._whitened(channels)
-        return self._draft(conv)(rank)
-
-    def _back(self, made: Expression, channels: bool) -> Expression:
-        return made if self._whitening is None else self._whitening.back(made, channels=channels)
-
-    def _whiten(self, channels: bool) -> Conv:
-        assert self._whitening is not None
-        return self._whitening.into(self._conv, channels=channels)
 
     def _error_of(self, expression: Expression) -> float:
         if self._error is None:

@@ -26,9 +26,11 @@ from decompose.compression.reconstruction.last_factors import (
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Option
+from decompose.compression.search.drafts import Drafts
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Decomposable, to_conv, to_module
+from decompose.layers.replay import Recording
 from decompose.layers.survey import Survey
 from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.progress import track
@@ -84,18 +86,19 @@ def measure_sensitivity(
     fitted = [x for x in every if not any(x is other for other in held)] or every
     gains = {}
     with evaluating(model):
-        expected = [comparable_outputs(model, x) for x in held]
+        recorded = [(x, Recording(model, originals, x)) for x in held]
         for name, found in track(options.items(), "probing", total=len(options)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
             whitening = (whitenings or {}).get(name)
-            expressions = [_rewritten(originals[name], o, whitening) for o in chosen]
+            drafts = Drafts(to_conv(originals[name]), whitening)
+            expressions = [drafts.expression(o.choice) for o in chosen if o.choice is not None]
             if repaired and chosen:
                 reference = partial(calls_until, model, originals[name], calls[name])
                 conv = to_conv(originals[name])
                 seen = [(x, Targets.of(conv, y)) for each in fitted for x, y in reference(each)]
                 expressions = [_repaired(expression, seen) for expression in expressions]
             measured = {
-                option.label: _output_error(model, originals[name], e, held, expected)
+                option.label: _output_error(model, name, originals[name], e, recorded)
                 / option.error
                 for option, e in zip(chosen, expressions, strict=True)
             }
@@ -129,19 +132,14 @@ def _distance(option: Option, dense: int) -> float:
     return abs(option.cost / dense - _SHARE)
 
 
-def _rewritten(original: Decomposable, option: Option, whitening: Whitening | None) -> Expression:
-    assert option.choice is not None
-    return option.choice.draft(to_conv(original), whitening)
-
-
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
     rows = [Moments.of(*samples_of(wide, x, y)) for x, y in calls]
-    everything, prior = reduce(add, rows), prior_of(wide)
+    everything, prior = reduce(add, rows).cpu(), prior_of(wide)
     ridge = _RIDGES[0]
     if len(rows) > 1:
-        held = reduce(add, rows[::_EVERY])
+        held = reduce(add, rows[::_EVERY]).cpu()
         path = RidgePath(everything - held, prior)
         ridge = min(_RIDGES, key=lambda ridge: squared_error(held, path.fit(ridge)))
     return refitted(wide, RidgePath(everything, prior).fit(ridge))
@@ -149,16 +147,17 @@ def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -
 
 def _output_error(
     model: nn.Module,
+    name: str,
     layer: Decomposable,
     expression: Expression,
-    inputs: Sequence[Example],
-    expected: Sequence[Sequence[Tensor]],
+    held: Sequence[tuple[Example, Recording]],
 ) -> float:
-    """Relative squared error of the network's output with one layer rewritten."""
+    """Relative squared error of the model's output with one layer decomposed."""
     deviation = Deviation()
     module = to_module(expression).to(layer.weight)
-    with replacing(layer, module):
-        for x, references in zip(inputs, expected, strict=True):
-            for output, reference in zip(comparable_outputs(model, x), references, strict=True):
-                deviation += Deviation.between(output, reference)
+    for x, recording in held:
+        with recording.until(name), replacing(layer, module):
+            outputs = comparable_outputs(model, x)
+        for output, reference in zip(outputs, recording.outputs, strict=True):
+            deviation += Deviation.between(output, reference)
     return min(deviation.relative, _LARGEST)
