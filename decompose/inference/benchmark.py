@@ -6,6 +6,7 @@ first model, in the same engine and minutes, and how near it comes to the ratio 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,7 +55,7 @@ class SpeedUp:
 
     Attributes:
         latency: its own.
-        macs: how many times fewer MACs.
+        macs: how many times fewer MACs; NaN where they are not known.
         speed_up: how many times faster.
     """
 
@@ -121,7 +122,9 @@ class Benchmark:
         for latency in latencies:
             first = firsts.setdefault((latency.engine, latency.batch_size, latency.layer), latency)
             speed_up = first.latency_ms / latency.latency_ms
-            found.append(SpeedUp(latency, first.macs / latency.macs, speed_up))
+            # Of a quantised model the MACs may not be known.
+            macs = first.macs / latency.macs if latency.macs else math.nan
+            found.append(SpeedUp(latency, macs, speed_up))
         return found
 
     def _table(
@@ -132,12 +135,12 @@ class Benchmark:
                 label(ratio.latency),
                 ratio.latency.engine,
                 str(ratio.latency.batch_size),
-                format_count(ratio.latency.macs / 1e6),
+                format_count(ratio.latency.macs / 1e6) if ratio.latency.macs else "",
                 f"{ratio.latency.latency_ms:,.1f}",
                 f"{ratio.latency.spread_ms:,.1f}",
-                f"{ratio.macs:.2f}",
+                "" if math.isnan(ratio.macs) else f"{ratio.macs:.2f}",
                 f"{ratio.speed_up:.2f}",
-                f"{ratio.efficiency:.0%}",
+                "" if math.isnan(ratio.macs) else f"{ratio.efficiency:.0%}",
             )
             for ratio in ratios
         ]

@@ -113,11 +113,11 @@ class CudaGraph(Eager):
     name, title = "cudagraph", "CUDA graph"
     forms = ("branches", "merged")
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, recorded as a CUDA graph (``torch.cuda.CUDAGraph``) for this input."""
         if device_of(x).type != "cuda":
             raise DecomposeError("the cudagraph engine needs a GPU: --device cuda")
-        run = super().prepare(network, x, num_threads)
+        run = super().prepare(model, x, num_threads)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

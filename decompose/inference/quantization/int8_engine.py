@@ -41,13 +41,13 @@ class Int8Engine(Engine):
         """The version of the engine inside."""
         return self._engine.version()
 
-    def prepare(self, network: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """Quantise on the batch itself, and make the engine inside ready."""
         if not isinstance(x, Tensor):
             raise DecomposeError("INT8 is of networks of one input tensor only")
-        is_layer = isinstance(network, (*DECOMPOSABLE, DecomposedLayer))
-        model = network if is_layer else folded(network, x)
-        quantizer = OnnxRuntimeQuantizer(model, [x.cpu()], self._weight_bits)
+        is_layer = isinstance(model, (*DECOMPOSABLE, DecomposedLayer))
+        ready = model if is_layer else folded(model, x)
+        quantizer = OnnxRuntimeQuantizer(ready, [x.cpu()], self._weight_bits)
         content = quantizer.quantized()[".onnx"]
         if is_layer:
             content, x = _among_bytes(content, x)

@@ -97,6 +97,8 @@ class OnnxRuntimeQuantizer:
                 {},
             )
             quantizer.quantize_model()
+            # It adds nodes at the end; readers want them in order.
+            quantizer.model.topological_sort()
         return {".onnx": quantizer.model.model.SerializeToString()}
 
     def _calibrated(self, *, averaged: bool) -> Any:

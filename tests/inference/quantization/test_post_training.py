@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import decompose
+from decompose.inference.benchmark import time_side_by_side
+from decompose.inference.engines import get_engine
 from decompose.inference.quantization.post_training import Quantized, quantize
 from decompose.layers.forward import outputs
 from decompose.utils.errors import DecomposeError
@@ -70,6 +72,27 @@ def test_every_weight_is_in_int8_per_channel(quantized: Quantized) -> None:
         assert kinds[dequantised.input[0]] == onnx.TensorProto.INT8
         assert sizes[dequantised.input[1]] == (sizes[dequantised.input[0]][0],)
     assert not any(node.op_type == "BatchNormalization" for node in proto.graph.node)
+
+
+def test_the_file_is_timed_and_run_as_other_models_are(
+    quantized: Quantized, images: Tensor, tmp_path: Path
+) -> None:
+    network, path = small_network(), tmp_path / "small.onnx"
+    quantized.save(path)
+    onnx.checker.check_model(path, full_check=True)
+    loaded = decompose.load(path)
+    wanted = outputs(network, images)
+    error = (loaded(images) - wanted).square().sum() / wanted.square().sum()
+    assert error < 0.005
+    timed = time_side_by_side(
+        {"float": network, "INT8": loaded},
+        images[:1],
+        {"onnxruntime": get_engine("onnxruntime")},
+        batch_sizes=(1, 2),
+        num_rounds=1,
+    )
+    assert all(ratio.speed_up > 0 for ratio in timed.ratios())
+    assert len(timed.table().rows) == 4
 
 
 def test_a_bound_on_the_error_keeps_the_worst_layers_in_float(images: Tensor) -> None:
