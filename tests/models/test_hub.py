@@ -54,7 +54,7 @@ def test_a_folder_holds_the_network_and_its_card(network: Path, tmp_path: Path) 
     assert card.data.to_dict()["license"] == "mit"
     assert "decompose" in card.data.to_dict()["tags"]
     assert NAME in card.text
-    assert 'decompose.load(hf_hub_download("me/small", "model.safetensors"))' in card.text
+    assert 'decompose.load("hf:me/small")' in card.text
     rows = [line.split("|")[1:-1] for line in card.text.splitlines() if line.startswith("|")]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
     assert cells["classifier.1"][:2] == ["svd", "2"]
@@ -183,6 +183,6 @@ def test_what_cannot_be_published(
     assert "a/b/c: is no name of a repository" in capsys.readouterr().err
     torch.save({}, tmp_path / "a.pth")
     assert push(tmp_path / "a.pth", "--folder", tmp_path) == 2
-    assert "is no network that compress wrote" in capsys.readouterr().err
+    assert "is not a model that compress wrote" in capsys.readouterr().err
     assert push(network, "--folder", network / "x", "--input-size", "64") == 2
     assert "cannot be written: Not a directory" in capsys.readouterr().err
