@@ -164,6 +164,9 @@ class OnnxEngine(Engine):
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As ``prepare_onnx``, of the exported model."""
         x = _one_tensor(x, self.title)
+        if x.device.type != "cpu":
+            # These engines run on the CPU, wherever the model lies.
+            model, x = copy.deepcopy(model).cpu(), x.cpu()
         return self.prepare_onnx(to_onnx_bytes(model, x), x, num_threads)
 
     @abstractmethod

@@ -33,7 +33,7 @@ def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         get_engine("tensorrt")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(DecomposeError, match=r"OpenVINO is not installed: pip install 'decompose"):
+    with pytest.raises(DecomposeError, match=r"OpenVINO is not installed: pip install 'torch-decompose"):
         get_engine("openvino")
 
 
@@ -52,6 +52,7 @@ def test_latencies_are_budgeted_in_a_graph_on_a_gpu() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
 @pytest.mark.parametrize("name", ["eager", "compile", "cudagraph", "triton"])
 def test_engines_on_a_gpu(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, device="cuda")

@@ -44,7 +44,7 @@ def test_without_the_extra_the_message_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(DecomposeError, match=r"pip install 'decompose\[onnx\]'"):
+    with pytest.raises(DecomposeError, match=r"pip install 'torch-decompose\[onnx\]'"):
         to_onnx(Mixed(), X, tmp_path / "a.onnx")
 
 

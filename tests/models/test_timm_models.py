@@ -94,7 +94,7 @@ def test_weights_that_nobody_has() -> None:
 
 @pytest.mark.usefixtures("_without_timm")
 def test_where_timm_is_not_installed() -> None:
-    with pytest.raises(DecomposeError, match=r"pip install 'decompose\[timm\]'"):
+    with pytest.raises(DecomposeError, match=r"pip install 'torch-decompose\[timm\]'"):
         Architecture.parse("timm:resnet18")
 
 

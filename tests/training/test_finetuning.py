@@ -249,5 +249,5 @@ def test_what_cannot_be_done_is_told(data: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DecomposeError, match="to resume a run there must be the folder"):
         tuned(data, resume=True)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(DecomposeError, match=r"pip install 'decompose\[tensorboard\]'"):
+    with pytest.raises(DecomposeError, match=r"pip install 'torch-decompose\[tensorboard\]'"):
         tuned(data, tensorboard=data)

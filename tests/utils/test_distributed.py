@@ -17,18 +17,17 @@ from tests.data.cases import photograph
 ARCH = "torchvision:resnet18,weights=none,num_classes=3"
 SLOWLY = """
 import sys, time
-from decompose.evaluation import accuracy
-from decompose.evaluation import ledgers
+from decompose.evaluation import predictions, runner
 from decompose.cli import main
 
-ledgers._SECONDS_BETWEEN = 0
-run = accuracy._Runner.run
+predictions._SECONDS_BETWEEN = 0
+run = runner.Runner.outputs
 
-def slowly(runner, batch):
+def slowly(own, batch):
     time.sleep(0.2)
-    return run(runner, batch)
+    return run(own, batch)
 
-accuracy._Runner.run = slowly
+runner.Runner.outputs = slowly
 sys.exit(main(sys.argv[1:]))
 """
 

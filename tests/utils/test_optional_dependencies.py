@@ -15,7 +15,7 @@ def test_what_is_there_is_imported() -> None:
 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(
-        DecomposeError, match=r"^Foo is not installed: pip install 'decompose\[bar\]'$"
+        DecomposeError, match=r"^Foo is not installed: pip install 'torch-decompose\[bar\]'$"
     ):
         required("no_such_module.inside", "Foo", "bar")
 
