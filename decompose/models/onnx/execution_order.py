@@ -10,28 +10,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from decompose.models.onnx.graph import read_names
+from decompose.models.onnx.graph import input_names, output_names, read_names, title_of
 from decompose.models.onnx.layers import Layer
 from decompose.models.onnx.model_file import OnnxModel
 from decompose.models.onnx.onnxruntime_segments import Segment
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    import onnx_ir as ir
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerNode:
     """A node that is a module.
 
     Attributes:
-        place: among the graph's nodes.
+        node: of the graph.
         module: the module's name; several nodes may be one module.
         layer: what the node was read as; its tensors are not the module's to change.
     """
 
-    place: int
+    node: ir.Node
     module: str
     layer: Layer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LayerNode:
+        return self
 
 
 Action = LayerNode | Segment | Callable[..., Tensor]
@@ -62,7 +65,7 @@ class Step:
 
 def schedule(
     model: OnnxModel,
-    in_torch: Mapping[int, LayerNode | Callable[..., Tensor]],
+    in_torch: Mapping[ir.Node, LayerNode | Callable[..., Tensor]],
     constants: Mapping[str, np.ndarray],
     outputs: Collection[str],
 ) -> list[Step]:
@@ -73,76 +76,70 @@ def schedule(
 
     Args:
         model: its nodes are in an order in which they can run.
-        in_torch: what runs in torch, by the node's place.
+        in_torch: what runs in torch.
         constants: by name; nodes that give no more than these do not run.
         outputs: the values that are asked for.
     """
-    nodes = model.proto.graph.node
     stage_of: dict[str, tuple[int, bool]] = {}
-    stages: dict[int, list[int]] = defaultdict(list)
-    needed = _needed(nodes, constants, outputs)
-    for place in needed:
-        node, torchly = nodes[place], place in in_torch
+    stages: dict[int, list[ir.Node]] = defaultdict(list)
+    needed = _needed(model.nodes, constants, outputs)
+    for node in needed:
+        torchly = node in in_torch
         before = [stage_of[name] for name in read_names(node) if name in stage_of]
         stage = max((s + (kind != torchly) for s, kind in before), default=0)
-        stage_of.update(dict.fromkeys(node.output, (stage, torchly)))
-        stages[stage].append(place)
-    readers = _readers(nodes, needed)
+        stage_of.update(dict.fromkeys(output_names(node), (stage, torchly)))
+        stages[stage].append(node)
+    readers = _readers(needed)
     steps: list[Step] = []
     for stage in sorted(stages):
-        together = [place for place in stages[stage] if place not in in_torch]
+        together = [node for node in stages[stage] if node not in in_torch]
         if together:
             steps.append(_segment(model, together, outputs, readers, constants))
-        steps += [
-            _torch_step(nodes[place], in_torch[place])
-            for place in stages[stage]
-            if place in in_torch
-        ]
+        steps += [_torch_step(n, in_torch[n]) for n in stages[stage] if n in in_torch]
     return _freeing(steps, outputs)
 
 
 def _segment(
     model: OnnxModel,
-    places: Sequence[int],
+    nodes: Sequence[ir.Node],
     wanted: Collection[str],
-    readers: Mapping[str, set[int]],
+    readers: Mapping[str, set[ir.Node]],
     constants: Mapping[str, np.ndarray],
 ) -> Step:
     """The step of nodes that run together; it gives what others read of them."""
-    nodes = [model.proto.graph.node[place] for place in places]
-    written = [name for node in nodes for name in node.output if name and name not in constants]
-    given = [n for n in written if n in wanted or readers.get(n, set()) - {*places}]
+    names = [name for node in nodes for name in output_names(node)]
+    written = [name for name in names if name and name not in constants]
+    given = [n for n in written if n in wanted or readers.get(n, set()) - {*nodes}]
     segment = Segment(model, nodes, given, constants)
     return Step(segment, segment.inputs, segment.outputs, segment.title)
 
 
 def _needed(
-    nodes: Sequence[NodeProto], constants: Collection[str], wanted: Collection[str]
-) -> list[int]:
-    """The places of the nodes that what is wanted depends on."""
+    nodes: Sequence[ir.Node], constants: Collection[str], wanted: Collection[str]
+) -> list[ir.Node]:
+    """The nodes that the wanted outputs depend on."""
     read = {*wanted}
-    needed: list[int] = []
-    for place in reversed(range(len(nodes))):
-        if any(name in read and name not in constants for name in nodes[place].output):
-            needed.append(place)
-            read.update(read_names(nodes[place]))
+    needed: list[ir.Node] = []
+    for node in reversed(nodes):
+        if any(name in read and name not in constants for name in output_names(node)):
+            needed.append(node)
+            read.update(read_names(node))
     return needed[::-1]
 
 
-def _readers(nodes: Sequence[NodeProto], places: Sequence[int]) -> dict[str, set[int]]:
-    """Which of the nodes at these places read each value."""
-    readers: dict[str, set[int]] = defaultdict(set)
-    for place in places:
-        for name in read_names(nodes[place]):
-            readers[name].add(place)
+def _readers(nodes: Sequence[ir.Node]) -> dict[str, set[ir.Node]]:
+    """Which of these nodes read each value."""
+    readers: dict[str, set[ir.Node]] = defaultdict(set)
+    for node in nodes:
+        for name in read_names(node):
+            readers[name].add(node)
     return readers
 
 
-def _torch_step(node: NodeProto, action: LayerNode | Callable[..., Tensor]) -> Step:
+def _torch_step(node: ir.Node, action: LayerNode | Callable[..., Tensor]) -> Step:
     # A layer's weights are its module's.
-    inputs = list(node.input[:1] if isinstance(action, LayerNode) else node.input)
-    title = f"{node.name or node.output[0]} ({node.op_type})"
-    return Step(action, inputs, node.output[:1], title)
+    inputs = input_names(node)[: 1 if isinstance(action, LayerNode) else None]
+    return Step(action, inputs, output_names(node)[:1], f"{title_of(node)} ({node.op_type})")
 
 
 def _freeing(steps: Sequence[Step], wanted: Collection[str]) -> list[Step]:

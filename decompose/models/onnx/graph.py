@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decompose.models.onnx.model_file import OnnxModel, subgraphs
+from decompose.models.onnx.model_file import OnnxModel, array_of
 from decompose.utils.errors import DecomposeError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    import onnx_ir as ir
+
+_NUMBERS = {"value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
 
 
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """The attributes of a node, by name; texts as such."""
-    from onnx import helper
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """The attributes of a node, by name."""
+    return {name: a.value for name, a in node.attributes.items() if not a.is_ref()}
 
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+
+def input_names(node: ir.Node) -> list[str]:
+    """The names of a node's inputs; empty where one is left out."""
+    return ["" if value is None else value.name or "" for value in node.inputs]
+
+
+def output_names(node: ir.Node) -> list[str]:
+    """The names of a node's outputs; empty where one is left out."""
+    return [value.name or "" for value in node.outputs]
+
+
+def title_of(node: ir.Node) -> str:
+    """What a node is called in messages: its name, or else its output's or operator's."""
+    return node.name or next(filter(None, output_names(node)), node.op_type)
 
 
 def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
@@ -29,49 +44,51 @@ def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
     Raises:
         DecomposeError: one is damaged.
     """
-    from onnx import numpy_helper
-
-    graph = model.proto.graph
-    values: dict[str, np.ndarray] = {}
+    initializers = model.content.graph.initializers
+    values = {name: array_of(value) for name, value in initializers.items()}
     try:
-        for tensor in graph.initializer:
-            large = model.arrays.get(tensor.name)
-            values[tensor.name] = numpy_helper.to_array(tensor) if large is None else large
-        for node in graph.node:
+        for node in model.nodes:
             if node.op_type == "Constant" and (value := _constant(node)) is not None:
-                values[node.output[0]] = value
-            elif node.op_type == "Identity" and node.input[0] in values:
-                values[node.output[0]] = values[node.input[0]]
+                values[output_names(node)[0]] = value
+            elif node.op_type == "Identity" and input_names(node)[0] in values:
+                values[output_names(node)[0]] = values[input_names(node)[0]]
     except (ValueError, TypeError, LookupError) as error:
         raise DecomposeError(f"a constant is damaged: {error}") from None
     return values
 
 
-def read_names(node: NodeProto) -> list[str]:
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that a node holds, such as the branches of an ``If``."""
+    import onnx_ir as ir
+
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def read_names(node: ir.Node) -> list[str]:
     """The values that a node reads, those that its bodies take from outside included."""
-    names = [name for name in node.input if name]
-    for body in subgraphs(node):
+    names = [name for name in input_names(node) if name]
+    for body in bodies(node):
         names += _free_names(body)
     return list(dict.fromkeys(names))
 
 
-def _free_names(graph: GraphProto) -> list[str]:
-    own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+def _free_names(graph: ir.Graph) -> list[str]:
+    own = {str(value.name) for value in graph.inputs} | {*graph.initializers}
     free: list[str] = []
-    for node in graph.node:
+    for node in graph:
         free += [name for name in read_names(node) if name not in own]
-        own.update(node.output)
-    return free + [value.name for value in graph.output if value.name not in own]
+        own.update(output_names(node))
+    return free + [str(value.name) for value in graph.outputs if value.name not in own]
 
 
-def _constant(node: NodeProto) -> np.ndarray | None:
-    from onnx import numpy_helper
-
-    attribute = node.attribute[0]
-    if attribute.name == "value":
-        return numpy_helper.to_array(attribute.t)
-    if attribute.name in ("value_float", "value_floats"):
-        return np.array(attribute.f if attribute.name == "value_float" else attribute.floats, "f4")
-    if attribute.name in ("value_int", "value_ints"):
-        return np.array(attribute.i if attribute.name == "value_int" else attribute.ints, "i8")
-    return None
+def _constant(node: ir.Node) -> np.ndarray | None:
+    name, value = next(iter(attributes(node).items()))
+    if name == "value":
+        return value.numpy()
+    return np.array(value, _NUMBERS[name]) if name in _NUMBERS else None

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from decompose.algebra import Conv, Geometry
 from decompose.algebra.execution import swap_transposed_layout
-from decompose.models.onnx.graph import attributes
-from decompose.models.onnx.model_file import DOMAINS, FLOATING
+from decompose.models.onnx.graph import attributes, input_names
+from decompose.models.onnx.model_file import FLOATING
 from decompose.utils.errors import DecomposeError
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    import onnx_ir as ir
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -118,7 +118,7 @@ def to_tensor(array: np.ndarray) -> Tensor:
 
 
 def read_layer(
-    node: NodeProto,
+    node: ir.Node,
     constants: Mapping[str, np.ndarray],
     sizes: Sequence[int | None] | None = None,
 ) -> Layer:
@@ -132,7 +132,7 @@ def read_layer(
     Raises:
         Unsuitable: it is none.
     """
-    if node.domain not in DOMAINS:
+    if node.domain:
         raise Unsuitable(f"it is an operator of {node.domain}")
     try:
         if node.op_type in CONVOLUTIONS:
@@ -144,8 +144,8 @@ def read_layer(
     raise Unsuitable("it is no convolution")
 
 
-def _weight(node: NodeProto, place: int, constants: Mapping[str, np.ndarray]) -> Tensor | None:
-    name = node.input[place] if len(node.input) > place else ""
+def _weight(node: ir.Node, place: int, constants: Mapping[str, np.ndarray]) -> Tensor | None:
+    name = input_names(node)[place] if len(node.inputs) > place else ""
     if not name:
         return None
     what = ("input", "weight", "bias")[place]
@@ -158,7 +158,7 @@ def _weight(node: NodeProto, place: int, constants: Mapping[str, np.ndarray]) ->
 
 
 def _convolution(
-    node: NodeProto, constants: Mapping[str, np.ndarray], sizes: Sequence[int | None] | None
+    node: ir.Node, constants: Mapping[str, np.ndarray], sizes: Sequence[int | None] | None
 ) -> Layer:
     options = attributes(node)
     weight, bias = _weight(node, 1, constants), _weight(node, 2, constants)
@@ -184,7 +184,7 @@ def _convolution(
     else:
         geometry, borders = _cropping(options, geometry, extent, sizes)
         weight = swap_transposed_layout(weight, groups)
-    return Layer(Conv(weight, bias, geometry, groups), borders, tuple(node.input[1:]))
+    return Layer(Conv(weight, bias, geometry, groups), borders, tuple(input_names(node)[1:]))
 
 
 def _padding(
@@ -276,16 +276,16 @@ def _halves(total: int, automatic: str) -> tuple[int, int]:
     return (less, more) if automatic == "SAME_UPPER" else (more, less)
 
 
-def _fully_connected(node: NodeProto, constants: Mapping[str, np.ndarray]) -> Layer:
+def _fully_connected(node: ir.Node, constants: Mapping[str, np.ndarray]) -> Layer:
     options = attributes(node)
     weight = _weight(node, 1, constants)
     if weight is None or weight.ndim != 2 or 0 in weight.shape:
         raise Unsuitable("its weight is no matrix")
     if node.op_type == "MatMul":
-        return Layer(Conv(weight.T), Borders(), tuple(node.input[1:]))
+        return Layer(Conv(weight.T), Borders(), tuple(input_names(node)[1:]))
     if options.get("transA") or options.get("alpha", 1.0) != 1 or options.get("beta", 1.0) != 1:
         raise Unsuitable("it transposes its input or scales")
     weight, bias = weight if options.get("transB") else weight.T, _weight(node, 2, constants)
     if bias is not None:
         bias = bias.broadcast_to(1, len(weight)).flatten().contiguous()
-    return Layer(Conv(weight, bias), Borders(), tuple(node.input[1:]))
+    return Layer(Conv(weight, bias), Borders(), tuple(input_names(node)[1:]))

@@ -1,17 +1,21 @@
-"""ONNX files: the graph, and its weights beside it, each in memory once.
+"""ONNX files: the graph and its weights, each in memory once.
 
-A model in memory is a ``ModelProto`` whose large initialisers hold no data, and the arrays that these
-stand for, mapped from the disk where they lie in files of their own. It is written piece by piece, so
-that no second copy of the weights comes about.
+A model in memory is an ``onnx_ir.Model`` whose tensors are arrays of their own, or mapped from the disk
+where they lie in files beside the graph. So nothing of the file's own message stays in memory, and the
+weights can be left out where a graph is checked or its shapes are inferred.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
-from collections.abc import Iterator, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +25,19 @@ from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.optional_dependencies import required
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
-
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    import onnx_ir as ir
+    from onnx import ModelProto, NodeProto
 
 LARGE = 1024
-"""An initialiser of more bytes than this lies beside the graph."""
-
-DOMAINS = ("", "ai.onnx")
-"""Of ONNX's own operators."""
+"""An initialiser of more bytes than this is left out where the graph alone is asked for."""
 
 FLOATING: Mapping[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 """The floating types that torch has as well, as they are stored, by ``TensorProto.DataType``."""
 
-_LEAST_OPSET = 7
+_MIN_OPSET = 7
+
+_INVALID = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What onnx and onnx_ir raise on damaged models, besides errors of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +45,11 @@ class OnnxModel:
     """A model in memory; never changed, so that copies of a network share it.
 
     Attributes:
-        proto: all but the data of large initialisers.
-        arrays: the data of these, by name.
+        content: graph, functions, versions and metadata.
         is_external: whether its file keeps weights in other files.
     """
 
-    proto: ModelProto
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    content: ir.Model
     is_external: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxModel:
@@ -59,25 +58,52 @@ class OnnxModel:
     @property
     def opset(self) -> int:
         """The version of ONNX's own operators."""
-        return next(o.version for o in self.proto.opset_import if o.domain in DOMAINS)
+        return _opset(self.content)
 
-    def without_weights(self) -> ModelProto:
-        """A model whose large weights are inputs: small, valid, and of the same shapes."""
-        from onnx import helper
+    @cached_property
+    def nodes(self) -> Sequence[ir.Node]:
+        """The nodes of the graph, without those of bodies and functions."""
+        return tuple(self.content.graph)
 
-        proto = type(self.proto)()
-        proto.CopyFrom(self.proto)
-        graph = proto.graph
-        declared = {value.name for value in graph.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name not in self.arrays]
-        for tensor in graph.initializer:
-            if tensor.name in self.arrays and tensor.name not in declared:
-                graph.input.append(
-                    helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                )
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        return proto
+    @cached_property
+    def weights(self) -> Mapping[str, ir.Value]:
+        """The large initialisers, by name."""
+        values = self.content.graph.initializers
+        return {name: value for name, value in values.items() if array_of(value).nbytes > LARGE}
+
+    def without_weights(self, given: Mapping[str, Sequence[int]] | None = None) -> ModelProto:
+        """The graph with its large weights as inputs: small, valid, and of the same shapes.
+
+        Args:
+            given: shapes of inputs by name, in place of their own.
+        """
+        import onnx_ir as ir
+
+        content = self.content.clone()
+        for name in self.weights:
+            value = content.graph.initializers.pop(name)
+            if not value.is_graph_input():
+                set_type(value)
+                content.graph.inputs.append(value)
+        for value in content.graph.inputs:
+            if shape := (given or {}).get(str(value.name)):
+                value.shape = ir.Shape(shape)
+        return ir.to_proto(content)
+
+
+def set_type(value: ir.Value) -> None:
+    """Give an initialiser the type of its tensor, which only inputs need."""
+    import onnx_ir as ir
+
+    tensor = value.const_value
+    assert tensor is not None
+    value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+
+
+def array_of(value: ir.Value) -> np.ndarray:
+    """The data of an initialiser, without a copy."""
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def read_model(path: str | Path) -> OnnxModel:
@@ -89,6 +115,7 @@ def read_model(path: str | Path) -> OnnxModel:
     """
     path = Path(path)
     required("onnx", "ONNX", "onnx")
+    required("onnx_ir", "ONNX IR", "onnx")
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -102,11 +129,58 @@ def read_model(path: str | Path) -> OnnxModel:
     except (DecodeError, OSError, ValueError) as error:
         raise DecomposeError(f"{path}: is damaged or no ONNX file: {first_line(error)}") from None
     try:
-        model = _detached(proto, path)
+        model = to_model(proto, path)
         check_model(model)
     except DecomposeError as error:
         raise DecomposeError(f"{path}: {error}") from None
     return model
+
+
+def to_model(proto: ModelProto, path: Path = Path("model.onnx")) -> OnnxModel:
+    """A message as a model, whose tensors no longer refer to the message.
+
+    Args:
+        proto: the message.
+        path: the file that it is of; external data lies beside it.
+
+    Raises:
+        DecomposeError: it contradicts itself, or holds what would be lost.
+    """
+    import onnx_ir as ir
+    from onnx import checker
+
+    from decompose.models.onnx.tensors import owned
+
+    for name in ("sparse_initializer", "training_info"):
+        if len(getattr(proto, name, ())) or len(getattr(proto.graph, name, ())):
+            raise DecomposeError(f"has a {name}, which cannot be kept; export it without")
+    counts = Counter(tensor.name for tensor in proto.graph.initializer)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise DecomposeError(f"the initialiser {twice[0]} is there twice")
+    try:
+        # Of an attribute that says two things, onnx_ir would keep one.
+        for node in chain(proto.graph.node, *(function.node for function in proto.functions)):
+            _check_attributes(node)
+        with _quiet():
+            content = ir.from_proto(proto)
+            functions = content.functions.values()
+            is_external = False
+            for graph in chain(content.graphs(), *(f.subgraphs() for f in functions)):
+                for value in graph.initializers.values():
+                    assert value.const_value is not None
+                    is_external |= isinstance(value.const_value, ir.ExternalTensor)
+                    value.const_value = owned(value.const_value, path)
+                    if not value.is_graph_input():
+                        # The tensor says the same, and what is said here would be written.
+                        value.type = value.shape = None
+            for node in chain(content.graph.all_nodes(), *(f.all_nodes() for f in functions)):
+                for key, attribute in node.attributes.items():
+                    if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                        tensor = owned(attribute.as_tensor(), path)
+                        node.attributes[key] = ir.AttrTensor(key, tensor, attribute.doc_string)
+    except (*_INVALID, checker.ValidationError, ir.serde.SerdeError) as error:
+        raise DecomposeError(f"is no valid model: {first_line(_origin(error))}") from None
+    return OnnxModel(content, is_external)
 
 
 def check_model(model: OnnxModel) -> None:
@@ -115,21 +189,47 @@ def check_model(model: OnnxModel) -> None:
     Raises:
         DecomposeError: it is not.
     """
+    import onnx_ir as ir
     from onnx import checker
 
-    versions = [o.version for o in model.proto.opset_import if o.domain in DOMAINS]
-    if not versions:
+    if (opset := _opset(model.content)) == 0:
         raise DecomposeError("names no version of ONNX's operators")
-    if min(versions) < _LEAST_OPSET:
+    if opset < _MIN_OPSET:
         raise DecomposeError(
-            f"is of opset {min(versions)}; {_LEAST_OPSET} is the least: convert it with "
+            f"is of opset {opset}; {_MIN_OPSET} is the least: convert it with "
             "onnx.version_converter"
         )
     try:
-        checker.check_model(model.without_weights())
-    # What it raises besides on damaged models has no base of its own.
-    except (checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
-        raise DecomposeError(f"is no valid model: {first_line(error)}") from None
+        with _quiet():
+            proto = model.without_weights()
+        checker.check_model(proto)
+    except (*_INVALID, checker.ValidationError, ir.serde.SerdeError) as error:
+        raise DecomposeError(f"is no valid model: {first_line(_origin(error))}") from None
+
+
+def _check_attributes(node: NodeProto) -> None:
+    """Check the attributes of a node and of those in its bodies; raises onnx's ``ValidationError``."""
+    from onnx import checker
+
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for inner in body.node:
+                _check_attributes(inner)
+        if not attribute.HasField("g") and not attribute.graphs:
+            checker.check_attribute(attribute)
+
+
+def _opset(content: ir.Model) -> int:
+    """The version of ONNX's own operators, or 0 where none is named."""
+    versions = (content.opset_imports.get(domain, 0) for domain in ("", "ai.onnx"))
+    return max(versions)
+
+
+def _origin(error: Exception) -> Exception:
+    """The first of a chain of errors, which says what is wrong."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 @contextmanager
@@ -143,142 +243,15 @@ def _mapped(file: Any) -> Iterator[memoryview]:
             view.release()
 
 
-def _detached(proto: ModelProto, path: Path) -> OnnxModel:
-    """Part the model of a file and its large weights."""
-    from onnx import TensorProto
-
-    arrays: dict[str, np.ndarray] = {}
-    is_external = False
-    for tensor in proto.graph.initializer:
-        external = tensor.data_location == TensorProto.EXTERNAL
-        is_external |= external
-        size = len(tensor.raw_data) or 4 * (len(tensor.float_data) + len(tensor.int32_data))
-        if tensor.data_type not in FLOATING or not (external or size > LARGE):
-            continue
-        if tensor.name in arrays:
-            raise DecomposeError(f"the initialiser {tensor.name} is there twice")
-        kind = FLOATING[tensor.data_type]
-        array = external_array(tensor, kind, path) if external else _array(tensor, kind)
-        arrays[tensor.name] = array
-    # What is still external lies in attributes or is not floating, and is seldom large.
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location == TensorProto.EXTERNAL and tensor.name not in arrays:
-            tensor.raw_data = external_bytes(tensor, path)
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
-    # Memory that a message once held is freed with the whole message, not before.
-    slim = type(proto)()
-    for tensor in proto.graph.initializer:
-        if tensor.name in arrays:
-            for name in ("raw_data", "float_data", "int32_data", "double_data", "data_location"):
-                tensor.ClearField(name)
-            del tensor.external_data[:]
-    slim.CopyFrom(proto)
-    return OnnxModel(slim, arrays, is_external)
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The bodies that a node holds, such as the branches of an ``If``."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for body in subgraphs(node):
-            yield from _tensors(body)
-
-
-def _array(tensor: TensorProto, kind: np.dtype) -> np.ndarray:
-    """The data of an initialiser, its own copy."""
-    from onnx import numpy_helper
-
-    if not tensor.HasField("raw_data"):
-        try:
-            return np.array(numpy_helper.to_array(tensor), kind)
-        except (ValueError, TypeError) as error:
-            raise DecomposeError(f"the initialiser {tensor.name}: {first_line(error)}") from None
-    require_size(tensor, len(tensor.raw_data), kind)
-    return np.frombuffer(bytearray(tensor.raw_data), kind).reshape(tensor.dims)
-
-
-def external_array(tensor: TensorProto, kind: np.dtype, model: Path) -> np.ndarray:
-    """The data of a tensor in a file, mapped; what is written to it never gets there.
-
-    Args:
-        tensor: it says where its data lies.
-        kind: of its elements.
-        model: the file that it is of.
-
-    Raises:
-        DecomposeError: the data lies outside the model's folder, or is not as long as it should be.
-    """
-    path, offset, length = _place(tensor, model)
-    require_size(tensor, length, kind)
-    if length == 0:
-        return np.zeros(tuple(tensor.dims), kind)
-    # Copy on write: the file stays what it is.
-    mapped = np.memmap(path, kind, "c", offset, tuple(tensor.dims))
-    return np.asarray(mapped) if offset % kind.itemsize == 0 else np.array(mapped)
-
-
-def external_bytes(tensor: TensorProto, model: Path) -> bytes:
-    """The data of a tensor in a file, as it lies there.
-
-    Raises:
-        DecomposeError: as ``external_array``.
-    """
-    path, offset, length = _place(tensor, model)
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
-
-
-def _place(tensor: TensorProto, model: Path) -> tuple[Path, int, int]:
-    """File, offset and length of external data.
-
-    Where model and data are links, as in the cache of the Hugging Face hub, it may also lie beside what
-    the model's link leads to.
-
-    Raises:
-        DecomposeError: it lies outside the model's folder, or the file does not hold it.
-    """
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    what = f"the external data of {tensor.name}"
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of onnx and onnx_ir about damaged models, which the checker refuses."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        location = Path(entries.get("location", ""))
-        path = (model.parent / location).resolve(strict=True)
-        homes = model.parent.resolve(), model.resolve().parent
-        leaves = location.is_absolute() or ".." in location.parts
-        if leaves or not any(map(path.is_relative_to, homes)) or not path.is_file():
-            raise DecomposeError(f"{what} is to lie in the model's own folder")
-        size = path.stat().st_size
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", size - offset))
-    except (OSError, ValueError) as error:
-        if isinstance(error, DecomposeError):
-            raise
-        raise DecomposeError(f"{what} cannot be read: {first_line(error)}") from None
-    if not 0 <= offset <= offset + length <= size:
-        raise DecomposeError(f"{what} reaches beyond the end of {path.name}")
-    return path, offset, length
-
-
-def require_size(tensor: TensorProto, num_bytes: int, kind: np.dtype) -> None:
-    """Check that data is as long as its shape says.
-
-    Raises:
-        DecomposeError: it is not.
-    """
-    if min(tensor.dims, default=1) < 0 or prod(tensor.dims) * kind.itemsize != num_bytes:
-        raise DecomposeError(
-            f"the initialiser {tensor.name} has {num_bytes} bytes, which are not those of shape "
-            f"{tuple(tensor.dims)}"
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.layers.modules import to_module
 from decompose.models.onnx.execution_order import LayerNode, Step, schedule
-from decompose.models.onnx.graph import constants_of
+from decompose.models.onnx.graph import bodies, constants_of, input_names, output_names, title_of
 from decompose.models.onnx.layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
-from decompose.models.onnx.model_file import FLOATING, LARGE, OnnxModel, subgraphs
+from decompose.models.onnx.model_file import FLOATING, LARGE, OnnxModel
 from decompose.models.onnx.onnxruntime_segments import Segment
 from decompose.models.onnx.operators import torch_function
 from decompose.models.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
 from decompose.utils.errors import DecomposeError, first_line
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    import onnx_ir as ir
 
 _KINDS = "fiub"
 """Of numpy's dtypes, those that torch has as well, but for complex ones."""
@@ -69,13 +69,13 @@ class OnnxNetwork(nn.Module):
         constants = constants_of(model)
         types = infer_types(model)
         self.layer_nodes = self._add_layers(constants, types)
-        in_torch: dict[int, LayerNode | Callable[..., Tensor]] = {
-            n.place: n for n in self.layer_nodes
+        in_torch: dict[ir.Node, LayerNode | Callable[..., Tensor]] = {
+            layer.node: layer for layer in self.layer_nodes
         }
-        for place, node in enumerate(model.proto.graph.node):
-            if place not in in_torch and _is_for_torch(node, types, constants):
+        for node in model.nodes:
+            if node not in in_torch and _is_for_torch(node, types, constants):
                 function = torch_function(node, model.opset, constants)
-                in_torch |= {} if function is None else {place: function}
+                in_torch |= {} if function is None else {node: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
         self.constants = _Constants(
             self._constants_outside(constants), self._read_in_torch(constants) | self.fixed
@@ -141,15 +141,15 @@ class OnnxNetwork(nn.Module):
         """Make a module of every node that can be one; nodes of the same weights may share theirs."""
         found: list[LayerNode] = []
         modules: dict[Any, str] = {}
-        for place, node in enumerate(self.model.proto.graph.node):
-            title = node.name or (node.output[0] if node.output else node.op_type)
-            for body in subgraphs(node):
+        for node in self.model.nodes:
+            title = title_of(node)
+            for body in bodies(node):
                 self.left_alone |= {
-                    inner.name or inner.output[0]: f"it is inside {title}"
-                    for inner in body.node
+                    title_of(inner): f"it is inside {title}"
+                    for inner in body
                     if inner.op_type in CONVOLUTIONS
                 }
-            known = types.get(node.input[0]) if node.input else None
+            known = types.get(input_names(node)[0]) if node.inputs else None
             sizes = None if known is None or known.dims is None else known.dims[2:]
             try:
                 layer = read_layer(node, constants, sizes)
@@ -163,7 +163,7 @@ class OnnxNetwork(nn.Module):
             key = (node.op_type, layer.weights, laid_out, conv.geometry, conv.groups)
             if key not in modules:
                 modules[key] = self._add_layer(title, conv)
-            found.append(LayerNode(place, modules[key], layer))
+            found.append(LayerNode(node, modules[key], layer))
         return found
 
     def _add_layer(self, title: str, conv: Conv) -> str:
@@ -195,22 +195,24 @@ class OnnxNetwork(nn.Module):
 
     def _constants_outside(self, constants: Mapping[str, np.ndarray]) -> list[Tensor]:
         """The weights that no layer has."""
-        nodes = self.model.proto.graph.node
-        inside = {name for layer in self.layer_nodes for name in nodes[layer.place].input[1:]}
+        inside = {name for layer in self.layer_nodes for name in input_names(layer.node)[1:]}
         return [
-            to_tensor(constants[tensor.name])
-            for tensor in self.model.proto.graph.initializer
-            if tensor.name in constants
-            and tensor.name not in inside
-            and tensor.dims
-            and tensor.data_type in FLOATING
+            to_tensor(constants[name])
+            for name in self.model.content.graph.initializers
+            if name not in inside
+            and constants[name].ndim
+            and constants[name].dtype in FLOATING.values()
         ]
 
 
 def _scores(model: OnnxModel) -> list[str]:
     """The outputs, those of a softmax as what goes into it."""
-    given = {n.output[0]: n.input[0] for n in model.proto.graph.node if n.op_type == "Softmax"}
-    names = (value.name for value in model.proto.graph.output)
+    given = {
+        output_names(node)[0]: input_names(node)[0]
+        for node in model.nodes
+        if node.op_type == "Softmax"
+    }
+    names = (str(value.name) for value in model.content.graph.outputs)
     return [given.get(name, name) for name in names]
 
 
@@ -241,11 +243,12 @@ class _Constants(nn.Module):
 
 
 def _is_for_torch(
-    node: NodeProto, types: Mapping[str, Value], constants: Mapping[str, np.ndarray]
+    node: ir.Node, types: Mapping[str, Value], constants: Mapping[str, np.ndarray]
 ) -> bool:
     """Whether a node makes floating numbers of floating numbers, and reads nothing strange to torch."""
-    ends = [types.get(name) for name in (*node.input[:1], *node.output[:1])]
-    known = [constants[name] for name in node.input if name in constants]
+    names = input_names(node)
+    ends = [types.get(name) for name in (*names[:1], *output_names(node)[:1])]
+    known = [constants[name] for name in names if name in constants]
     return (
         len(ends) == 2
         and all(end is not None and end.kind in FLOATING for end in ends)

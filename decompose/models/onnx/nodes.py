@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from decompose.algebra.execution import swap_transposed_layout
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 OPSET = 20
 _IR_VERSION = 10
@@ -32,26 +32,27 @@ def to_onnx_model(expression: Expression, input_shape: Sequence[int]) -> onnx.Mo
         expression: its weights in a dtype that numpy has.
         input_shape: ``(batch, I, *input_size)``; the batch may be any other later.
     """
-    from onnx import helper, numpy_helper
+    import onnx_ir as ir
 
+    kind = ir.TensorType(ir.DataType.from_numpy(next(leaves(expression)).weight.numpy().dtype))
+    x = ir.Value(name="input", type=kind, shape=ir.Shape(["batch", *input_shape[1:]]))
     made = Nodes()
-    output = made.add(expression, "input")
+    last_value = made.add(expression, x)
     *_, last = leaves(expression)
     if last.geometry.num_axes:
         outputs = [last.out_channels, *output_size(expression, input_shape[2:])]
     else:
         outputs = [*input_shape[1:-1], last.out_channels]
-    kind = helper.np_dtype_to_tensor_dtype(next(leaves(expression)).weight.numpy().dtype)
-    proto = helper.make_graph(
-        [*made.nodes, helper.make_node("Identity", [output], ["output"])],
-        "decompose",
-        [helper.make_tensor_value_info("input", kind, ["batch", *input_shape[1:]])],
-        [helper.make_tensor_value_info("output", kind, ["batch", *outputs])],
-        [numpy_helper.from_array(array, name) for name, array in made.weights.items()],
+    y = ir.Value(name="output", type=kind, shape=ir.Shape(["batch", *outputs]))
+    graph = ir.Graph(
+        [x],
+        [y],
+        nodes=[*made.nodes, ir.node("Identity", [last_value], outputs=[y])],
+        initializers=list(made.weights.values()),
+        opset_imports={"": OPSET},
+        name="decompose",
     )
-    return helper.make_model(
-        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION
-    )
+    return ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION))
 
 
 class Nodes:
@@ -66,18 +67,18 @@ class Nodes:
     """
 
     def __init__(self, fresh: Callable[[str], str] | None = None) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: dict[str, np.ndarray] = {}
+        self.nodes: list[ir.Node] = []
+        self.weights: dict[str, ir.Value] = {}
         self._fresh = fresh or (lambda kind: f"{kind}{len(self.nodes)}_{len(self.weights)}")
         # With the tensors, lest others take their place in memory.
-        self._known: dict[Any, tuple[str, Tensor]] = {}
+        self._known: dict[Any, tuple[ir.Value, Tensor]] = {}
 
-    def add(self, expression: Expression, x: str, automatic: str = "") -> str:
-        """Add the nodes of an expression of ``x``, and name what they give.
+    def add(self, expression: Expression, x: ir.Value, automatic: str = "") -> ir.Value:
+        """Add the nodes of an expression of ``x``, and give their output.
 
         Args:
             expression: what they compute.
-            x: the name of its input.
+            x: its input.
             automatic: the ``auto_pad`` of its ordinary convolutions, instead of their own padding.
         """
         if isinstance(expression, Conv):
@@ -86,24 +87,24 @@ class Nodes:
             for part in expression.parts:
                 x = self.add(part, x, automatic)
             return x
-        total, *others = (self.add(part, x, automatic) for part in expression.parts)
+        total, *others = [self.add(part, x, automatic) for part in expression.parts]
         for other in others:
             total = self.node("Add", total, other)
         return total
 
-    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output, and name that."""
-        from onnx import helper
+    def node(self, kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        """Add a node of one output, and give that."""
+        import onnx_ir as ir
 
-        output = self._fresh("value")
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        output = ir.Value(name=self._fresh("value"))
+        self.nodes.append(ir.node(kind, inputs, attributes, outputs=[output], name=""))
         return output
 
-    def integers(self, numbers: Sequence[int]) -> str:
-        """Add a list of whole numbers, and name it."""
+    def integers(self, numbers: Sequence[int]) -> ir.Value:
+        """Add a list of integers as a constant."""
         return self._constant(torch.tensor(numbers, dtype=torch.int64))
 
-    def _add_leaf(self, conv: Conv, x: str, automatic: str) -> str:
+    def _add_leaf(self, conv: Conv, x: ir.Value, automatic: str) -> ir.Value:
         g = conv.geometry
         bias = [] if conv.bias is None else [self._constant(conv.bias)]
         if g.num_axes == 0:
@@ -129,13 +130,16 @@ class Nodes:
             "ConvTranspose", x, weight, *bias, output_padding=g.output_padding, **options
         )
 
-    def _constant(self, tensor: Tensor, swapped: int = 0) -> str:
-        """Add a tensor, and name it; a kernel in torch's layout for so many groups is ``swapped``."""
+    def _constant(self, tensor: Tensor, swapped: int = 0) -> ir.Value:
+        """Add a tensor; of a transposed kernel, whose layout is swapped, with its number of groups."""
+        import onnx_ir as ir
+
         tensor = tensor.detach()
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, swapped)
         if key not in self._known:
             laid_out = swap_transposed_layout(tensor, swapped) if swapped else tensor
             name = self._fresh("weight")
-            self.weights[name] = laid_out.cpu().contiguous().numpy()
-            self._known[key] = name, tensor
+            array = ir.Tensor(laid_out.cpu().contiguous().numpy(), name=name)
+            self.weights[name] = ir.Value(name=name, const_value=array)
+            self._known[key] = self.weights[name], tensor
         return self._known[key][0]

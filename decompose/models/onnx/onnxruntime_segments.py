@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decompose.models.onnx.graph import read_names
+from decompose.models.onnx.graph import output_names, read_names
 from decompose.models.onnx.model_file import OnnxModel
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.optional_dependencies import required
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    import onnx_ir as ir
 
 _FED = 1 << 20
 """Bytes from which a constant is fed to a session, which would copy it otherwise."""
@@ -34,13 +34,13 @@ class Segment:
     def __init__(
         self,
         model: OnnxModel,
-        nodes: Sequence[NodeProto],
+        nodes: Sequence[ir.Node],
         outputs: Sequence[str],
         constants: Mapping[str, np.ndarray],
     ) -> None:
         self.outputs = list(outputs)
         self._model, self._nodes = model, nodes
-        written = {name for node in nodes for name in node.output}
+        written = {name for node in nodes for name in output_names(node)}
         read = dict.fromkeys(name for node in nodes for name in read_names(node))
         free = [name for name in read if name not in written]
         self.inputs = [name for name in free if name not in constants]
@@ -92,11 +92,12 @@ class Segment:
 
     def _start(self, arrays: Mapping[str, np.ndarray]) -> Any:
         ort = required("onnxruntime", "ONNX Runtime", "onnx")
+        import onnx_ir as ir
         from onnx import helper, numpy_helper
 
-        whole = self._model.proto
+        whole = self._model.content
         graph = helper.make_graph(
-            self._nodes,
+            [ir.to_proto(node) for node in self._nodes],
             "segment",
             [
                 helper.make_tensor_value_info(
@@ -109,8 +110,8 @@ class Segment:
         )
         proto = helper.make_model(
             graph,
-            opset_imports=whole.opset_import,
-            functions=list(whole.functions),
+            opset_imports=[helper.make_opsetid(*item) for item in whole.opset_imports.items()],
+            functions=[ir.to_proto(function) for function in whole.functions.values()],
             ir_version=max(whole.ir_version, 4),
         )
         options = ort.SessionOptions()

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decompose.models.onnx.graph import attributes
-from decompose.models.onnx.model_file import DOMAINS, FLOATING
+from decompose.models.onnx.graph import attributes, input_names, output_names
+from decompose.models.onnx.model_file import FLOATING
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    import onnx_ir as ir
 
 Function = Callable[..., Tensor]
 """From the node's inputs, ``None`` where one is left out, to its only output."""
@@ -30,7 +30,7 @@ _Constants = Sequence[np.ndarray | None]
 
 
 def torch_function(
-    node: NodeProto, opset: int, constants: Mapping[str, np.ndarray]
+    node: ir.Node, opset: int, constants: Mapping[str, np.ndarray]
 ) -> Function | None:
     """The torch function of a node, or ``None`` if there is none.
 
@@ -39,13 +39,13 @@ def torch_function(
         opset: of ONNX's own operators.
         constants: by name.
     """
-    outputs = [name for name in node.output if name]
-    if node.domain not in DOMAINS or len(outputs) != 1 or outputs[0] != node.output[0]:
+    outputs = output_names(node)
+    if node.domain or not any(outputs[:1]) or any(outputs[1:]):
         return None
     if node.op_type in _PLAIN:
         return _PLAIN[node.op_type]
     if node.op_type in _MADE:
-        given = [constants.get(name) for name in node.input]
+        given = [constants.get(name) for name in input_names(node)]
         return _MADE[node.op_type](attributes(node), given, opset)
     return None
 

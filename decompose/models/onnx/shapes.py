@@ -15,7 +15,8 @@ from decompose.models.onnx.model_file import OnnxModel
 from decompose.utils.errors import DecomposeError, first_line
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    import onnx_ir as ir
+    from onnx import ModelProto
 
 _COLOURS = (1, 3)
 _LEAST_SIDE = 8
@@ -109,10 +110,8 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
         DecomposeError: it has none, several, one that is no tensor of numbers or no batch, or one that
             holds a fixed number of inputs other than 1.
     """
-    graph = model.proto.graph
-    inner = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in inner]
-    if unknown := sorted({*fixed} - {value.name for value in inputs}):
+    inputs = [value for value in model.content.graph.inputs if not value.is_initializer()]
+    if unknown := sorted({*fixed} - {str(value.name) for value in inputs}):
         raise DecomposeError(f"the model has no input {unknown[0]}; there are: {_names(inputs)}")
     free = [value for value in inputs if value.name not in {*fixed}]
     if len(free) != 1:
@@ -121,15 +120,14 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
             "--fix NAME=NUMBER"
         )
     value = free[0]
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+    found = _value(value)
+    if found is None or found.dims is None or value.shape is None:
         raise DecomposeError(f"the input {value.name} is no tensor of a known number of axes")
-    dims = dims_of(value)
+    dims = found.dims
     if len(dims) < 2:
         raise DecomposeError(f"the input {value.name} is no batch")
-    for dim in value.type.tensor_type.shape.dim:
-        # Old exporters write -1 for what is open.
-        if dim.HasField("dim_value") and dim.dim_value == 0:
-            raise DecomposeError(f"the input {value.name} has an axis of no places")
+    if 0 in tuple(value.shape):
+        raise DecomposeError(f"the input {value.name} has an axis of no places")
     if dims[0] not in (None, 1):
         # Constants in the graph may be of that batch, and rows get mixed where it is another.
         raise DecomposeError(
@@ -137,7 +135,7 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
             "batch of 1, or of any size"
         )
     last = len(dims) == 4 and dims[-1] in _COLOURS and (dims[1] or _LEAST_SIDE) >= _LEAST_SIDE
-    return Signature(value.name, _dtype(value), dims, last)
+    return Signature(str(value.name), _dtype(value), dims, last)
 
 
 def fixed_inputs(model: OnnxModel, given: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
@@ -150,36 +148,42 @@ def fixed_inputs(model: OnnxModel, given: Mapping[str, Tensor | float]) -> dict[
     Raises:
         DecomposeError: an input is no tensor of numbers.
     """
-    inputs = {value.name: value for value in model.proto.graph.input}
+    inputs = {value.name: value for value in model.content.graph.inputs}
     found = {}
     for name, what in given.items():
         if isinstance(what, Tensor):
             found[name] = what.to(_dtype(inputs[name]))
         else:
-            shape = [1 if size is None else size for size in dims_of(inputs[name])]
+            shape = [1 if size is None else size for size in _dims(inputs[name]) or ()]
             if prod(shape) > most_elements(0):
                 raise DecomposeError(f"the input {name} is too large to run")
             found[name] = torch.full(shape, what).to(_dtype(inputs[name]))
     return found
 
 
-def _dtype(value: ValueInfoProto) -> torch.dtype:
-    from onnx import helper
-
-    kind = value.type.tensor_type.elem_type
-    known = kind in helper.get_all_tensor_dtypes()
-    dtype = getattr(torch, helper.tensor_dtype_to_np_dtype(kind).name if known else "", None)
+def _dtype(value: ir.Value) -> torch.dtype:
+    try:
+        assert value.dtype is not None
+        dtype = getattr(torch, value.dtype.numpy().name, None)
+    except (AssertionError, TypeError):
+        dtype = None
     if not isinstance(dtype, torch.dtype):
         raise DecomposeError(f"the input {value.name} is no tensor of numbers")
     return dtype
 
 
-def dims_of(value: ValueInfoProto) -> Dims:
-    """The sizes that a graph tells of a value; those with a name or none are open."""
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-        for dim in value.type.tensor_type.shape.dim
-    )
+def _value(value: ir.Value) -> Value | None:
+    """The type of a value, or ``None`` where it is no tensor or its type is not known."""
+    import onnx_ir as ir
+
+    return Value(value.type.dtype, _dims(value)) if isinstance(value.type, ir.TensorType) else None
+
+
+def _dims(value: ir.Value) -> Dims | None:
+    """The sizes of a value; those with a name or none are open, as -1 is in old exporters' files."""
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape)
 
 
 def infer_types(
@@ -194,45 +198,40 @@ def infer_types(
     Raises:
         DecomposeError: they contradict one another, or a value is far too large.
     """
-    proto = model.without_weights()
-    for value in proto.graph.input:
-        if given is not None and value.name in given:
-            shape = value.type.tensor_type.shape
-            shape.ClearField("dim")
-            for size in given[value.name]:
-                shape.dim.add().dim_value = size
-    inner = {*model.arrays, *(tensor.name for tensor in proto.graph.initializer)}
-    sizes = [prod(n or 1 for n in dims_of(v)) for v in proto.graph.input if v.name not in inner]
-    most = most_elements(sum(sizes))
+    proto, inner = model.without_weights(given), model.content.graph.initializers
     found = {}
     for value in infer_values(proto):
-        kind = value.type.tensor_type
-        dims = dims_of(value) if kind.HasField("shape") else None
-        found[value.name] = Value(kind.elem_type, dims)
-        if dims is None or value.name in inner:
-            continue
-        if prod(dim or 1 for dim in dims) > most:
-            told = "x".join(str(dim or "N") for dim in dims)
-            raise DecomposeError(
-                f"the value {value.name} would be {told}, which is too large to run"
-            )
+        if (known := _value(value)) is not None:
+            found[str(value.name)] = known
+    given_names = [value.name for value in proto.graph.input if value.name not in inner]
+    most = most_elements(sum(_num_elements(found[name]) for name in given_names if name in found))
+    for name, known in found.items():
+        if name not in inner and _num_elements(known) > most:
+            shape = "x".join(str(dim or "N") for dim in known.dims or ())
+            raise DecomposeError(f"the value {name} would be {shape}, which is too large to run")
     return found
 
 
-def infer_values(proto: ModelProto) -> list[ValueInfoProto]:
+def _num_elements(value: Value) -> int:
+    """The elements that a value has at least."""
+    return prod(dim or 1 for dim in value.dims or ())
+
+
+def infer_values(proto: ModelProto) -> list[ir.Value]:
     """Inputs, values and outputs of a model, with the shapes that follow.
 
     Raises:
         DecomposeError: they contradict one another.
     """
+    import onnx_ir as ir
     from onnx import shape_inference
 
     try:
         graph = shape_inference.infer_shapes(proto, data_prop=True).graph
+        return [ir.from_proto(value) for value in (*graph.input, *graph.value_info, *graph.output)]
     except (shape_inference.InferenceError, RuntimeError, ValueError, TypeError) as error:
         raise DecomposeError(f"its shapes contradict one another: {first_line(error)}") from None
-    return [*graph.input, *graph.value_info, *graph.output]
 
 
-def _names(values: Iterable[ValueInfoProto]) -> str:
-    return ", ".join(value.name for value in values) or "none"
+def _names(values: Iterable[ir.Value]) -> str:
+    return ", ".join(str(value.name) for value in values) or "none"

@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from glob import escape
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decompose.models.onnx.model_file import LARGE, OnnxModel
+from decompose.models.onnx.model_file import LARGE, OnnxModel, array_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
 
-if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto
-
-_MOST_BYTES = (1 << 31) - (1 << 20)
+_MAX_BYTES = (1 << 31) - (1 << 20)
 """What one file may hold; protobuf takes no more than 2 GiB."""
 
 _ALIGNMENT = 4096
@@ -35,17 +31,28 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
     Raises:
         DecomposeError: the file cannot be written.
     """
+    import onnx_ir as ir
+
     path = Path(path)
-    size = model.proto.ByteSize() + sum(array.nbytes for array in model.arrays.values())
-    if not model.is_external and size <= _MOST_BYTES:
+    size = sum(array_of(value).nbytes for value in model.content.graph.initializers.values())
+    if not model.is_external and size <= _MAX_BYTES:
         with writing(path) as temporary, temporary.open("wb") as file:
             file.writelines(_pieces(model))
         return
     data, stale = _data_paths(path)
-    with writing(path) as temporary, writing(data) as beside:
-        with beside.open("wb") as file:
-            content = _referring(model, data.name, file)
-        temporary.write_bytes(content.SerializeToString())
+    try:
+        with writing(path) as temporary:
+            ir.save(
+                model.content,
+                temporary,
+                format="protobuf",
+                external_data=data.name,
+                size_threshold_bytes=LARGE,
+                alignment=_ALIGNMENT,
+            )
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
     for old in stale:
         old.unlink(missing_ok=True)
 
@@ -57,19 +64,9 @@ def model_bytes(model: OnnxModel) -> bytes:
         DecomposeError: it is too large for one.
     """
     pieces = list(_pieces(model))
-    if sum(map(len, pieces)) > _MOST_BYTES:
-        raise DecomposeError("the network is too large for one ONNX file")
+    if sum(map(len, pieces)) > _MAX_BYTES:
+        raise DecomposeError("the model is too large for one ONNX file")
     return b"".join(pieces)
-
-
-def to_initializer(name: str, array: np.ndarray) -> tuple[TensorProto, bool]:
-    """An initialiser of an array, and whether it is a large one, whose data lies beside it."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    if array.nbytes <= LARGE:
-        return numpy_helper.from_array(array, name), False
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return TensorProto(name=name, data_type=kind, dims=array.shape), True
 
 
 def _data_paths(path: Path) -> tuple[Path, list[Path]]:
@@ -86,49 +83,40 @@ def _pieces(model: OnnxModel) -> Iterator[bytes | memoryview]:
 
     A message is a sequence of fields in any order, so the weights may follow all else.
     """
-    head = type(model.proto)()
-    head.CopyFrom(model.proto)
-    graph = head.graph
-    large = [t for t in graph.initializer if t.name in model.arrays]
-    stubs = [tensor.SerializeToString() for tensor in large]
-    kept = [tensor for tensor in graph.initializer if tensor.name not in model.arrays]
-    tails = [_TENSOR_RAW.to_bytes(1) + _varint(model.arrays[t.name].nbytes) for t in large]
-    names = [tensor.name for tensor in large]
-    lengths = [
-        len(stub) + len(tail) + model.arrays[name].nbytes
-        for stub, tail, name in zip(stubs, tails, names, strict=True)
-    ]
-    openings = [_GRAPH_INITIALIZER.to_bytes(1) + _varint(length) for length in lengths]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    inner = graph.SerializeToString()
-    head.ClearField("graph")
-    yield head.SerializeToString()
-    whole = len(inner) + sum(map(len, openings)) + sum(lengths)
-    yield _MODEL_GRAPH.to_bytes(1) + _varint(whole)
-    yield inner
-    for opening, stub, tail, name in zip(openings, stubs, tails, names, strict=True):
-        yield opening + stub + tail
-        yield _flat(model.arrays[name])
-
-
-def _referring(model: OnnxModel, location: str, file: Any) -> ModelProto:
-    """Write the arrays to a file, and give the model that refers to them there."""
+    import onnx_ir as ir
     from onnx import TensorProto
 
-    proto = type(model.proto)()
-    proto.CopyFrom(model.proto)
-    for tensor in proto.graph.initializer:
-        if tensor.name not in model.arrays:
-            continue
-        array = model.arrays[tensor.name]
-        file.seek(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
-        tensor.data_location = TensorProto.EXTERNAL
-        place = {"location": location, "offset": file.tell(), "length": array.nbytes}
-        for key, value in place.items():
-            tensor.external_data.add(key=key, value=str(value))
-        file.write(_flat(array))
-    return proto
+    large = model.weights
+    stubs = []
+    for name, value in large.items():
+        tensor = value.const_value
+        assert tensor is not None
+        stub = TensorProto(
+            name=name,
+            data_type=tensor.dtype.value,
+            dims=tensor.shape.numpy(),
+            doc_string=tensor.doc_string or None,
+        )
+        tail = _TENSOR_RAW.to_bytes(1) + _varint(tensor.nbytes)
+        stubs.append(stub.SerializeToString() + tail)
+    content = model.content.clone()
+    for name in large:
+        content.graph.initializers.pop(name)
+    head = ir.to_proto(content)
+    inner = head.graph.SerializeToString()
+    head.ClearField("graph")
+    data = [_flat(array_of(value)) for value in large.values()]
+    heads = [
+        _GRAPH_INITIALIZER.to_bytes(1) + _varint(len(stub) + len(array)) + stub
+        for stub, array in zip(stubs, data, strict=True)
+    ]
+    yield head.SerializeToString()
+    whole = len(inner) + sum(map(len, heads)) + sum(map(len, data))
+    yield _MODEL_GRAPH.to_bytes(1) + _varint(whole)
+    yield inner
+    for opening, array in zip(heads, data, strict=True):
+        yield opening
+        yield array
 
 
 def _flat(array: np.ndarray) -> memoryview:

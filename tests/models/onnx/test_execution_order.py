@@ -8,7 +8,7 @@ from onnx import helper
 
 import decompose
 from decompose.models.onnx.execution_order import schedule
-from decompose.models.onnx.model_file import OnnxModel
+from decompose.models.onnx.model_file import to_model
 from tests.models.onnx.cases import make_model, read, run_onnx, small_cnn
 
 
@@ -38,8 +38,8 @@ def test_steps_free_what_nothing_after_them_reads() -> None:
         node("Atan", ["a"], ["b"]),
         node("Mul", ["a", "b"], ["y"]),
     ]
-    model = OnnxModel(make_model(nodes, {}, ["n", 4], ["n", 4]))
-    in_torch = {1: torch.add, 3: torch.mul}
+    model = to_model(make_model(nodes, {}, ["n", 4], ["n", 4]))
+    in_torch = {model.nodes[1]: torch.add, model.nodes[3]: torch.mul}
     steps = schedule(model, in_torch, {"one": np.array(1.0, "f4")}, ["y"])
     assert [list(step.outputs) for step in steps] == [["a"], ["b"], ["y"]]
     assert [set(step.done) for step in steps] == [{"x", "one"}, set(), {"a", "b"}]

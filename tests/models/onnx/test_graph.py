@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import helper, numpy_helper
 
 from decompose.layers.discovery import find_layers
 from decompose.models.onnx.graph import constants_of, read_names
-from decompose.models.onnx.model_file import OnnxModel
+from decompose.models.onnx.model_file import to_model
 from tests.models.onnx.cases import make_model, read, run_onnx, small_cnn
 
 WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
@@ -23,7 +24,7 @@ def test_constants_come_from_initialisers_nodes_and_what_passes_them_on() -> Non
         helper.make_node("Conv", ["x", "d"], ["y"]),
     ]
     model = make_model(nodes, {"unused": WEIGHT}, [1, 2, 8, 8], [1, 4, 6, 6])
-    constants = constants_of(OnnxModel(model))
+    constants = constants_of(to_model(model))
     assert set(constants) == {"unused", "c", "d", "e"}
     assert constants["e"].tolist() == [1, 2]
 
@@ -37,7 +38,7 @@ def test_initialisers_that_are_listed_as_inputs_are_their_defaults(
     model.graph.input.extend(
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )
-    assert "stem.bias" in constants_of(OnnxModel(model))
+    assert "stem.bias" in constants_of(to_model(model))
     network, x = read(model, tmp_path), torch.randn(2, 3, 16, 16)
     assert len(find_layers(network)) == 4
     np.testing.assert_allclose(
@@ -54,4 +55,4 @@ def test_bodies_read_what_is_outside_of_them() -> None:
         [numpy_helper.from_array(np.zeros(1, np.float32), "inner")],
     )
     node = helper.make_node("If", ["condition"], ["y"], then_branch=body, else_branch=body)
-    assert read_names(node) == ["condition", "outer"]
+    assert read_names(ir.from_proto(node)) == ["condition", "outer"]

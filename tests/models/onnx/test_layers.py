@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import helper
@@ -13,7 +14,7 @@ WEIGHT = np.zeros((4, 2, 3, 3), np.float32)
 
 
 def read(kind: str = "Conv", sizes: tuple[int, int] | None = None, **attributes: Any) -> Layer:
-    node = helper.make_node(kind, ["x", "w"], ["y"], **attributes)
+    node = ir.from_proto(helper.make_node(kind, ["x", "w"], ["y"], **attributes))
     return read_layer(node, {"w": WEIGHT}, sizes)
 
 
@@ -63,7 +64,7 @@ def test_others_say_why(kind: str, attributes: dict, reason: str) -> None:
 
 
 def test_weights_must_be_constant_and_floating() -> None:
-    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    node = ir.from_proto(helper.make_node("Conv", ["x", "w"], ["y"]))
     with pytest.raises(Unsuitable, match="its weight is computed"):
         read_layer(node, {})
     with pytest.raises(Unsuitable, match="its weight is int8"):

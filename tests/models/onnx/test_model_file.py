@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
-from decompose.models.onnx.model_file import OnnxModel, read_model
+from decompose.models.onnx.model_file import OnnxModel, array_of, read_model
 from decompose.models.onnx.writing import model_bytes, write_model
 from decompose.utils.errors import DecomposeError
 from tests.models.onnx.cases import make_model, run_onnx, small_cnn
@@ -30,16 +31,17 @@ def external(tmp_path: Path) -> Path:
 
 def same_weights(a: OnnxModel, b: onnx.ModelProto) -> bool:
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in b.graph.initializer}
-    return all(np.array_equal(array, stored[name]) for name, array in a.arrays.items())
+    return all(np.array_equal(array_of(v), stored[name]) for name, v in a.weights.items())
 
 
 def test_large_weights_lie_beside_the_graph_once(plain: Path, external: Path) -> None:
     for path in (plain, external):
         model = read_model(path)
-        assert {"block.weight", "up.weight"} <= set(model.arrays)
+        assert {"block.weight", "up.weight"} <= set(model.weights)
         assert same_weights(model, small_cnn())
-        assert not any(t.raw_data for t in model.proto.graph.initializer if t.name in model.arrays)
-    assert isinstance(read_model(external).arrays["up.weight"].base, np.memmap)
+        kept = {tensor.name for tensor in model.without_weights().graph.initializer}
+        assert not kept & set(model.weights)
+    assert isinstance(array_of(read_model(external).weights["up.weight"]).base, np.memmap)
 
 
 def test_what_is_written_is_what_was_read(plain: Path, external: Path, tmp_path: Path) -> None:
@@ -145,4 +147,46 @@ def test_damaged_and_old_models_are_refused(plain: Path, tmp_path: Path) -> None
     cyclic.graph.node[2].input[0] = "g"
     onnx.save(cyclic, path)
     with pytest.raises(DecomposeError, match="is no valid model"):
+        read_model(path)
+    sparse = small_cnn()
+    sparse.graph.sparse_initializer.add()
+    onnx.save(sparse, path)
+    with pytest.raises(DecomposeError, match="has a sparse_initializer, which cannot be kept"):
+        read_model(path)
+    twice = small_cnn()
+    twice.graph.initializer.append(twice.graph.initializer[0])
+    onnx.save(twice, path)
+    with pytest.raises(DecomposeError, match=r"the initialiser stem\.weight is there twice"):
+        read_model(path)
+
+
+def test_tensors_of_every_type_are_kept(tmp_path: Path) -> None:
+    kinds = ("FLOAT", "BFLOAT16", "INT4", "UINT8", "BOOL", "STRING", "FLOAT8E4M3FN", "INT64")
+    values: dict[str, Any] = {"STRING": ["a", "b", "", "d"]}
+    tensors = [
+        onnx.helper.make_tensor(
+            kind, getattr(TensorProto, kind), [2, 2], values.get(kind, [1, 0, 1, 1])
+        )
+        for kind in kinds
+    ]
+    model = small_cnn()
+    model.graph.initializer.extend(tensors)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    kept = onnx.load_from_string(model_bytes(read_model(path))).graph.initializer
+    for tensor in tensors:
+        (again,) = (other for other in kept if other.name == tensor.name)
+        assert again.data_type == tensor.data_type
+        stored = onnx.numpy_helper.to_array(tensor)
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(again), stored)
+
+
+@pytest.mark.parametrize("dims", [[-1, 3, 3, 3], [1 << 40, 1 << 20], [16, 3, 3, 4], [0, 3]])
+def test_shapes_that_the_data_does_not_fill_are_refused(tmp_path: Path, dims: list[int]) -> None:
+    model = small_cnn()
+    del model.graph.initializer[0].dims[:]
+    model.graph.initializer[0].dims.extend(dims)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(DecomposeError, match=r"model\.onnx: "):
         read_model(path)

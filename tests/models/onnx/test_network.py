@@ -17,7 +17,7 @@ from decompose.layers.costs import count_params
 from decompose.layers.discovery import find_decomposable, find_layers
 from decompose.layers.survey import survey
 from decompose.models.export import to_onnx_bytes
-from decompose.models.onnx.model_file import read_model
+from decompose.models.onnx.model_file import array_of, read_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.utils.errors import DecomposeError
 from tests.models.onnx.cases import (
@@ -49,7 +49,7 @@ def test_layers_have_their_nodes_names_and_share_weights(network: OnnxNetwork) -
     # Both nodes of the block are one layer; the normalisation's are counted as well.
     stored = small_cnn().graph.initializer
     assert count_params(network) == sum(numpy_helper.to_array(t).size for t in stored)
-    memory = network.model.arrays["block.weight"].ctypes.data
+    memory = array_of(network.model.weights["block.weight"]).ctypes.data
     block = network.get_submodule("block/1")
     assert isinstance(block, nn.Conv2d)
     assert block.weight.data_ptr() == memory
@@ -88,13 +88,13 @@ def test_gradients_pass_what_torch_runs_and_rectifiers_are_seen(network: OnnxNet
 
 def test_it_is_planned_repaired_and_compared_as_others_are(network: OnnxNetwork) -> None:
     images = torch.randn(6, 3, 16, 16)
-    weights = {name: array.copy() for name, array in network.model.arrays.items()}
+    weights = {name: array_of(value).copy() for name, value in network.model.weights.items()}
     plan = decompose.plan(network, images[:1], macs=0.6, calibrate=images)
     small = decompose.apply(plan, network)
     assert decompose.compare(network, small, images).macs.ratio > 1.6
     assert {repaired.name for repaired in repair_(small, network, images)} == set(plan.layers)
     for name, array in weights.items():
-        np.testing.assert_array_equal(network.model.arrays[name], array)
+        np.testing.assert_array_equal(array_of(network.model.weights[name]), array)
 
 
 def test_torchs_own_exports(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Torch functions give what ONNX Runtime gives, and leave alone what torch has not."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from onnx import helper
@@ -76,7 +77,7 @@ def test_as_onnxruntime(case: tuple) -> None:
     constants = dict(zip(names, map(np.asarray, others), strict=True))
     x = torch.randn(NCHW)
     # ONNX Runtime's square root of what is negative is not a number either.
-    function = torch_function(node, opset, constants)
+    function = torch_function(ir.from_proto(node), opset, constants)
     assert function is not None
     given = function(x, *(torch.from_numpy(array) for array in constants.values()))
     rank = [None] * given.ndim
@@ -92,7 +93,7 @@ def test_all_of_them_are_tried() -> None:
 
 def test_squeeze() -> None:
     node = helper.make_node("Squeeze", ["x", "axes"], ["y"])
-    function = torch_function(node, OPSET, {"axes": np.array([1, -1])})
+    function = torch_function(ir.from_proto(node), OPSET, {"axes": np.array([1, -1])})
     assert function is not None
     assert function(torch.zeros(2, 1, 3, 1), None).shape == (2, 3)
 
@@ -113,6 +114,6 @@ def test_squeeze() -> None:
 )
 def test_the_rest_is_left_to_onnxruntime(kind: str, inputs: list[str], attributes: dict) -> None:
     node = helper.make_node(kind, inputs, ["y"], **attributes)
-    assert torch_function(node, OPSET, {"a": VECTOR}) is None
+    assert torch_function(ir.from_proto(node), OPSET, {"a": VECTOR}) is None
     node = helper.make_node(kind, inputs, ["y"], domain="com.microsoft", **attributes)
-    assert torch_function(node, OPSET, {}) is None
+    assert torch_function(ir.from_proto(node), OPSET, {}) is None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import give_bias
-from decompose.models.onnx.model_file import OnnxModel
+from decompose.models.onnx.model_file import to_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.rewriting import rewritten, self_contained, write_network
 from decompose.models.onnx.writing import model_bytes
@@ -62,7 +62,7 @@ def test_every_method(method: str, dtype: str, tmp_path: Path) -> None:
     assert len(plan.layers) == 3
     model = check_file(tmp_path / "small.onnx", small, x, 1e-4 if dtype == "float32" else 0.02)
     kinds = {t.data_type for t in model.graph.initializer if t.data_type != onnx.TensorProto.INT64}
-    assert kinds == {network.model.proto.graph.input[0].type.tensor_type.elem_type}
+    assert kinds == {network.model.content.graph.inputs[0].dtype}
 
 
 def test_all_else_is_as_it_was(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_self_contained_model_takes_what_the_network_takes(tmp_path: Path) -> 
     weight = np.ones((2, 3, 3, 3), np.float32)
     model = make_model(nodes, {"w": weight}, ["n", 8, 10, 3], ["n", 2, 6, 8])
     model.graph.input.append(helper.make_tensor_value_info("gain", 1, [1]))
-    network = OnnxNetwork(OnnxModel(model), {"gain": 2.0})
+    network = OnnxNetwork(to_model(model), {"gain": 2.0})
     x = torch.randn(2, 3, 8, 10)
     alone = ModelProto.FromString(model_bytes(self_contained(network)))
     onnx.checker.check_model(alone, full_check=True)
