@@ -56,14 +56,18 @@ def trace_shapes(model: nn.Module, example: Example) -> Shapes:
 def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
     """MACs of every layer for one input of the network; 0 for layers that it does not reach.
 
+    Convolutions that a model names in ``other_macs`` are counted with them.
+
     Args:
         model: the network.
         shapes: what ``trace_shapes`` returned for it, or for the network it was made from.
     """
-    return {
+    counted = {
         name: sum(layer_macs(layer, shape) for shape in shapes.get(name, ()))
         for name, layer in find_layers(model).items()
     }
+    # Of convolutions that are no modules, which a model that came as a graph may have.
+    return counted | dict(getattr(model, "other_macs", {}))
 
 
 def count_params(module: nn.Module) -> int:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decompose.models.onnx.functions import inline_layers_
+from decompose.models.onnx.tensors import owned
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.optional_dependencies import required
 
@@ -149,8 +151,6 @@ def to_model(proto: ModelProto, path: Path = Path("model.onnx")) -> OnnxModel:
     import onnx_ir as ir
     from onnx import checker
 
-    from decompose.models.onnx.tensors import owned
-
     for name in ("sparse_initializer", "training_info"):
         if len(getattr(proto, name, ())) or len(getattr(proto.graph, name, ())):
             raise DecomposeError(f"has a {name}, which cannot be kept; export it without")
@@ -178,7 +178,8 @@ def to_model(proto: ModelProto, path: Path = Path("model.onnx")) -> OnnxModel:
                     if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
                         tensor = owned(attribute.as_tensor(), path)
                         node.attributes[key] = ir.AttrTensor(key, tensor, attribute.doc_string)
-    except (*_INVALID, checker.ValidationError, ir.serde.SerdeError) as error:
+            inline_layers_(content)
+    except (*_INVALID, checker.ValidationError, ir.serde.SerdeError, ir.passes.PassError) as error:
         raise DecomposeError(f"is no valid model: {first_line(_origin(error))}") from None
     return OnnxModel(content, is_external)
 

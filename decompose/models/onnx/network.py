@@ -7,6 +7,7 @@ layer is seen, and else in ONNX Runtime. So it is planned, measured and repaired
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,18 @@ from torch import Tensor, nn
 from decompose.algebra import Conv
 from decompose.layers.modules import to_module
 from decompose.models.onnx.execution_order import LayerNode, Step, schedule
-from decompose.models.onnx.graph import bodies, constants_of, input_names, output_names, title_of
-from decompose.models.onnx.layers import CONVOLUTIONS, Unsuitable, read_layer, to_tensor
+from decompose.models.onnx.graph import (
+    constants_of,
+    input_names,
+    output_names,
+    read_names,
+    title_of,
+)
+from decompose.models.onnx.layers import Unsuitable, read_layer, to_tensor
 from decompose.models.onnx.model_file import FLOATING, LARGE, OnnxModel
 from decompose.models.onnx.onnxruntime_segments import Segment
 from decompose.models.onnx.operators import torch_function
+from decompose.models.onnx.other_layers import count_other_macs, why_left_alone
 from decompose.models.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
 from decompose.utils.errors import DecomposeError, first_line
 
@@ -47,6 +55,7 @@ class OnnxNetwork(nn.Module):
         signature: of its input.
         layer_nodes: the nodes that are modules.
         left_alone: convolutions that are none, with the reason.
+        other_macs: what these cost for one input of the size that was run last, by name.
 
     Raises:
         DecomposeError: a constant is damaged, shapes contradict one another, or there is not one input
@@ -61,6 +70,7 @@ class OnnxNetwork(nn.Module):
         # Names that no layer may have; set below.
         self.layer_nodes: Sequence[LayerNode] = ()
         self.left_alone: dict[str, str] = {}
+        self.other_macs: dict[str, int] = {}
         self.constants: nn.Module | None = None
         self._steps: Sequence[Step] = ()
         self._admitted: set[torch.Size] = set()
@@ -78,7 +88,7 @@ class OnnxNetwork(nn.Module):
                 in_torch |= {} if function is None else {node: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
         self.constants = _Constants(
-            self._constants_outside(constants), self._read_in_torch(constants) | self.fixed
+            *self._parameters_outside(constants), self._read_in_torch(constants) | self.fixed
         )
         self.eval()
 
@@ -133,6 +143,10 @@ class OnnxNetwork(nn.Module):
         if x.shape not in self._admitted:
             shapes = {name: tuple(value.shape) for name, value in self.fixed.items()}
             infer_types(self.model, shapes | {self.signature.name: tuple(x.shape)})
+            if self.left_alone:
+                shapes[self.signature.name] = (1, *x.shape[1:])
+                layers = {layer.node for layer in self.layer_nodes}
+                self.other_macs = count_other_macs(self.model, layers, shapes)
             self._admitted.add(x.shape)
 
     def _add_layers(
@@ -141,21 +155,15 @@ class OnnxNetwork(nn.Module):
         """Make a module of every node that can be one; nodes of the same weights may share theirs."""
         found: list[LayerNode] = []
         modules: dict[Any, str] = {}
+        weights: dict[Any, nn.Parameter] = {}
         for node in self.model.nodes:
             title = title_of(node)
-            for body in bodies(node):
-                self.left_alone |= {
-                    title_of(inner): f"it is inside {title}"
-                    for inner in body
-                    if inner.op_type in CONVOLUTIONS
-                }
             known = types.get(input_names(node)[0]) if node.inputs else None
             sizes = None if known is None or known.dims is None else known.dims[2:]
             try:
                 layer = read_layer(node, constants, sizes)
             except Unsuitable as reason:
-                if node.op_type in CONVOLUTIONS:
-                    self.left_alone[title] = str(reason)
+                self.left_alone |= why_left_alone(node, str(reason))
                 continue
             conv = layer.conv
             # Of one matrix two nodes may read one as it lies, the other its transpose.
@@ -163,6 +171,11 @@ class OnnxNetwork(nn.Module):
             key = (node.op_type, layer.weights, laid_out, conv.geometry, conv.groups)
             if key not in modules:
                 modules[key] = self._add_layer(title, conv)
+                module = self.get_submodule(modules[key])
+                # Whose weight lies in the graph once is counted once.
+                groups = conv.groups if conv.geometry.transposed else 1
+                lying = (layer.weights[0], *laid_out, conv.geometry.transposed, groups)
+                module.weight = weights.setdefault(lying, module.get_parameter("weight"))
             found.append(LayerNode(node, modules[key], layer))
         return found
 
@@ -193,16 +206,28 @@ class OnnxNetwork(nn.Module):
             if name in constants and constants[name].dtype.kind in _KINDS
         }
 
-    def _constants_outside(self, constants: Mapping[str, np.ndarray]) -> list[Tensor]:
-        """The weights that no layer has."""
-        inside = {name for layer in self.layer_nodes for name in input_names(layer.node)[1:]}
-        return [
-            to_tensor(constants[name])
+    def _parameters_outside(
+        self, constants: Mapping[str, np.ndarray]
+    ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The weights that no layer has, and those of layers that other nodes read as well."""
+        layers = {layer.node: layer for layer in self.layer_nodes}
+        inside = {
+            name: self.get_submodule(layer.module).get_parameter(kind)
+            for node, layer in layers.items()
+            for name, kind in zip(input_names(node)[1:], ("weight", "bias"), strict=False)
+            if name
+        }
+        elsewhere = {*self._outputs}
+        for node in self.model.nodes:
+            elsewhere.update(input_names(node)[:1] if node in layers else read_names(node))
+        outside = [
+            nn.Parameter(to_tensor(constants[name]), requires_grad=False)
             for name in self.model.content.graph.initializers
             if name not in inside
             and constants[name].ndim
             and constants[name].dtype in FLOATING.values()
         ]
+        return outside, [inside[name] for name in inside if name in elsewhere]
 
 
 def _scores(model: OnnxModel) -> list[str]:
@@ -221,12 +246,19 @@ class _Constants(nn.Module):
 
     Args:
         weights: to be counted with the network's.
+        shared: weights of layers that other nodes read too, and that stay where a layer is rewritten.
         by_name: what steps read.
     """
 
-    def __init__(self, weights: Sequence[Tensor], by_name: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        weights: Sequence[nn.Parameter],
+        shared: Sequence[nn.Parameter],
+        by_name: Mapping[str, Tensor],
+    ) -> None:
         super().__init__()
-        self.weights = nn.ParameterList([nn.Parameter(w, requires_grad=False) for w in weights])
+        self.weights = nn.ParameterList(weights)
+        self.shared = nn.ParameterList(shared)
         self._on: dict[torch.device, Mapping[str, Tensor]] = {torch.device("cpu"): by_name}
 
     def on(self, device: torch.device) -> Mapping[str, Tensor]:
@@ -239,7 +271,10 @@ class _Constants(nn.Module):
         return self._on[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
-        return self
+        shared = [copy.deepcopy(parameter, memo) for parameter in self.shared]
+        copied = _Constants(list(self.weights), shared, {}) if shared else self
+        copied._on = self._on
+        return copied
 
 
 def _is_for_torch(

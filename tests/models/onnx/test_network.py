@@ -2,18 +2,19 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import nn
 
 import decompose
 from decompose.compression.reconstruction.repair import repair_
 from decompose.compression.statistics import gather
-from decompose.layers.costs import count_params
+from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_decomposable, find_layers
 from decompose.layers.survey import survey
 from decompose.models.export import to_onnx_bytes
@@ -21,6 +22,7 @@ from decompose.models.onnx.model_file import array_of, read_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.utils.errors import DecomposeError
 from tests.models.onnx.cases import (
+    OPSET,
     make_model,
     node_tests,
     read,
@@ -160,6 +162,121 @@ def test_what_is_inside_bodies_is_left_alone(tmp_path: Path) -> None:
     assert network.left_alone == {"inner": "it is inside choose"}
     x = torch.randn(1, 3, 8, 8)
     np.testing.assert_allclose(network(x), run_onnx(model, x)[0], rtol=1e-4, atol=1e-4)
+
+
+MACS = 2 * 3 * 3 * 3 * 6 * 6
+
+
+def conv_in(kind: str) -> ModelProto:
+    """A convolution that is a layer, and one of the same cost that may be none."""
+    node, value = helper.make_node, helper.make_tensor_value_info
+    rng = np.random.default_rng(0)
+    weights: dict[str, Any] = {
+        name: rng.standard_normal((2, 3, 3, 3), np.float32) for name in ("w", "v")
+    }
+    conv = node("Conv", ["x", "v"], ["inner_y"], "inner")
+    body = helper.make_graph([conv], "body", [], [value("inner_y", 1, [1, 2, 6, 6])])
+    last: list[NodeProto]
+    if kind == "If":
+        weights["condition"] = np.array(True)
+        other = helper.make_graph(
+            [node("If", ["condition"], ["z"], "deep", then_branch=body, else_branch=body)],
+            "outer body",
+            [],
+            [value("z", 1, [1, 2, 6, 6])],
+        )
+        last = [node("If", ["condition"], ["b"], "choose", then_branch=other, else_branch=other)]
+    elif kind == "QLinearConv":
+        weights |= {"scale": np.float32(0.1), "zero": np.uint8(128)}
+        weights["v"] = weights["v"].astype(np.uint8)
+        given = ["q", "scale", "zero", "v", "scale", "zero", "scale", "zero"]
+        last = [
+            node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+            node("QLinearConv", given, ["r"], "inner"),
+            node("DequantizeLinear", ["r", "scale", "zero"], ["b"]),
+        ]
+    else:
+        last = [node("Convolve", ["x", "v"], ["b"], "call", domain="local")]
+    nodes = [node("Conv", ["x", "w"], ["a"], "conv"), *last, node("Add", ["a", "b"], ["y"])]
+    model = make_model(nodes, weights, [1, 3, 8, 8], [1, 2, 6, 6])
+    if kind == "function":
+        opset = helper.make_opsetid("", OPSET)
+        inner = node("Conv", ["p", "q"], ["r"], "inner")
+        model.functions.append(
+            helper.make_function("local", "Convolve", ["p", "q"], ["r"], [inner], [opset])
+        )
+        model.opset_import.append(helper.make_opsetid("local", 1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_alone"),
+    [
+        ("If", {"inner": "it is inside deep"}),
+        ("QLinearConv", {"inner": "it is quantised already"}),
+        ("function", {}),
+    ],
+)
+def test_every_convolution_is_counted_and_is_a_layer_or_has_a_reason(
+    kind: str, left_alone: dict[str, str], tmp_path: Path
+) -> None:
+    model = conv_in(kind)
+    network, x = read(model, tmp_path), torch.randn(1, 3, 8, 8)
+    np.testing.assert_allclose(network(x).detach(), run_onnx(model, x)[0], rtol=1e-4, atol=1e-4)
+    assert network.left_alone == left_alone
+    assert list(find_layers(network)) == ["conv"] + ["inner"] * (not left_alone)
+    assert sum(count_macs(network, trace_shapes(network, x)).values()) == 2 * MACS
+    small = decompose.apply(decompose.plan(network, x, rank={"conv": 1}), network)
+    macs = decompose.compare(network, small, x).macs
+    assert macs.before == 2 * MACS
+    assert MACS < macs.after < 2 * MACS
+    decompose.save(small, tmp_path / "small.onnx")
+    given = run_onnx(tmp_path / "small.onnx", x)[0]
+    np.testing.assert_allclose(given, small(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def num_stored(path: Path) -> int:
+    """Elements of a file's floating initialisers."""
+    return sum(
+        numpy_helper.to_array(t).size for t in onnx.load(path).graph.initializer if t.data_type == 1
+    )
+
+
+@pytest.mark.parametrize("num_channels", [4, 24])
+@pytest.mark.parametrize("kind", ["Conv", "Gather"])
+def test_weights_of_several_nodes_count_once_before_and_after(
+    kind: str, num_channels: int, tmp_path: Path
+) -> None:
+    node, n = helper.make_node, num_channels
+    rng = np.random.default_rng(0)
+    if kind == "Conv":
+        weights: dict[str, np.ndarray] = {"w": rng.standard_normal((n, n, 3, 3), np.float32)}
+        nodes = [
+            node("Conv", ["x", "w"], ["a"], "near", pads=[1] * 4),
+            node("Conv", ["a", "w"], ["y"], "far", pads=[2] * 4, dilations=[2, 2]),
+        ]
+        shape: list[int | str] = ["n", n, 8, 8]
+    else:
+        weights = {"w": rng.standard_normal((n, n), np.float32), "row": np.array([1])}
+        nodes = [
+            node("Gather", ["w", "row"], ["token"]),
+            node("Add", ["x", "token"], ["a"]),
+            node("Gemm", ["a", "w"], ["y"], "head", transB=1),
+        ]
+        shape = ["n", n]
+    network = read(make_model(nodes, weights, shape, shape), tmp_path)
+    x = torch.randn(1, n, 8, 8) if kind == "Conv" else torch.randn(1, n)
+    assert count_params(network) == weights["w"].size
+    ranks = dict.fromkeys(find_layers(network), 1)
+    small = decompose.apply(decompose.plan(network, x, rank=ranks, method=_METHODS[kind]), network)
+    for model, path in ((network, "same.onnx"), (small, "small.onnx")):
+        decompose.save(model, tmp_path / path)
+        assert count_params(model) == num_stored(tmp_path / path)
+        given = run_onnx(tmp_path / path, x)[0]
+        np.testing.assert_allclose(given, model(x).detach(), rtol=1e-3, atol=1e-3)
+
+
+_METHODS = {"Conv": "pw_dw", "Gather": "svd"}
 
 
 def test_float16_stays_float16(tmp_path: Path) -> None:
