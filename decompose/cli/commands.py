@@ -48,7 +48,7 @@ from decompose.layers.forms import FORMS
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.models import serialization
 from decompose.models.conversion import set_forms_
-from decompose.models.export import to_onnx
+from decompose.models.export import export, require_exported_name
 from decompose.utils.environment import VERSION
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable
@@ -269,18 +269,20 @@ def tune_network(
 @command("export")
 def export_network(
     model: Annotated[str, typer.Argument(help=SOURCES)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .onnx, .pt2 or .xml to write.")
+    ],
     arch: Arch = None,
     input_size: InputSize = None,
     device: Device = "auto",
 ) -> None:
-    """Write a model as ONNX, checked in onnxruntime against torch; its batch may be any."""
+    """Write a model as ONNX, torch's .pt2 or OpenVINO's .xml, checked against torch; any batch."""
     require_writable(output)
-    serialization.require_saved_name(output, is_onnx=True)
+    require_exported_name(output)
     network = serialization.load(model, arch).to(named_device(device))
     blank = blank_input(network, input_size)
     images = synthetic_inputs(blank, network, num=2)
-    deviation = to_onnx(network, images, output)
+    deviation = export(network, images, output)
     write_record(None, {"model": model, "output": str(output), "largest_deviation": deviation})
-    print_line(f"onnxruntime gives what torch gives, to {deviation:.1e} of the largest output")
+    print_line(f"It gives what torch gives, to {deviation:.1e} of the largest output")
     print_files(output)

@@ -1,12 +1,17 @@
-"""Networks as ONNX files, checked against torch as they are written."""
+"""Models as files for engines, checked against torch as they are written.
+
+ONNX for ONNX Runtime and most others, torch's own exported programs (``.pt2``), and OpenVINO's
+representation (``.xml``, its weights beside it in ``.bin``).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +29,44 @@ from decompose.utils.files import writing
 from decompose.utils.optional_dependencies import required
 
 TOLERANCE = 1e-4
-"""Largest relative deviation of an exported network's output from torch's."""
+"""Largest relative deviation of an exported model's output from torch's."""
+
+
+def export(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write a model in the format that a file's name asks for: ``.onnx``, ``.pt2`` or ``.xml``.
+
+    Args:
+        model: left as it was.
+        example: one batch ``(batch, ...)``; the file's batch may be any other, but of ONNX models that
+            take one input at a time.
+        path: the file, replaced as a whole.
+
+    Returns:
+        The largest deviation of an output, relative to the largest absolute value there.
+
+    Raises:
+        DecomposeError: the name ends otherwise, a package is not installed, the exporter cannot take the
+            model, or the exported one gives something else than torch.
+    """
+    if isinstance(model, OnnxNetwork) and model.signature.batch == 1:
+        example = example[:1]
+    return _exporter(path)(model, example, path)
+
+
+def require_exported_name(path: str | Path) -> None:
+    """Check that a file's name ends in a suffix that ``export`` knows.
+
+    Raises:
+        DecomposeError: it does not.
+    """
+    _exporter(path)
+
+
+def _exporter(path: str | Path) -> Callable[[nn.Module, Tensor, str | Path], float]:
+    exporters = {".onnx": to_onnx, ".pt2": to_pt2, ".xml": to_openvino}
+    if (found := exporters.get(Path(path).suffix.lower())) is None:
+        raise DecomposeError(f"{path}: end its name in .onnx, .pt2 or .xml")
+    return found
 
 
 def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
@@ -45,14 +87,64 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
     if isinstance(model, OnnxNetwork):
         raise DecomposeError("the network is an ONNX model already; save it as one")
     content = to_onnx_bytes(model, example)
-    deviation = _deviation(model, example, content)
-    if not deviation <= TOLERANCE:
-        raise DecomposeError(
-            f"{path}: not written: onnxruntime deviates from torch by {deviation:.1e}, more than "
-            f"{TOLERANCE:g}"
-        )
+    deviation = _checked(model, example, _run_in_onnxruntime(content, example), path, "onnxruntime")
     with writing(path) as temporary:
         temporary.write_bytes(content)
+    return deviation
+
+
+def to_pt2(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write a model as an exported program of torch, once that gives the same, loaded again.
+
+    Args, returns and errors are those of ``to_onnx``.
+    """
+    if isinstance(model, OnnxNetwork):
+        raise DecomposeError("an ONNX model cannot become a .pt2; export it as .xml")
+    batch = _with_open_batch(model, example)
+    with writing(path) as temporary:
+        with evaluating(model), _quiet():
+            try:
+                dims = ({0: torch.export.Dim.DYNAMIC},)
+                program = torch.export.export(model, (batch,), dynamic_shapes=dims)
+                with temporary.open("wb") as file:
+                    torch.export.save(program, file)
+                with temporary.open("rb") as file:
+                    loaded = torch.export.load(file).module()
+            # What the exporter raises on models that it cannot trace has no base of its own.
+            except (RuntimeError, ValueError, TypeError, AssertionError, LookupError) as error:
+                raise DecomposeError(
+                    f"torch cannot export the model: {first_line(error)}"
+                ) from error
+        with torch.no_grad():
+            given = [
+                y.numpy(force=True) for y in floating_tensors(loaded(example.to(batch.device)))
+            ]
+        return _checked(model, example, given, path, "the exported program")
+
+
+def to_openvino(model: nn.Module, example: Tensor, path: str | Path) -> float:
+    """Write a model for OpenVINO, ``.bin`` and then ``.xml``, once that gives what torch gives.
+
+    Args, returns and errors are those of ``to_onnx``; the model may have come as an ONNX model.
+    """
+    ov = required("openvino", "OpenVINO", "openvino")
+    core, path = ov.Core(), Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        ov.save_model(
+            core.read_model(to_onnx_bytes(model, example)),
+            Path(folder) / "model.xml",
+            compress_to_fp16=False,
+        )
+        files = {f.suffix: f.read_bytes() for f in Path(folder).iterdir()}
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(files[".xml"], files[".bin"]), "CPU", settings)
+    outputs = compiled([example.numpy(force=True)]).values()
+    given = [np.array(y) for y in outputs if y.dtype.kind == "f"]
+    deviation = _checked(model, example, given, path, "OpenVINO")
+    # The file that names the other comes last.
+    for name, content in ((path.with_suffix(".bin"), files[".bin"]), (path, files[".xml"])):
+        with writing(name) as temporary:
+            temporary.write_bytes(content)
     return deviation
 
 
@@ -80,9 +172,7 @@ def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
 def _exported(model: nn.Module, example: Tensor) -> bytes:
     # The exporter's, which would say less when it is missing.
     required("onnxscript", "ONNX Script", "onnx")
-    # A batch of one would be taken for a constant.
-    batch = example if len(example) > 1 else example.expand(2, *example.shape[1:])
-    batch = batch.to(next(model.parameters(), batch).device)
+    batch = _with_open_batch(model, example)
     with evaluating(model), _quiet():
         try:
             program = torch.onnx.export(
@@ -100,18 +190,40 @@ def _exported(model: nn.Module, example: Tensor) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def _deviation(model: nn.Module, example: Tensor, content: bytes) -> float:
+def _with_open_batch(model: nn.Module, example: Tensor) -> Tensor:
+    """An example on the model's device, of two inputs at least: one would be taken for a constant."""
+    batch = example if len(example) > 1 else example.expand(2, *example.shape[1:])
+    return batch.to(next(model.parameters(), batch).device)
+
+
+def _run_in_onnxruntime(content: bytes, example: Tensor) -> list[np.ndarray]:
     ort = required("onnxruntime", "ONNX Runtime", "onnx")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    given = session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
+    return session.run(None, {session.get_inputs()[0].name: example.cpu().numpy()})
+
+
+def _checked(
+    model: nn.Module, example: Tensor, given: Sequence[np.ndarray], path: str | Path, engine: str
+) -> float:
+    """How far an engine's outputs are from torch's.
+
+    Raises:
+        DecomposeError: further than ``TOLERANCE``.
+    """
     with evaluating(model):
-        wanted = floating_tensors(model(example))
-    return max(
+        expected = floating_tensors(model(example))
+    deviation = max(
         _relative_difference(ours, theirs.cpu().numpy())
-        for ours, theirs in zip(given, wanted, strict=True)
+        for ours, theirs in zip(given, expected, strict=True)
     )
+    if not deviation <= TOLERANCE:
+        raise DecomposeError(
+            f"{path}: not written: {engine} deviates from torch by {deviation:.1e}, more than "
+            f"{TOLERANCE:g}"
+        )
+    return deviation
 
 
 def _relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
