@@ -12,6 +12,7 @@ guessed from names.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,11 +21,23 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from decompose.algebra import bias_of, last_factors, leaves, scale_outputs
 from decompose.layers.consumers import Value, find_consumers
-from decompose.layers.discovery import copied, find_decomposable
+from decompose.layers.discovery import (
+    copied,
+    find_decomposable,
+    find_decomposed,
+    find_layers,
+)
 from decompose.layers.eligibility import what_is_attached, why_not_decomposable
 from decompose.layers.forward import evaluating
-from decompose.layers.modules import Decomposable, to_conv, to_module
+from decompose.layers.modules import (
+    Decomposable,
+    DecomposedLayer,
+    to_conv,
+    to_expression,
+    to_module,
+)
 from decompose.utils.batches import Example, call
 from decompose.utils.errors import DecomposeError
 
@@ -34,7 +47,7 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
-    """Fold each BatchNorm that follows a convolution or fully connected layer alone.
+    """Fold each BatchNorm that follows a convolution or fully connected layer alone, decomposed or not.
 
     Args:
         model: left as it was.
@@ -72,15 +85,17 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
     todo = {name: norm for name, norm in pairs.items() if done.get(name) != norm}
     if not todo:
         return model
-    modules, originals = dict(model.named_modules()), find_decomposable(model)
+    modules, layers = dict(model.named_modules()), find_layers(model)
     replacements: dict[int, nn.Module] = {}
     for name, norm_name in todo.items():
-        layer, norm = originals.get(name), modules.get(norm_name)
+        layer: Any = layers.get(name)
+        norm = modules.get(norm_name)
         if layer is None or (rest := _rest_behind(layer, norm)) is None:
             raise DecomposeError(
                 f"{norm_name} cannot be folded into {name}: the network has no such pair"
             )
-        replacements[id(layer)] = _fused(layer, norm)
+        is_decomposed = isinstance(layer, DecomposedLayer)
+        replacements[id(layer)] = (_fused_factors if is_decomposed else _fused)(layer, norm)
         replacements[id(norm)] = rest
     network = copied(model, replacements).eval()
     setattr(network, _ATTRIBUTE, done | todo)
@@ -100,11 +115,33 @@ def _fused(layer: Decomposable, norm: Any) -> nn.Module:
     return fused.requires_grad_(layer.weight.requires_grad)
 
 
-def _rest_behind(layer: Decomposable, norm: nn.Module | None) -> nn.Module | None:
+def _fused_factors(layer: DecomposedLayer, norm: Any) -> nn.Module:
+    """A decomposed layer whose last factors are scaled, in each of which it is linear."""
+    expression = layer.expression
+    dtype = next(leaves(expression)).weight.dtype
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
+    before = bias_of(expression)
+    bias = (0.0 if before is None else before.double()) - norm.running_mean.double()
+    offset = 0.0 if norm.bias is None else norm.bias.detach().double()
+    fused = copy.deepcopy(layer)
+    fused.assign(scale_outputs(expression, scale.to(dtype), (bias * scale + offset).to(dtype)))
+    return fused
+
+
+def _num_axes(layer: nn.Module) -> int:
+    return next(leaves(to_expression(layer))).geometry.num_axes
+
+
+def _num_outputs(layer: nn.Module) -> int:
+    return last_factors(to_expression(layer))[0].conv.out_channels
+
+
+def _rest_behind(layer: nn.Module, norm: nn.Module | None) -> nn.Module | None:
     """As ``_rest``; ``None`` also where the normalisation has other channels than a layer gives."""
     if norm is None or (rest := _rest(norm)) is None:
         return None
-    return rest if len(norm.get_buffer("running_mean")) == to_conv(layer).out_channels else None
+    return rest if len(norm.get_buffer("running_mean")) == _num_outputs(layer) else None
 
 
 def _rest(norm: nn.Module) -> nn.Module | None:
@@ -121,11 +158,12 @@ def _rest(norm: nn.Module) -> nn.Module | None:
 
 def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
     """The BatchNorm of each layer that it alone reads, and that reads nothing else."""
-    layers = {
+    layers: dict[str, nn.Module] = {
         n: layer
         for n, layer in find_decomposable(model).items()
         if why_not_decomposable(layer) is None
     }
+    layers |= find_decomposed(model)
     norms = {
         name: module
         for name, module in model.named_modules()
@@ -137,7 +175,7 @@ def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
         readers = {use.inside for value in found.outputs[name] for use in value.uses}
         norm = readers.pop() if len(readers) == 1 else ""
         if norm in norms and not found.weights.keys() & {name, norm}:
-            num_axes = to_conv(layers[name]).geometry.num_axes
+            num_axes = _num_axes(layers[name])
             if all(_is_whole(v, found.outputs[name], num_axes) for v in found.inputs[norm]):
                 pairs[name] = norm
     return pairs

@@ -174,3 +174,22 @@ def test_networks_without_them_are_left_alone() -> None:
     assert not has_statistics(network)
     reestimate_(network, iter(()))
     assert has_statistics(nn.BatchNorm1d(2))
+
+
+@pytest.mark.parametrize("method", ["spatial", "pw_dw"])
+def test_it_is_exact_behind_decomposed_layers(method: str, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.running_mean, norm.running_var = torch.randn(8), torch.rand(8) + 0.5
+    norm.weight.data, norm.bias.data = torch.randn(8), torch.randn(8)
+    x = torch.randn(2, 4, 9, 9)
+    small = decompose.apply(decompose.plan(network, x, method=method, rank=2), network)
+    folded = fold_batchnorm(small, x)
+    assert isinstance(folded[1], nn.Identity)  # type: ignore[index]
+    torch.testing.assert_close(folded(x), small(x), rtol=1e-4, atol=1e-5)
+    assert folded_of(folded) == {"0": "1"}
+    decompose.save(folded, tmp_path / "small.safetensors")
+    again = decompose.load(tmp_path / "small.safetensors", network)
+    assert torch.equal(again(x), folded(x))
