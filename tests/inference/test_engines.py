@@ -33,7 +33,9 @@ def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         get_engine("tensorrt")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(DecomposeError, match=r"OpenVINO is not installed: pip install 'torch-decompose"):
+    with pytest.raises(
+        DecomposeError, match=r"OpenVINO is not installed: pip install 'torch-decompose"
+    ):
         get_engine("openvino")
 
 
