@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -41,10 +42,15 @@ from decompose.algebra import (
     places,
     subsampling_for,
 )
-from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
+from decompose.layers.forward import (
+    comparable_outputs,
+    evaluating,
+    largest_batch,
+    warn_of_infinite,
+)
 from decompose.layers.hooks import observing
 from decompose.layers.modules import Decomposable, to_conv
-from decompose.utils.batches import Batches, InputBatches, map_tensors
+from decompose.utils.batches import Batches, InputBatches, batch_size, grouped, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
 from decompose.utils.progress import track
@@ -168,12 +174,15 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
     Raises:
         DecomposeError: there are no inputs, or the network's output holds no floating tensor.
     """
-    sums = {name: PatchMoments(to_conv(module)) for name, module in layers.items()}
     inputs = InputBatches(images, model)
+    size = largest_batch(model, list(islice(inputs, 2)))
+    most = size * _MOST_PLACES
+    sums = {name: PatchMoments(to_conv(module), most) for name, module in layers.items()}
+    num_batches = None if (total := inputs.count()) is None else -(-total // size)
     energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
     with evaluating(model), torch.enable_grad():
-        for x in track(inputs, "gathering statistics", inputs.count()):
+        for x in track(grouped(inputs, size), "gathering statistics", num_batches):
             with _observing(sums, layers):
                 entries: list[Tensor] = []
                 outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, entries), x))
@@ -182,16 +191,21 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
                 num_outputs += sum(y.numel() for y in outputs)
                 num_finite += sum(y.numel() for y in finite)
                 _backpropagate(outputs, entries or _trained(model), generator)
-            count += 1
+            count += batch_size(x)
     warn_of_infinite(num_outputs - num_finite, num_outputs)
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
 
 
 class PatchMoments:
-    """Adds up the moments of one layer."""
+    """Adds up the moments of one layer.
 
-    def __init__(self, conv: Conv) -> None:
-        self.conv = conv
+    Args:
+        conv: the layer.
+        most: positions of one batch's output to look at, more or less.
+    """
+
+    def __init__(self, conv: Conv, most: int = _MOST_PLACES) -> None:
+        self.conv, self._most = conv, most
         groups = conv.groups
         transposed = conv.geometry.transposed
         self._depth = conv.weight.shape[1] if transposed else conv.weight[0].numel()
@@ -234,7 +248,7 @@ class PatchMoments:
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
 
     def _strides(self, output: Tensor) -> Subsampling:
-        return subsampling_for(output.shape, self.conv.geometry.num_axes, _MOST_PLACES)
+        return subsampling_for(output.shape, self.conv.geometry.num_axes, self._most)
 
     def statistics(self, energy: float) -> LayerStatistics:
         """What the sums say; ``energy`` is that of all outputs of the network."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 from decompose.layers.detectors import comparable
 from decompose.utils.batches import Example, call
 from decompose.utils.errors import DecomposeError
+
+_MOST_TOGETHER = 16
+_NUMBERS_TOGETHER = 2**17
+"""Inputs and numbers of one batch, at most."""
 
 
 @contextmanager
@@ -83,6 +88,21 @@ def warn_of_infinite(count: int, total: int) -> None:
             "what is compared",
             stacklevel=3,
         )
+
+
+def largest_batch(model: nn.Module, some: Sequence[Any]) -> int:
+    """Inputs to pass together: as many as fill small layers, where the model takes them so.
+
+    Args:
+        model: left as it was.
+        some: two inputs or more, ``(1, ...)`` each; of fewer, each passes alone.
+    """
+    if len(some) < 2:
+        return 1
+    with evaluating(model):
+        if not takes_batches(model, some[0], some[1]):
+            return 1
+    return max(1, min(_MOST_TOGETHER, _NUMBERS_TOGETHER // some[0].numel()))
 
 
 def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:

@@ -145,6 +145,22 @@ class InputBatches:
         return len(self._images) if isinstance(self._images, Tensor) else None
 
 
+def grouped(inputs: Iterable[Any], size: int) -> Iterator[Any]:
+    """Inputs ``(1, ...)`` in batches of a size at most, in their order; what is no tensor stays alone."""
+    batch: list[Tensor] = []
+    for x in inputs:
+        is_tensor = isinstance(x, Tensor)
+        if batch and (not is_tensor or len(batch) == size or x.shape != batch[0].shape):
+            yield torch.cat(batch)
+            batch = []
+        if is_tensor:
+            batch.append(x)
+        else:
+            yield x
+    if batch:
+        yield torch.cat(batch)
+
+
 def chunks(images: Batches, size: int) -> Iterator[Any]:
     """Go through inputs, so many at a time at most.
 

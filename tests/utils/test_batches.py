@@ -18,6 +18,7 @@ from decompose.utils.batches import (
     call,
     chunks,
     first,
+    grouped,
     map_tensors,
     moved,
     split,
@@ -164,3 +165,17 @@ def test_what_holds_none() -> None:
         list(chunks(X[:0], 2))
     with pytest.raises(DecomposeError, match="must be tensors, not a str"):
         list(chunks(["a"], 2))
+
+
+def test_inputs_are_grouped_in_their_order_where_their_shapes_agree() -> None:
+    inputs = [torch.full((1, width), float(i)) for i, width in enumerate((2, 2, 2, 3, 2))]
+    found = list(grouped([*inputs, (inputs[0],), inputs[1]], 2))
+    assert [tuple(x.shape) if isinstance(x, Tensor) else None for x in found] == [
+        (2, 2),
+        (1, 2),
+        (1, 3),
+        (1, 2),
+        None,
+        (1, 2),
+    ]
+    assert torch.equal(torch.cat(found[:2]), torch.cat(inputs[:3]))

@@ -40,7 +40,7 @@ from decompose.compression.reconstruction.last_factors import Targets, refitted
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
-from decompose.layers.forward import evaluating, takes_batches
+from decompose.layers.forward import largest_batch
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.layers.relu import Rectifier
 from decompose.layers.survey import Survey, survey
@@ -48,10 +48,6 @@ from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
-
-_MOST_TOGETHER = 16
-_NUMBERS_TOGETHER = 2**17
-"""Inputs and numbers of one batch, at most."""
 
 _NUM_AIDS = 16
 _AIDS_SEED = 1
@@ -125,7 +121,9 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
     narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
     covariances = gather_marginals(model, inputs, narrow)
     rectifiers = known.rectifiers(todo)
-    batches = _Batches(inputs, _aids(known.example, model), _batch_size(model, inputs))
+    batches = _Batches(
+        inputs, _aids(known.example, model), largest_batch(model, list(islice(inputs, 2)))
+    )
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
@@ -136,15 +134,6 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
                     draft.add(fold, seen, targets)
             repairs.append(_repair(name, layer, drafts))
     return repairs
-
-
-def _batch_size(model: nn.Module, inputs: InputBatches) -> int:
-    """Inputs to pass together: as many as fill small layers, where the model takes them so."""
-    first, second = islice(inputs, 2)
-    with evaluating(model):
-        if not takes_batches(model, first, second):
-            return 1
-    return max(1, min(_MOST_TOGETHER, _NUMBERS_TOGETHER // first.numel()))
 
 
 class _Batches:

@@ -10,7 +10,7 @@ than the depthwise ones of PW+DW.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import islice
 from operator import add
 from statistics import median
@@ -27,12 +27,12 @@ from decompose.compression.reconstruction.last_factors import (
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Option
 from decompose.compression.search.drafts import Drafts
-from decompose.layers.forward import comparable_outputs, evaluating
+from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Decomposable, to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.survey import Survey
-from decompose.utils.batches import Batches, Example, InputBatches
+from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
 from decompose.utils.progress import track
 
 _SHARE = 0.4
@@ -50,6 +50,9 @@ _HELD, _FITTED = 4, 12
 
 _MOST_KINDS, _FEW_KINDS = 5, 2
 """How many kinds of rewriting are probed in a layer: with repair, and without."""
+
+_MOST_BYTES = 1 << 28
+"""What layers' outputs remembered of the inputs that repairs are fitted to may take."""
 
 _LEAST = 1e-8
 """Predicted errors below this say nothing of others."""
@@ -86,16 +89,18 @@ def measure_sensitivity(
     fitted = [x for x in every if not any(x is other for other in held)] or every
     gains = {}
     with evaluating(model):
-        recorded = [(x, Recording(model, originals, x)) for x in held]
+        size = largest_batch(model, every)
+        recorded = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
+        together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
+        room = _MOST_BYTES // len(together)
+        shown = [(x, Recording(model, originals, x, room)) for x in together] if repaired else []
         for name, found in track(options.items(), "probing", total=len(options)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
             whitening = (whitenings or {}).get(name)
             drafts = Drafts(to_conv(originals[name]), whitening)
             expressions = [drafts.expression(o.choice) for o in chosen if o.choice is not None]
             if repaired and chosen:
-                reference = partial(calls_until, model, originals[name], calls[name])
-                conv = to_conv(originals[name])
-                seen = [(x, Targets.of(conv, y)) for each in fitted for x, y in reference(each)]
+                seen = _calls(model, name, originals[name], calls[name], shown)
                 expressions = [_repaired(expression, seen) for expression in expressions]
             measured = {
                 option.label: _output_error(model, name, originals[name], e, recorded)
@@ -130,6 +135,22 @@ def _hopeless(option: Option, others: Sequence[Option]) -> bool:
 
 def _distance(option: Option, dense: int) -> float:
     return abs(option.cost / dense - _SHARE)
+
+
+def _calls(
+    model: nn.Module,
+    name: str,
+    layer: Decomposable,
+    num_calls: int,
+    shown: Sequence[tuple[Example, Recording]],
+) -> list[tuple[Tensor, Targets]]:
+    """A layer's inputs and outputs, at the positions that a regression sees."""
+    conv, found = to_conv(layer), []
+    for x, recording in shown:
+        with recording.until(name):
+            calls = calls_until(model, layer, num_calls, x)
+        found += [(seen, Targets.of(conv, output, batch_size(x))) for seen, output in calls]
+    return found
 
 
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
