@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean wheel
+.PHONY: demo test check format clean wheel docs notebooks
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.vgg16_decoupled.run --output runs/demo
@@ -22,6 +22,14 @@ check: .venv/installed
 	$(BIN)/python -m experiments.questions.why.table --check
 	$(BIN)/python -m experiments.questions.cost.table --check
 	$(BIN)/python -m experiments.questions.only_images.table --check
+
+# The pages, strict: a broken link is an error; and the examples on them.
+docs: .venv/installed
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -m docs tests/project/test_readme.py
+
+notebooks: .venv/installed
+	$(BIN)/python -m pytest -m notebooks tests/project/test_notebooks.py
 
 # Built, checked, and used from a fresh environment outside the checkout.
 wheel: .venv/installed
