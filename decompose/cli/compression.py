@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from torch import Tensor, nn
 
+from decompose.cli.accuracy_budget import DropBudget, trials_table
 from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
@@ -33,7 +34,14 @@ from decompose.cli.options import (
     Scale,
     Std,
 )
-from decompose.cli.outputs import print_dense, print_files, print_latency, print_table, write_record
+from decompose.cli.outputs import (
+    print_agreement,
+    print_dense,
+    print_files,
+    print_latency,
+    print_table,
+    write_record,
+)
 from decompose.compression.application import apply
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.candidates import COMBINATIONS
@@ -41,6 +49,7 @@ from decompose.compression.search.planning import plan
 from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
 from decompose.data.synthetic import synthetic_inputs
+from decompose.evaluation.agreement import class_agreement
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
 from decompose.layers.batchnorm import fold_batchnorm
@@ -62,9 +71,9 @@ _NUM_SYNTHETIC = 8
 
 @with_panels(
     {
-        "What to keep": "macs params latency engine batch threads rank energy ratio skip",
+        "What to keep": "macs params latency max_drop engine batch threads rank energy ratio skip",
         "What to use": "methods method plan_file statistics fold repair arch device",
-        "Images": "calibrate max_images input_size fix scale mean std bgr",
+        "Images": "data calibrate max_images input_size fix scale mean std bgr",
         "Output": "output save_plan save_statistics table",
     }
 )
@@ -85,6 +94,20 @@ def compress_network(
     ] = None,
     latency: Annotated[
         float | None, typer.Option(help="Time to keep, in (0, 1], in an engine; instead of MACs.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Points of accuracy to lose at most on --data: the smallest model that keeps "
+            "them; with --engine the fastest."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that --max-drop is judged on: class folders, shards, or a folder without "
+            "labels, where the original's classes count."
+        ),
     ] = None,
     engine: Annotated[
         str | None,
@@ -192,7 +215,9 @@ def compress_network(
     }
     given = {name: value for name, value in options.items() if value is not None}
     measured = _Measured(calibrate, max_images, statistics, save_statistics)
-    budgeted = bool(given.keys() & _BUDGETS)
+    planned = any(path is not None for path in (plan_file, statistics, save_statistics))
+    drop = DropBudget.of(max_drop, data, given, planned=planned, repaired=repair is not False)
+    budgeted = bool(given.keys() & _BUDGETS) or drop is not None
     repairing = budgeted or calibrate is not None if repair is None else repair
     _require_effect(given, plan_file, batch)
     measured.require_effect(budgeted=budgeted, repairing=repairing)
@@ -207,19 +232,25 @@ def compress_network(
         model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
     pictures = measured.pictures(model)
-    if choices is None:
+    within = None if drop is None else drop.search(model, example, pictures, given)
+    if within is not None:
+        choices = within.plan
+    elif choices is None:
         seen = measured.seen(model, example, pictures, given) if budgeted else None
         choices = plan(model, example, calibrate=seen, **given)
-    small = apply(choices, model)
-    if repairing:
+    small = apply(choices, model) if within is None else within.model
+    if repairing and within is None:
         _repair(small, model, example, pictures)
     comparison = compare_weights(model, small, example)
     serialization.save(small, output)
-    record = {"source": source, "output": str(output), "repaired": repairing}
+    record: dict[str, Any] = {"source": source, "output": str(output), "repaired": repairing}
+    record |= {} if within is None else {"max_drop": within.to_dict()}
     write_record(None, {**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
     if save_plan is not None:
         choices.save(save_plan)
     print_table(comparison.table(weights=not repairing), table)
+    if within is not None:
+        print_table(trials_table(within))
     print_dense(choices)
     print_latency(choices)
     print_files(output, save_plan, save_statistics, table)
@@ -288,3 +319,4 @@ def _repair(
 ) -> None:
     images = pictures or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
     print_table(repair_table(repair_(small, model, images)))
+    print_agreement(class_agreement(model, small, images), synthetic=not pictures)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decompose.evaluation.agreement import Agreement
 from decompose.models.plans import Plan
 from decompose.utils.files import write_text
 from decompose.utils.name_patterns import abbreviated
@@ -104,6 +105,20 @@ def print_latency(plan: Plan) -> None:
         print_line(
             f"Batch {pace.batch_size} in {pace.place}: {pace.original_ms:.1f} ms before; "
             f"predicted {predicted}, measured {measured}"
+        )
+
+
+def print_agreement(found: Agreement | None, *, synthetic: bool) -> None:
+    """Say how many inputs keep the original's class, and warn where few do."""
+    if found is None:
+        return
+    kind = "synthetic inputs" if synthetic else "calibration images"
+    print_line(f"Same class as the original: {found.num_same} of {found.num} {kind}")
+    if found.is_alarming:
+        print(
+            f"warning: only {found.share:.0%} of the {kind} keep the original's class; expect to lose "
+            "most of the accuracy: keep more, calibrate on images, or finetune",
+            file=sys.stderr,
         )
 
 
