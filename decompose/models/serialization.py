@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DECOMPOSABLE, give_bias
+from decompose.models.architecture_options import require_harmless
 from decompose.models.architectures import (
     Architecture,
     architecture_of,
@@ -40,10 +41,11 @@ from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.rewriting import write_network
 from decompose.models.plans import Plan
 from decompose.models.preprocessing import Preprocessing
-from decompose.models.state_dicts import completed, fill, read_state_dict
+from decompose.models.state_dicts import completed, fill, named_as_in, read_state_dict
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import parse_json, writing
 from decompose.utils.hashing import weights_digest
+from decompose.utils.safetensors_files import sort_metadata
 
 _HEADER, _VERSION = "decompose", 1
 _ONNX = ".onnx"
@@ -102,7 +104,8 @@ def load(
         return fill(network, state, str(source))
     path = Path(source)
     header, state = read_header(path), read_state_dict(path)
-    network = fill(_network(model, header, state, path), state, str(path))
+    network = _network(model, header, state, path)
+    network = fill(network, _renamed(network, header, state), str(path))
     told = None if header is None else header.digest
     if told is not None and told != weights_digest(network):
         raise DecomposeError(f"{path}: is damaged: its weights are not those that were saved")
@@ -140,6 +143,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         record["pretrained"] = True
     with writing(path) as temporary:
         save_model(model, str(temporary), {"format": "pt", _HEADER: json.dumps(record)})
+        sort_metadata(temporary)
 
 
 def read_header(path: str | Path) -> Header | None:
@@ -151,12 +155,13 @@ def read_header(path: str | Path) -> Header | None:
     path = Path(path)
     if not path.is_file():
         raise DecomposeError(f"{path}: {_absence(path)}")
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_HEADER)
-    except (SafetensorError, OSError) as error:
+    # A header may hold anything.
+    except Exception as error:  # noqa: BLE001
         raise DecomposeError(
             f"{path}: is damaged or no safetensors file: {reason(error)}"
         ) from None
@@ -174,7 +179,7 @@ def read_header(path: str | Path) -> Header | None:
         raise DecomposeError(f"{path}: was saved in format {version}; this is {_VERSION}")
     if not isinstance(name, str | None):
         raise DecomposeError(f"{path}: its header is damaged: {name!r} names no architecture")
-    architecture = None if name is None else Architecture.parse(name)
+    architecture = None if name is None else _harmless(name, path)
     return Header(architecture, Plan.from_dict(plan, str(path)), folded, digest, pretrained)
 
 
@@ -220,13 +225,23 @@ def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
         DecomposeError: it does not end in .safetensors or .onnx, by which ``load`` knows such a file.
     """
     suffix, what = (_ONNX, "an ONNX model") if is_onnx else (".safetensors", "safetensors")
-    if Path(path).suffix != suffix:
+    if Path(path).suffix.lower() != suffix:
         raise DecomposeError(f"{path}: is to hold {what}; end its name in {suffix}")
 
 
 def is_onnx(source: str | Path) -> bool:
     """Whether a source is the name of an ONNX file."""
-    return not is_architecture_name(str(source)) and Path(source).suffix == _ONNX
+    return not is_architecture_name(str(source)) and Path(source).suffix.lower() == _ONNX
+
+
+def _harmless(name: str, path: Path) -> Architecture:
+    """The architecture that a file names, which may build layers and nothing else."""
+    try:
+        architecture = Architecture.parse(name)
+        require_harmless(architecture)
+    except DecomposeError as error:
+        raise DecomposeError(f"{path}: {error}") from None
+    return architecture
 
 
 def _local(source: str | Path) -> str | Path:
@@ -272,8 +287,16 @@ def _network(
     # The name may be anybody's, and may ask for more memory than there is: first it is seen to be
     # of the size that the weights are.
     if (sketch := named.sketch()) is not None:
-        completed(_rewritten(sketch, header, state), state, str(path))
+        sketch = _rewritten(sketch, header, state)
+        completed(sketch, _renamed(sketch, header, state), str(path))
     return _rewritten(_build(named), header, state)
+
+
+def _renamed(
+    network: nn.Module, header: Header | None, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights by the network's names; a file that ``save`` wrote has these already."""
+    return named_as_in(network, state) if header is None else dict(state)
 
 
 def _rewritten(network: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:

@@ -3,71 +3,164 @@
 from __future__ import annotations
 
 import pickle
-import struct
+import re
+import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decompose.utils.errors import DecomposeError, first_line, reason
 from decompose.utils.name_patterns import abbreviated
 
-_NESTED_KEYS = ("state_dict", "model_state_dict", "model")
+_NESTED_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "module",
+    "params",
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "params_ema",
+)
+"""Where trainings keep the weights, those before their moving averages."""
+
+_DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+}
+
+_COMPILED = "_orig_mod."
+_AVERAGED = "n_averaged"
+_RUNNING = ("running_mean", "running_var")
 _MOST_NAMED = 5
 _COUNTER = "num_batches_tracked"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, which may be that of a training.
+    """The weights in a checkpoint, which may be that of a training; prefixes of names stay.
 
     Raises:
         DecomposeError: it is damaged, holds none, or holds more than tensors.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
-            return _unwrap(load_file(path), path)
-        except (SafetensorError, OSError) as error:
+            content = load_file(path)
+        # A header may hold anything.
+        except Exception as error:  # noqa: BLE001
             raise DecomposeError(f"{path}: is damaged: {reason(error)}") from None
+        return _plain(content, path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
         raise DecomposeError(
-            f"{path}: holds more than tensors and is not loaded, since that could run code; save "
-            f"the state_dict alone ({first_line(error)})"
+            f"{path}: holds {named[1] if named else 'more than tensors'} and is not loaded, since that "
+            "could run code; save the state_dict alone"
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AssertionError,
-        struct.error,
-    ) as error:
+    # So may a pickle, whose instructions lead anywhere.
+    except Exception as error:  # noqa: BLE001
         raise DecomposeError(
-            f"{path}: is damaged or no checkpoint of PyTorch: {first_line(error)}"
+            f"{path}: is damaged or no checkpoint of PyTorch: {reason(error)}"
         ) from None
-    return _unwrap(content, path)
+    return _plain(_state_in(content, path), path)
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a training checkpoint, without the prefix of data parallelism."""
-    for key in _NESTED_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+def _state_in(content: Any, path: Path) -> Mapping[Any, Any]:
+    """The state dict inside a training checkpoint, at any depth."""
+    while isinstance(content, Mapping):
+        inner = next(
+            (content[key] for key in _NESTED_KEYS if isinstance(content.get(key), Mapping)), None
+        )
+        if inner is None:
+            break
+        content = inner
     if not isinstance(content, Mapping) or not content:
         raise DecomposeError(f"{path}: holds no state dict")
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise DecomposeError(f"{path}: holds a dictionary, but not one of tensors")
-    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
-    return {str(name).removeprefix(prefix): value for name, value in content.items()}
+    return content
+
+
+def _plain(content: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors by name, each with memory of its own.
+
+    Raises:
+        DecomposeError: one is sparse, quantised, without data, or of a dtype that is not computed with.
+    """
+    state: dict[str, Tensor] = {}
+    owners: set[int] = set()
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _DTYPES:
+            kind = "meta" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
+            raise DecomposeError(
+                f"{path}: {name} is no dense tensor of usual numbers ({kind}); save it as one"
+            )
+        storage = tensor.untyped_storage()
+        overlaps = any(
+            step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+        )
+        if overlaps or storage.nbytes() != tensor.nbytes or storage.data_ptr() in owners:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        owners.add(storage.data_ptr())
+        state[str(name)] = tensor
+    return state
+
+
+def named_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name a checkpoint's weights as a network does, without what trainings put around them.
+
+    Undone are prefixes that all names share (``module.``, ``model.`` and so on, in any nesting),
+    ``_orig_mod.`` of compiled modules, and the masks of pruned ones.
+
+    Args:
+        network: whose names count.
+        state: by the checkpoint's names.
+
+    >>> network = nn.Sequential(nn.Linear(1, 1))
+    >>> wrapped = {f"module._orig_mod.{k}": v for k, v in network.state_dict().items()}
+    >>> list(named_as_in(network, wrapped))
+    ['0.weight', '0.bias']
+    """
+    own = network.state_dict().keys()
+    found = dict(state)
+    if not any(_COMPILED in name for name in own):
+        found = {name.replace(_COMPILED, ""): tensor for name, tensor in found.items()}
+    if _AVERAGED not in own:
+        found.pop(_AVERAGED, None)
+    unwrapped = found
+    while unwrapped and not own & unwrapped.keys():
+        prefixes = {name.partition(".")[0] for name in unwrapped}
+        if len(prefixes) > 1 or not all("." in name for name in unwrapped):
+            break
+        (prefix,) = prefixes
+        unwrapped = {name.removeprefix(f"{prefix}."): t for name, t in unwrapped.items()}
+        unwrapped = _without_masks(unwrapped, own)
+        if own & unwrapped.keys():
+            found = unwrapped
+    return _without_masks(found, own)
+
+
+def _without_masks(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Weights multiplied by the masks that ``torch.nn.utils.prune`` stores beside them."""
+    found = dict(state)
+    for name in state:
+        whole = name.removesuffix("_orig")
+        if whole == name or name in own or f"{whole}_mask" not in state:
+            continue
+        found[whole] = found.pop(name) * found.pop(f"{whole}_mask")
+    return found
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
@@ -79,13 +172,18 @@ def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module
         source: of the weights, for errors.
 
     Raises:
-        DecomposeError: they are not the network's, or not finite.
+        DecomposeError: they are not the network's, or not finite; only buffers may be infinite, as
+            masks are.
     """
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    whole = completed(network, state, source)
+    buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
+    for name, tensor in whole.items():
+        may_be_infinite = name in buffers and not name.endswith(_RUNNING)
+        bad = torch.isnan(tensor) if may_be_infinite else ~torch.isfinite(tensor)
+        if bad.any():
             raise DecomposeError(f"{source}: {name} is not finite (NaN or Inf)")
     # Files drop the versions that some modules ask for.
-    versioned = OrderedDict(completed(network, state, source))
+    versioned = OrderedDict(whole)
     versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
     tied = _tied_names(network)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError
@@ -18,23 +21,52 @@ from decompose.utils.errors import DecomposeError, reason
 def writing(path: str | Path) -> Iterator[Path]:
     """Write beside, then rename: yields a temporary path that becomes ``path`` on success.
 
-    An error inside leaves what stood at ``path`` as it was, and nothing beside it.
+    An error inside leaves what stood at ``path`` as it was, and nothing beside it; what a killed process
+    left half written is removed. The target of a link is replaced, not the link. What is no plain file,
+    such as a pipe or ``/dev/null``, is written to.
 
     Raises:
         DecomposeError: the folder does not exist or cannot be written.
     """
     path = Path(path)
     require_writable(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        # safetensors writes for the owner alone.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise DecomposeError(f"{path}: cannot be written: {reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    with ExitStack() as stack:
+        is_plain = target.is_file() or not target.exists()
+        folder = target.parent if is_plain else Path(stack.enter_context(TemporaryDirectory()))
+        temporary = folder / f".{target.name}.{os.getpid()}.partial"
+        try:
+            if is_plain:
+                stack.enter_context(_held(temporary))
+            yield temporary
+            if is_plain:
+                # safetensors writes for the owner alone.
+                temporary.chmod(0o666 & ~_umask())
+                os.replace(temporary, target)
+            else:
+                with temporary.open("rb") as content, target.open("wb") as opened:
+                    shutil.copyfileobj(content, opened)
+        except (OSError, SafetensorError) as error:
+            raise DecomposeError(f"{path}: cannot be written: {reason(error)}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(temporary: Path) -> Iterator[None]:
+    """Lock a temporary file while it is written, and remove those of its target that nobody holds."""
+    name = temporary.name.removesuffix(f"{os.getpid()}.partial")
+    for other in temporary.parent.iterdir():
+        number = other.name.removeprefix(name).removesuffix(".partial")
+        if other.name == f"{name}{number}.partial" and number.isdecimal():
+            with suppress(OSError), other.open("rb") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other.unlink(missing_ok=True)
+    with temporary.open("wb") as opened:
+        # A file system that has no locks does without.
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _umask() -> int:
@@ -66,20 +98,38 @@ def parse_json(text: str, source: str) -> Any:
         raise DecomposeError(f"{source}: is no JSON: {error}") from None
 
 
-def require_writable(*paths: Path | None) -> None:
+def require_writable(*paths: Path | None, inputs: Sequence[str | Path | None] = ()) -> None:
     """Check, before long work, that files can be written where they are to go.
 
+    Args:
+        paths: of the files; ``None`` for those that nobody asked for.
+        inputs: what is read before; those that are no paths are no files.
+
     Raises:
-        DecomposeError: a folder does not exist or may not be written to, a path is one, or is
-            given twice.
+        DecomposeError: a folder does not exist or may not be written to, a path is one, is given
+            twice, or is an input.
     """
     given = [path for path in paths if path is not None]
     for path in given:
+        if any(_is_same(path, source) for source in inputs if source is not None):
+            raise DecomposeError(f"{path}: is read by the same command; name another file")
         if given.count(path) > 1:
             raise DecomposeError(f"{path}: is named for two outputs")
         if path.is_dir():
             raise DecomposeError(f"{path}: is a folder; name a file")
         if not path.parent.is_dir():
             raise DecomposeError(f"{path}: cannot be written: there is no folder {path.parent}")
+        if path.exists() and not path.is_file() and not os.access(path, os.W_OK):
+            raise DecomposeError(f"{path}: cannot be written: no permission")
+        if path.is_block_device() or path.is_socket():
+            raise DecomposeError(f"{path}: is no file; name another")
         if not os.access(path.parent, os.W_OK):
             raise DecomposeError(f"{path}: cannot be written: no permission")
+
+
+def _is_same(path: Path, source: str | Path) -> bool:
+    """Whether an input is the file at a path, under whatever name."""
+    try:
+        return os.path.samefile(path, source)
+    except (OSError, ValueError):
+        return False

@@ -1,8 +1,9 @@
-"""What tensors are known by: their numbers, as a hash takes them."""
+"""SHA-256 of tensors, files and models."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,15 @@ from torch import Tensor, nn
 def content_of(tensor: Tensor) -> memoryview:
     """The bytes of a dense tensor of any shape, dtype and device, in the order of its indices."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def content_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of what a file holds: a text, and tensors with their names and contents."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(content_of(tensors[name]))
+    return digest.hexdigest()
 
 
 def weights_digest(network: nn.Module) -> str:

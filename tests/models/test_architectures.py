@@ -1,5 +1,7 @@
 """Architectures by name."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -152,3 +154,36 @@ def test_pretrained_weights_come_from_the_hub() -> None:
         pytest.skip(f"no hub is reachable: {error}")
     assert state is not None
     architecture.build().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (f"x={'-' * 3000}1", "is too long"),
+        (f"num_classes={'-' * 900}1", "resnet18"),
+        ("num_classes={[]:1}", "resnet18"),
+        ("width_per_group=1e308", "resnet18"),
+    ],
+)
+def test_options_that_are_no_values_are_refused_in_one_line(options: str, reason: str) -> None:
+    with pytest.raises(DecomposeError, match=reason) as error:
+        Architecture.parse(f"torchvision:resnet18,weights=none,{options}").build()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["round_nearest=0", "width_mult=1e308", "width_mult=nan"])
+def test_whatever_a_builder_raises_is_one_line(option: str) -> None:
+    with pytest.raises(DecomposeError, match="mobilenet_v2"):
+        Architecture.parse(f"torchvision:mobilenet_v2,weights=none,{option}").build()
+
+
+def test_a_damaged_file_of_the_hubs_cache_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    for junk in (b"", b"junk", b"PK\x03\x04", b"\x80\x02."):
+        cached.write_bytes(junk)
+        with pytest.raises(DecomposeError, match=r"resnet18-f37072fd\.pth: is damaged; remove it"):
+            Architecture.parse("torchvision:resnet18").pretrained_state()

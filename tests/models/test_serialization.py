@@ -1,9 +1,11 @@
 """Networks from names and files and back, without pickle."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +13,21 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.optim.swa_utils import AveragedModel
 
 import decompose
 from decompose import DecomposeError
+from decompose.models.architectures import Architecture
 from decompose.models.conversion import plan_of
 from decompose.models.serialization import architecture_of, is_unnamed_checkpoint, read_header
 from tests.support.strategies import Mixed
 
 RESNET = "torchvision:resnet18,weights=none,num_classes=4"
+SQUEEZENET = "torchvision:squeezenet1_1,weights=none,num_classes=2"
 EXAMPLE = torch.randn(2, 3, 64, 64)
+X = torch.randn(5, 2)
+EMPTY = json.loads(decompose.Plan().to_json())
 
 
 def small_resnet() -> nn.Module:
@@ -94,13 +102,143 @@ def test_checkpoints_of_others_load(tmp_path: Path, ending: str) -> None:
         assert read_header(path) is None
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_training_checkpoints_are_unwrapped(tmp_path: Path, key: str) -> None:
-    network = torchvision.models.resnet18(num_classes=4).eval()
-    state = {f"module.{name}": value for name, value in network.state_dict().items()}
-    torch.save({key: state, "epoch": 3}, tmp_path / "checkpoint.pth")
-    again = decompose.load(tmp_path / "checkpoint.pth", RESNET)
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.module.", "module.module.", "net.ema."]
+)
+@pytest.mark.parametrize("keys", [("state_dict",), ("model", "state_dict"), ("state_dict_ema",)])
+def test_training_checkpoints_are_unwrapped(
+    tmp_path: Path, keys: tuple[str, ...], prefix: str
+) -> None:
+    network = torchvision.models.squeezenet1_1(num_classes=2).eval()
+    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    content: dict[str, object] = {"epoch": 3}
+    for key in reversed(keys):
+        content = {key: content if key != keys[-1] else state}
+    torch.save({**content, "epoch": 3}, tmp_path / "checkpoint.pth")
+    again = decompose.load(tmp_path / "checkpoint.pth", SQUEEZENET)
     assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+
+
+def test_weights_before_their_average_are_taken(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    average = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"state_dict_ema": average, "state_dict": state}, tmp_path / "a.pth")
+    assert torch.equal(decompose.load(tmp_path / "a.pth", nn.Linear(2, 2))(X), network(X))
+
+
+def test_a_compiled_part_and_masks_of_pruned_layers_are_undone(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    prune.l1_unstructured(network[0], "weight", 0.5)
+    state = {name.replace("1.", "1._orig_mod."): t for name, t in network.state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    again = decompose.load(tmp_path / "a.pth", nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
+    assert torch.equal(again(X), network(X))
+
+
+def test_swa_averages_load(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    torch.save(AveragedModel(network).state_dict(), tmp_path / "a.pth")
+    again = decompose.load(tmp_path / "a.pth", nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
+    assert torch.equal(again(X), network(X))
+
+
+class Wrapper(nn.Module):
+    """A network whose only child has the name that data parallelism gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the child."""
+        return self.module(x)
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, nn.DataParallel])
+def test_a_child_called_module_keeps_its_name(
+    tmp_path: Path, wrap: Callable[[nn.Module], nn.Module]
+) -> None:
+    network = wrap(Wrapper()).eval()
+    decompose.save(network, tmp_path / "a.safetensors")
+    again = decompose.load(tmp_path / "a.safetensors", wrap(Wrapper()))
+    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+
+
+def test_a_buffer_may_be_infinite(tmp_path: Path) -> None:
+    class Causal(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+
+    decompose.save(Causal(), tmp_path / "a.safetensors")
+    assert torch.equal(
+        decompose.load(tmp_path / "a.safetensors", Causal()).get_buffer("mask"),
+        Causal().get_buffer("mask"),
+    )
+    broken = Causal().state_dict()
+    broken["mask"][0, 0] = float("nan")
+    torch.save(broken, tmp_path / "a.pth")
+    with pytest.raises(DecomposeError, match="mask is not finite"):
+        decompose.load(tmp_path / "a.pth", Causal())
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.eye(2).to_sparse(),
+        torch.empty(2, 2, device="meta"),
+        torch.eye(2).to(torch.float8_e4m3fn),
+    ],
+    ids=["sparse", "meta", "float8"],
+)
+def test_tensors_that_nothing_computes_with_are_named(tmp_path: Path, weight: Tensor) -> None:
+    torch.save({"weight": weight, "bias": torch.zeros(2)}, tmp_path / "a.pth")
+    with pytest.raises(DecomposeError, match=r"a\.pth: weight is no dense tensor"):
+        decompose.load(tmp_path / "a.pth", nn.Linear(2, 2))
+
+
+def test_expanded_and_overlapping_tensors_load_and_are_saved(tmp_path: Path) -> None:
+    row = torch.randn(6)
+    state = {"0.weight": row[:4].view(2, 2), "0.bias": row[2:4], "1.weight": row[5].expand(2, 2)}
+    torch.save(state | {"1.bias": row[:2]}, tmp_path / "a.pth")
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    loaded = decompose.load(tmp_path / "a.pth", model)
+    decompose.save(loaded, tmp_path / "a.safetensors")
+    again = decompose.load(tmp_path / "a.safetensors", model)
+    assert torch.equal(again(X), loaded(X))
+    with torch.no_grad():
+        loaded.get_parameter("0.weight").zero_()
+    assert loaded.get_parameter("0.bias").any()
+
+
+@pytest.mark.parametrize("ending", ["SAFETENSORS", "SafeTensors"])
+def test_endings_are_known_in_any_case(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    decompose.save(small_resnet(), path)
+    assert decompose.load(path)(EXAMPLE).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "weights_backbone=IMAGENET1K_V1",
+        "checkpoint_path=/etc/passwd",
+        "pretrained_cfg_overlay=1",
+        "num_classes=2000000",
+        "layers=[1000000]",
+        "global_pool=../x",
+    ],
+)
+def test_what_a_file_names_builds_layers_and_nothing_else(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    monkeypatch.setattr(Architecture, "build", lambda _: pytest.fail("it was built"))
+    header = {"version": 1, "architecture": f"{RESNET},{option}", "plan": EMPTY}
+    save_file({"x": torch.zeros(1)}, path, {"format": "pt", "decompose": json.dumps(header)})
+    with pytest.raises(DecomposeError, match=r"a\.safetensors: .*(may not name|out of bounds)"):
+        decompose.load(path)
 
 
 class Tied(nn.Module):
