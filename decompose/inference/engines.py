@@ -6,7 +6,6 @@ arguments that runs the model on that input. Everything that is timed is timed t
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.inference.allocator import keep_freed_memory
+from decompose.layers.discovery import copied
 from decompose.models.export import to_onnx_bytes
 from decompose.utils.batches import Example, call, device_of
 from decompose.utils.errors import DecomposeError
@@ -83,7 +83,7 @@ class Eager(Engine):
         device = device_of(x)
         if device.type == "cpu":
             keep_freed_memory()
-        model = copy.deepcopy(model).to(device).eval()
+        model = copied(model).to(device).eval()
         if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -153,7 +153,7 @@ class Fused(Eager):
             fuse_,  # triton is not there on every platform
         )
 
-        model = copy.deepcopy(model)
+        model = copied(model)
         fuse_(model)
         return super().prepare(model, x, num_threads)
 

@@ -7,7 +7,6 @@ that is alone in the cache may be faster there than among others.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from decompose.algebra import compose
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
 from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
 from decompose.layers.costs import trace_shapes
-from decompose.layers.discovery import find_decomposed
+from decompose.layers.discovery import copied, find_decomposed
 from decompose.layers.modules import DecomposedLayer
 from decompose.models.conversion import set_forms_
 from decompose.utils.batches import Example, batch_size, device_of
@@ -111,14 +110,14 @@ def tune(
         before = layers[name].form
         taken_ms = time_forms(layers[name], shapes[name], batch_size(example), latencies)
         found.append(LayerTuning(name, taken_ms, before, fastest(taken_ms, before)))
-    model = copy.deepcopy(small)
+    model = copied(small)
     set_forms_(model, {layer.name: layer.after for layer in found})
     timed_ms = time_networks({"before": small, "after": model}, example, place)
     if timed_ms["after"] <= _WORTHWHILE * timed_ms["before"]:
         return Tuned(model, tuple(found), timed_ms["before"], timed_ms["after"], str(place))
     kept = tuple(replace(layer, after=layer.before) for layer in found)
     before_ms = timed_ms["before"]
-    return Tuned(copy.deepcopy(small), kept, before_ms, before_ms, str(place))
+    return Tuned(copied(small), kept, before_ms, before_ms, str(place))
 
 
 def time_forms(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from decompose.algebra import is_exact
+from decompose.layers.closures import rebind_closures_
 from decompose.layers.modules import DECOMPOSABLE, Decomposable, DecomposedLayer, to_conv
 from decompose.utils.errors import DecomposeError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,7 +61,7 @@ def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
     return originals
 
 
-def copied(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module:
+def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyType({})) -> Model:
     """A deep copy of a network with other modules in the place of some.
 
     Args:
@@ -72,7 +77,10 @@ def copied(model: nn.Module, replacements: Mapping[int, nn.Module]) -> nn.Module
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, {**computed, **replacements})
+    memo: dict[int, Any] = {**computed, **replacements}
+    twin = copy.deepcopy(model, memo)
+    rebind_closures_(twin, memo, replacements.values())
+    return twin
 
 
 def _require_module(model: nn.Module) -> None:

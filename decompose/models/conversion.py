@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -65,7 +64,7 @@ def recomposed(small: nn.Module) -> nn.Module:
         A new network of the original architecture, without a plan. A bias that repair gave to a
         layer stays with it.
     """
-    dense = copy.deepcopy(small)
+    dense = copied(small)
     layers = find_decomposed(dense).values()
     for layer in layers:
         layer.take_form("dense")

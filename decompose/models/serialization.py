@@ -10,7 +10,6 @@ weights come from pretrained ones. ::
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from decompose.layers.batchnorm import fold_pairs, folded_of
-from decompose.layers.discovery import find_layers
+from decompose.layers.discovery import copied, find_layers
 from decompose.layers.modules import DECOMPOSABLE, give_bias
 from decompose.models.architecture_options import require_harmless
 from decompose.models.architectures import (
@@ -277,7 +276,7 @@ def _network(
 ) -> nn.Module:
     """What a file's weights are to be filled into."""
     if isinstance(model, nn.Module):
-        return copy.deepcopy(model) if header is None else _rewritten(model, header, state)
+        return copied(model) if header is None else _rewritten(model, header, state)
     named = header and header.architecture if model is None else Architecture.parse(model)
     if named is None:
         raise DecomposeError(

@@ -7,7 +7,6 @@ has become by then.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from decompose.compression.layerwise.channel_pruning import (
 from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
 from decompose.compression.layerwise.dependencies import Dependency
 from decompose.compression.layerwise.sampling import Samples
+from decompose.layers.discovery import copied
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv, to_module
 from decompose.methods.choices import Choice
@@ -48,7 +48,7 @@ class PartialModel:
         originals: Mapping[str, Decomposable],
         dependencies: Mapping[str, Dependency],
     ) -> None:
-        self.small = copy.deepcopy(model)
+        self.small = copied(model)
         self._originals, self._dependencies = originals, dependencies
         self.convs = {name: _at_hand(to_conv(m)) for name, m in self._originals.items()}
         self._made: dict[str, tuple[Expression, Choice | None]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import equalized, middle_ranges
 from decompose.layers.batchnorm import fold_batchnorm
-from decompose.layers.discovery import find_decomposed
+from decompose.layers.discovery import copied, find_decomposed
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.models.onnx.network import OnnxNetwork
@@ -29,7 +28,7 @@ def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
         A copy in evaluation mode that computes the same.
     """
     images = list(images)
-    made = folded(copy.deepcopy(model).cpu().eval(), images[0])
+    made = folded(copied(model).cpu().eval(), images[0])
     equalize_(made, images)
     return made
 
