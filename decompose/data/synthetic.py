@@ -9,6 +9,7 @@ they are steps, in space blobs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any, overload
@@ -16,13 +17,11 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from decompose.data.input_scale import IMAGENET, Scale, read_scale
 from decompose.layers.detectors import is_detector
 from decompose.models.architectures import preprocessing_of
 from decompose.utils.batches import Batches, Example, map_tensors
 from decompose.utils.errors import DecomposeError
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _LEAST_RADIUS = 2.0
 _MOST_BALLS = 900
@@ -33,25 +32,44 @@ _HUE = 0.15
 
 @overload
 def synthetic_inputs(
-    example: Tensor, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+    example: Tensor,
+    model: nn.Module | None = None,
+    *,
+    num: int = 16,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Tensor: ...
 
 
 @overload
 def synthetic_inputs(
-    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+    example: Example,
+    model: nn.Module | None = None,
+    *,
+    num: int = 16,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Batches: ...
 
 
 def synthetic_inputs(
-    example: Example, model: nn.Module | None = None, *, num: int = 16, seed: int = 0
+    example: Example,
+    model: nn.Module | None = None,
+    *,
+    num: int = 16,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Batches:
     """Make inputs for statistics and repair where there is no data.
 
-    Their mean and deviation are, channel by channel, those of the example if it is more than a
-    constant; those of pictures in [0, 1] for a detector, which normalises them itself; else what
-    the network's preprocessing makes of pictures, where it was loaded by a name that tells; else
-    ImageNet's for three channels, and 0 and 1 for others.
+    Their scale is the one that is given; else, channel by channel, that of the example if it is more than
+    a constant; that of pixels in [0, 1] for a detector, which normalises them itself; else what the
+    model's preprocessing makes of images, where its name tells; else what the running statistics
+    behind its first convolution say (``data.input_scale``). Where nothing says it, colour images have
+    ImageNet's mean and deviation, with a warning, and other inputs 0 and 1.
 
     Args:
         example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``; or
@@ -60,13 +78,18 @@ def synthetic_inputs(
         model: the network they are for.
         num: how many.
         seed: the same seed makes the same inputs.
+        mean: what the model's preprocessing takes off pixels in [0, 1], by channel.
+        std: what it divides them by.
 
     Returns:
         ``(num, *example.shape[1:])``, of the example's dtype and device; of several inputs, as many
         tuples of one batch each.
 
     Raises:
-        DecomposeError: the example holds no floating numbers.
+        DecomposeError: the example holds no floating numbers, or ``mean`` and ``std`` do not fit it.
+
+    >>> synthetic_inputs(torch.zeros(1, 3, 8, 8), num=2, mean=(0, 0, 0), std=(1, 1, 1)).amax() <= 1
+    tensor(True)
     """
     if not isinstance(example, Tensor):
         return [(_synthetic_batch(example, model, seed + number),) for number in range(num)]
@@ -77,6 +100,8 @@ def synthetic_inputs(
     if len(shape) < 2:
         return torch.randn(num, *shape, generator=generator).to(example)
     pictures = torch.stack([_dead_leaves(shape, generator) for _ in range(num)])
+    if mean is not None or std is not None:
+        return _scaled(pictures, _given_scale(mean, std, shape[0])).to(example)
     return _normalized(pictures, example, model).to(example)
 
 
@@ -150,7 +175,7 @@ def _pink_noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> Tensor:
-    channels, axes = pictures.shape[1], tuple(range(2, pictures.ndim))
+    axes = tuple(range(2, pictures.ndim))
     seen = example.detach().float()
     view = (-1, *[1] * len(axes))
     if prod(seen.shape[2:]) > 1 and float(seen.std()) > 0:
@@ -161,13 +186,38 @@ def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> T
         )
     if model is not None and is_detector(model):
         return pictures  # it normalises them itself
+    return _scaled(pictures, _known_scale(pictures, example, model))
+
+
+def _known_scale(pictures: Tensor, example: Tensor, model: nn.Module | None) -> Scale:
+    """Means and deviations of pixels in [0, 1] that a model's preprocessing takes off and divides by."""
+    channels = pictures.shape[1]
     preprocessing = None if model is None else preprocessing_of(model)
     transform = None if preprocessing is None else preprocessing.transform()
-    known = getattr(transform, "mean", None), getattr(transform, "std", None)
-    if known[0] is None and channels == len(_IMAGENET_MEAN):
-        known = _IMAGENET_MEAN, _IMAGENET_STD
-    if known[0] is None or len(known[0]) != channels:
-        # Of pictures in [0, 1] whose brightness is uniform.
-        known = (0.5,), (sqrt(1 / 12),)
-    mean, deviation = (torch.tensor(values).view(view) for values in known)
+    mean, std = getattr(transform, "mean", None), getattr(transform, "std", None)
+    if mean is not None and std is not None and len(mean) == channels:
+        return mean, std
+    if model is not None and preprocessing is None and pictures.ndim == 4:
+        if (read := read_scale(model, example, pictures)) is not None:
+            return read
+        if channels == len(IMAGENET[0]):
+            warnings.warn(
+                "nothing says how the model scales its images: ImageNet's mean and deviation are "
+                "supposed; give one of its images as the example, or some to calibrate on",
+                stacklevel=2,
+            )
+    # Of other pixels the brightness is taken to be uniform in [0, 1].
+    return IMAGENET if channels == len(IMAGENET[0]) else ((0.5,), (sqrt(1 / 12),))
+
+
+def _given_scale(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Scale:
+    found = mean or (0.0,), std or (1.0,)
+    if any(len(part) not in (1, channels) for part in found) or not all(found[1]):
+        raise DecomposeError(f"mean and std are {channels} numbers each, those of std not 0")
+    return found
+
+
+def _scaled(pictures: Tensor, scale: Scale) -> Tensor:
+    view = (-1, *[1] * (pictures.ndim - 2))
+    mean, deviation = (torch.tensor(values, dtype=torch.float32).view(view) for values in scale)
     return (pictures - mean) / deviation

@@ -70,9 +70,31 @@ def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
     return counted | dict(getattr(model, "other_macs", {}))
 
 
-def count_params(module: nn.Module) -> int:
-    """Number of parameters, shared ones counted once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_params(*modules: nn.Module) -> int:
+    """Number of parameters of modules together, shared ones counted once."""
+    unique = {id(p): p.numel() for module in modules for p in module.parameters()}
+    return sum(unique.values())
+
+
+def find_sharers(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Find the layers whose weight is also a parameter of a module that is none of them.
+
+    Args:
+        model: which holds them.
+        layers: by full name.
+
+    Returns:
+        By layer, the full name of such a parameter, ``embedding.weight`` for example.
+    """
+    own = {id(layer) for layer in layers.values()}
+    elsewhere = {
+        id(parameter): f"{name}.{attribute}"
+        for name, module in model.named_modules()
+        if id(module) not in own
+        for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
+    weights = {name: id(layer.get_parameter("weight")) for name, layer in layers.items()}
+    return {name: elsewhere[weight] for name, weight in weights.items() if weight in elsewhere}
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:

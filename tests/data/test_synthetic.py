@@ -45,3 +45,48 @@ def test_neighbours_are_alike_as_in_nature(pictures: Tensor) -> None:
 def test_whole_numbers_cannot_be_made() -> None:
     with pytest.raises(DecomposeError, match="floating numbers only"):
         synthetic_inputs(torch.zeros(1, 5, dtype=torch.int64))
+
+
+SCALES = [
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ((0.0,) * 3, (1.0,) * 3),
+    ((0.0,) * 3, (1 / 255,) * 3),
+    ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
+]
+
+
+def small_network() -> nn.Sequential:
+    conv, norm = nn.Conv2d(3, 16, 5, bias=False), nn.BatchNorm2d(16)
+    return nn.Sequential(conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize(("mean", "std"), SCALES)
+def test_running_statistics_tell_the_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], pictures: Tensor
+) -> None:
+    vgg_pixels = pictures + 255 * torch.tensor([0.48235, 0.45882, 0.40784]).view(3, 1, 1)
+    seen = (vgg_pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    network = small_network()
+    with torch.no_grad():
+        network[1].momentum = 1.0
+        network(seen)
+    made = synthetic_inputs(torch.zeros(1, 3, 32, 32), network.eval(), num=2)
+    expected = synthetic_inputs(torch.zeros(1, 3, 32, 32), num=2, mean=mean, std=std)
+    torch.testing.assert_close(made, expected)
+
+
+def test_a_scale_that_is_supposed_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    example = torch.zeros(1, 3, 32, 32)
+    with pytest.warns(UserWarning, match="ImageNet's mean and deviation are supposed"):
+        made = synthetic_inputs(example, small_network(), num=1)
+    torch.testing.assert_close(
+        made, synthetic_inputs(example, num=1, mean=SCALES[0][0], std=SCALES[0][1])
+    )
+    synthetic_inputs(torch.rand(1, 3, 32, 32), small_network(), num=1)
+    assert not recwarn.list
+
+
+def test_a_scale_that_does_not_fit_is_refused() -> None:
+    for mean, std in (((0.0, 0.0), None), (None, (0.0,))):
+        with pytest.raises(DecomposeError, match="mean and std are 3 numbers each"):
+            synthetic_inputs(torch.zeros(1, 3, 8, 8), mean=mean, std=std)

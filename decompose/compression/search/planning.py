@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,7 +20,7 @@ from decompose.compression.statistics import Statistics
 from decompose.inference.engines import default_engine, get_engine
 from decompose.inference.latency import Target
 from decompose.inference.quantization.int8_engine import int8_engine
-from decompose.layers.costs import count_macs, count_params, macs_of_calls
+from decompose.layers.costs import count_macs, count_params, find_sharers, macs_of_calls
 from decompose.layers.eligibility import find_quantised
 from decompose.layers.modules import Decomposable, to_conv
 from decompose.layers.survey import Survey, survey
@@ -118,6 +119,7 @@ def plan(
         return _uniform(rule, known.convs, macs_of, known.dense, named=ranks)
     combinations = [parse_combination(name) for name in methods or COMBINATIONS]
     if params is not None:
+        known = _without_sharers(known)
         params_of = dict.fromkeys(known.convs, algebra.params)
         scored = score(known, combinations, params_of, calibrate)
         return mixture(scored, known.dense, _allowed_params(known, params), "parameters")
@@ -143,7 +145,15 @@ def _allowed_macs(known: Survey, share: float) -> float:
 
 def _allowed_params(known: Survey, share: float) -> float:
     total = count_params(known.model)
-    return share * total - (total - sum(map(algebra.params, known.convs.values())))
+    # Layers of one weight may be rewritten apart, so that each counts all of its own.
+    return share * total - (total - count_params(*known.chosen(known.convs).values()))
+
+
+def _without_sharers(known: Survey) -> Survey:
+    """The survey with those layers dense whose weight stays, whatever is made of them."""
+    sharers = find_sharers(known.model, known.chosen(known.convs))
+    reasons = {name: f"its weight is {other} as well" for name, other in sharers.items()}
+    return replace(known, dense={**known.dense, **reasons})
 
 
 def _uniform(

@@ -215,3 +215,38 @@ def test_outputs_of_which_none_is_finite_are_refused() -> None:
         decompose.plan(
             nn.Sequential(model, nn.Softmax(1)), torch.randn(1, 3, 6, 6), macs=0.5, methods=["svd"]
         )
+
+
+class Sharing(nn.Module):
+    """Two convolutions of one weight, and a classifier tied to an embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.b = nn.Conv2d(8, 8, 3, padding=2, dilation=2, bias=False)
+        self.b.weight = self.a.weight
+        self.again = self.a
+        self.rest = nn.Conv2d(8, 16, 3)
+        self.embedding = nn.Embedding(20, 16)
+        self.classifier = nn.Linear(16, 20, bias=False)
+        self.classifier.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, 8, H, W)`` to ``(batch, 20)``."""
+        x = self.rest(self.again(self.b(self.a(x))))
+        return self.classifier(x.mean((2, 3)) + self.embedding(torch.tensor(3)))
+
+
+@pytest.mark.parametrize("share", [0.8, 0.6, 0.4])
+def test_a_shared_weight_counts_once_before_and_after(share: float) -> None:
+    model, example = Sharing().eval(), torch.zeros(1, 8, 6, 6)
+    plan = decompose.plan(model, example, params=share, methods=["spatial", "svd"])
+    assert plan.dense["classifier"] == "its weight is embedding.weight as well"
+    comparison = compare_weights(model, decompose.apply(plan, model), example)
+    assert comparison.params.before == 8 * 8 * 9 + 16 * 8 * 9 + 16 + 16 * 20
+    assert 0 < comparison.params.after <= share * comparison.params.before
+
+
+def test_a_budget_that_a_tied_weight_takes_is_refused() -> None:
+    with pytest.raises(DecomposeError, match="no plan meets the budget"):
+        decompose.plan(Sharing().eval(), torch.zeros(1, 8, 6, 6), params=0.1, methods=["svd"])
