@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from typer import TyperException
 
 from decompose.cli.commands import app
 from decompose.utils.distributed import leave
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import DecomposeError, printable
 
 _INTERRUPTED = 130
 """As shells count it: 128 and the signal's number."""
@@ -24,8 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 2 after bad input and 130 after Ctrl-C, each with one line on standard error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show is no reason to end.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = app(arguments, standalone_mode=False) or 0
+        sys.stdout.flush()
         return _interrupted() if code == _INTERRUPTED else code
     except KeyboardInterrupt:
         return _interrupted()
@@ -33,6 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(error.format_message())
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        return _refuse(f"standard output: cannot be written: {error.strerror}")
     finally:
         leave()
 
@@ -45,5 +64,21 @@ def _interrupted() -> int:
 def _refuse(message: str) -> int:
     # Without a command the help was shown, and there is no message.
     if message:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {_line(message)}", file=sys.stderr)
     return 2
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as one line."""
+    print(f"warning: {_line(str(message))}", file=sys.stderr)
+
+
+def _line(message: str) -> str:
+    return printable(" ".join(message.splitlines()))
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, so that Python ends without more words."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -110,7 +110,7 @@ def inspect_model(
     table: Markdown = None,
 ) -> None:
     """Show a model's layers: plan, MACs, parameters and the energy that few terms hold."""
-    require_writable(plot, output, table)
+    require_writable(plot, output, table, inputs=[model])
     get_method(method)
     network = to_device(load_network(model, arch, fix), device)
     inspection = inspect_network(network, blank_input(network, input_size))
@@ -138,7 +138,7 @@ def compare_networks(
     table: Markdown = None,
 ) -> None:
     """Compare a model with the smaller one: MACs, parameters, weight and output error."""
-    require_writable(output, table)
+    require_writable(output, table, inputs=[original, small])
     place = named_device(device)
     if serialization.is_onnx(original) or serialization.is_onnx(small):
         raise DecomposeError(
@@ -199,7 +199,7 @@ def benchmark_networks(
     table: Markdown = None,
 ) -> None:
     """Time models in turns, in one process, against the first."""
-    require_writable(plot, output, table)
+    require_writable(plot, output, table, inputs=[original, *small])
     chosen = {name: get_engine(name, channels_last=channels_last) for name in engines.split(",")}
     sizes = parse_counts(batch, "batch")
     place = named_device(device)
@@ -249,7 +249,7 @@ def tune_network(
     table: Markdown = None,
 ) -> None:
     """Let every decomposed layer run in its fastest form: equal, but for the time it takes."""
-    require_writable(output, table)
+    require_writable(output, table, inputs=[model])
     serialization.require_saved_name(output)
     network = serialization.load(model, arch).to(named_device(device))
     if form:
@@ -277,7 +277,7 @@ def export_network(
     device: Device = "auto",
 ) -> None:
     """Write a model as ONNX, torch's .pt2 or OpenVINO's .xml, checked against torch; any batch."""
-    require_writable(output)
+    require_writable(output, inputs=[model])
     require_exported_name(output)
     network = serialization.load(model, arch).to(named_device(device))
     blank = blank_input(network, input_size)

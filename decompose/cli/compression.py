@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +59,7 @@ from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable
+from decompose.utils.files import require_writable, writing
 
 _BUDGETS = {"macs", "params", "latency"}
 
@@ -197,7 +198,8 @@ def compress_network(
     table: Markdown = None,
 ) -> None:
     """Rewrite a model's convolutions as smaller ones, without training."""
-    require_writable(output, save_plan, save_statistics, table)
+    inputs = [source, plan_file, statistics]
+    require_writable(output, save_plan, save_statistics, table, inputs=inputs)
     serialization.require_saved_name(output, is_onnx=serialization.is_onnx(source))
     options = {
         "macs": macs,
@@ -242,12 +244,14 @@ def compress_network(
     if repairing and within is None:
         _repair(small, model, example, pictures)
     comparison = compare_weights(model, small, example)
-    serialization.save(small, output)
+    with nullcontext() if save_plan is None else writing(save_plan) as plan_text:
+        # Both files are there, or neither.
+        if plan_text is not None:
+            plan_text.write_text(choices.to_json(), encoding="utf-8")
+        serialization.save(small, output)
     record: dict[str, Any] = {"source": source, "output": str(output), "repaired": repairing}
     record |= {} if within is None else {"max_drop": within.to_dict()}
     write_record(None, {**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
-    if save_plan is not None:
-        choices.save(save_plan)
     print_table(comparison.table(weights=not repairing), table)
     if within is not None:
         print_table(trials_table(within))

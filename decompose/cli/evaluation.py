@@ -74,7 +74,7 @@ def evaluate_models(
     With --output an interrupted run of classifiers goes on where it was. Under torchrun or accelerate
     launch the processes share the images.
     """
-    require_writable(output, table)
+    require_writable(output, table, inputs=model)
     if len(set(model)) < len(model):
         raise DecomposeError("the same model is named twice")
     networks = load_all(model, arch)

@@ -67,7 +67,7 @@ def finetune_network(
     Checkpoints lie beside the output, in a folder of its name with .checkpoints; --resume goes on from
     the last. Under torchrun or accelerate launch the processes share each batch.
     """
-    require_writable(output, table)
+    require_writable(output, table, inputs=[small, teacher])
     serialization.require_saved_name(output)
     if (data is None) == (unlabelled is None):
         raise DecomposeError("give images with labels (--data) or without (--unlabelled)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.name_patterns import matches, require_match
 
 _BATCH_SIZE = 8
+
+_MOST_PIXELS = 2**24
 
 
 class FolderInputs:
@@ -181,9 +183,12 @@ def blank_input(model: nn.Module, input_size: str | None) -> Tensor:
 def parse_size(text: str) -> list[int]:
     """Read ``N`` or ``HxW``: height and width in pixels."""
     sizes = text.lower().split("x")
-    if not all(size.isdecimal() and int(size) for size in sizes):
+    if not all(size.isdecimal() and 0 < len(size) < 10 and int(size) for size in sizes):
         raise DecomposeError(f"input size {text!r}: write N or HxW, in pixels")
-    return [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+    found = [int(size) for size in sizes] * (2 if len(sizes) == 1 else 1)
+    if prod(found) > _MOST_PIXELS:
+        raise DecomposeError(f"input size {text!r}: is more than {_MOST_PIXELS:,} pixels")
+    return found
 
 
 def resized(transform: Transform, input_size: str | None) -> Transform:

@@ -14,6 +14,7 @@ from typing import Any
 
 from decompose.evaluation.agreement import Agreement
 from decompose.models.plans import Plan
+from decompose.utils.errors import printable
 from decompose.utils.files import write_text
 from decompose.utils.name_patterns import abbreviated
 from decompose.utils.tables import Table, show_table
@@ -131,6 +132,6 @@ def print_files(*paths: Path | None) -> None:
 def print_unreadable(unreadable: Mapping[str, str]) -> None:
     """Name the images that could not be read, and count them."""
     for path, reason in unreadable.items():
-        print(f"unreadable: {path}: {reason}", file=sys.stderr)
+        print(printable(f"unreadable: {path}: {reason}"), file=sys.stderr)
     if unreadable:
         print(f"{len(unreadable)} images could not be read and do not count", file=sys.stderr)

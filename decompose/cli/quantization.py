@@ -74,7 +74,7 @@ def quantize_model(
     """Quantise a model to INT8, weights per channel, after its factors are equalised."""
     get_quantizer_class(engine)
     require_suffix(output, engine)
-    require_writable(output, table)
+    require_writable(output, table, inputs=[source])
     model = load_network(source, arch, fix)
     look = preprocessing_options(scale, mean, std, is_bgr=bgr)
     keep_preprocessing(model, blank_input(model, input_size), look, required=True)

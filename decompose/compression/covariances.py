@@ -21,7 +21,7 @@ from decompose.algebra import (
     patches,
     subsampling_for,
 )
-from decompose.compression.statistics import LayerStatistics
+from decompose.compression.layer_statistics import LayerStatistics
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import Decomposable, to_conv

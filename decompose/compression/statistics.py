@@ -29,8 +29,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from decompose.algebra import (
@@ -41,6 +40,13 @@ from decompose.algebra import (
     patches,
     places,
     subsampling_for,
+)
+from decompose.compression.layer_statistics import (
+    LayerStatistics,
+    is_count,
+    require,
+    require_gains,
+    require_moments,
 )
 from decompose.layers.forward import (
     comparable_outputs,
@@ -53,7 +59,9 @@ from decompose.layers.modules import Decomposable, to_conv
 from decompose.utils.batches import Batches, InputBatches, batch_size, grouped, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
+from decompose.utils.hashing import content_digest
 from decompose.utils.progress import track
+from decompose.utils.safetensors_files import write_tensors
 
 _MOST_PLACES = 512
 """Places of one output whose patches are taken, more or less."""
@@ -63,45 +71,6 @@ _WIDEST = 8192
 
 _FORMAT = "decompose-statistics"
 _PARTS = ("mean", "covariance", "metric")
-
-
-@dataclass(frozen=True, eq=False)
-class LayerStatistics:
-    """Moments of one layer's input and the metric of its output, on the CPU.
-
-    A patch has D = I / groups k_1 ... k_N entries.
-
-    Attributes:
-        num_patches: how many were seen.
-        mean: of a patch, ``(groups, D)``.
-        covariance: of a patch, ``(groups, D, D)``; ``(groups, D)``, its diagonal, where a patch is
-            too long.
-        metric: B, ``(groups, O / groups, O / groups)``.
-    """
-
-    num_patches: int
-    mean: Tensor
-    covariance: Tensor
-    metric: Tensor
-
-    @property
-    def is_diagonal(self) -> bool:
-        """Whether the covariance is known by its diagonal only."""
-        return self.covariance.ndim == 2
-
-    def channel_covariance(self, num_taps: int) -> Tensor:
-        """Covariance of the channels at one tap, averaged over taps, ``(groups, I', I')``."""
-        if self.is_diagonal:
-            return torch.diag_embed(self.covariance.unflatten(1, (-1, num_taps)).mean(2))
-        blocks = self.covariance.unflatten(2, (-1, num_taps)).unflatten(1, (-1, num_taps))
-        return blocks.diagonal(dim1=2, dim2=4).mean(-1)
-
-    def tap_covariance(self, num_taps: int) -> Tensor:
-        """Covariance of the taps of one channel, averaged over channels, ``(taps, taps)``."""
-        if self.is_diagonal:
-            return torch.diag(self.covariance.unflatten(1, (-1, num_taps)).mean((0, 1)))
-        blocks = self.covariance.unflatten(2, (-1, num_taps)).unflatten(1, (-1, num_taps))
-        return blocks.diagonal(dim1=1, dim2=3).mean((0, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +104,11 @@ class Statistics:
             "num_patches": {name: layer.num_patches for name, layer in self.layers.items()},
             "gains": self.gains,
         }
-        metadata = {"format": _FORMAT, "record": json.dumps(record)}
+        text = json.dumps(record)
+        digest = content_digest(text, tensors)
+        metadata = {"format": _FORMAT, "record": text, "sha256": digest}
         with writing(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata)
+            write_tensors(tensors, temporary, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
@@ -150,16 +121,29 @@ class Statistics:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
+        # A header may hold anything.
+        except Exception as error:  # noqa: BLE001
             raise DecomposeError(f"{path}: cannot be read as statistics: {reason(error)}") from None
         if metadata.get("format") != _FORMAT:
             raise DecomposeError(f"{path}: holds no statistics")
-        record = json.loads(metadata["record"])
-        layers = {
-            name: LayerStatistics(count, *(tensors[f"{name}/{part}"] for part in _PARTS))
-            for name, count in record["num_patches"].items()
-        }
-        return cls(layers, record["num_inputs"], record["gains"])
+        try:
+            # Files of earlier days have no digest.
+            digest = content_digest(metadata["record"], tensors)
+            require(metadata.get("sha256", digest) == digest)
+            record = json.loads(metadata["record"])
+            layers = {
+                name: LayerStatistics(count, *(tensors[f"{name}/{part}"] for part in _PARTS))
+                for name, count in record["num_patches"].items()
+            }
+            for layer in layers.values():
+                require_moments(layer)
+            require_gains(record["gains"], layers)
+            require(is_count(record["num_inputs"]))
+            return cls(layers, record["num_inputs"], record["gains"])
+        except Exception:  # noqa: BLE001
+            raise DecomposeError(
+                f"{path}: is damaged: what it holds are no statistics; measure them again"
+            ) from None
 
 
 def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]) -> Statistics:

@@ -23,6 +23,7 @@ from decompose.evaluation.runner import Runner
 from decompose.evaluation.throughput import Throughput
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
+from decompose.utils.name_patterns import abbreviated
 from decompose.utils.tables import Table
 
 
@@ -130,7 +131,7 @@ def evaluate(
     if is_imagenet_subset(images.classes) and _num_scored(runner) == NUM_CLASSES:
         images = with_imagenet_labels(images)
         runner = Runner.of(models, images, transforms, device, precision)
-    reader = _ScoreReader(len(images.classes))
+    reader = _ScoreReader(len(images.classes), images.classes)
     partial = None
     if record is not None:
         partial = PartialResults(record, runner.provenance.key(), runner.processes)
@@ -192,9 +193,11 @@ class _ScoreReader:
 
     Attributes:
         num_classes: that there are; 0 until the first scores say it.
+        classes: names of the class folders, if there are any.
     """
 
     num_classes: int
+    classes: Sequence[str] = ()
 
     def read(self, batch: ImageBatch, runner: Runner[ImageDataset]) -> Predictions:
         """Run the models on a batch and keep what they predict."""
@@ -220,9 +223,9 @@ class _ScoreReader:
             )
         self.num_classes = self.num_classes or scores.shape[1]
         if scores.shape[1] != self.num_classes:
+            others = abbreviated(self.classes) if self.classes else "those of the first model"
             raise DecomposeError(
-                f"{name}: scores {scores.shape[1]} classes, but there are {self.num_classes} "
-                "(class folders, or classes of the first model)"
+                f"{name}: scores {scores.shape[1]} classes, but there are {self.num_classes}: {others}"
             )
         if not torch.isfinite(scores).all():
             raise DecomposeError(f"{name}: gives scores that are not finite (NaN or Inf)")

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from decompose.utils.distributed import Processes
 from decompose.utils.files import writing
+from decompose.utils.hashing import content_digest
+from decompose.utils.safetensors_files import write_tensors
 
 _SECONDS_BETWEEN = 10.0
 
@@ -67,9 +68,11 @@ class Predictions:
     def save(self, path: Path, key: str) -> None:
         """Write them to a file, replaced as a whole, with a key that identifies their models and data."""
         tensors = {"places": self.indices, "labels": self.labels, "guesses": self.guesses}
-        metadata = {"key": key, "unreadable": json.dumps(dict(self.unreadable))}
+        unreadable = json.dumps(dict(self.unreadable))
+        digest = content_digest(key + unreadable, tensors)
         with writing(path) as temporary:
-            save_file(tensors, temporary, metadata)
+            metadata = {"key": key, "unreadable": unreadable, "sha256": digest}
+            write_tensors(tensors, temporary, metadata)
 
     @classmethod
     def load(cls, path: Path, key: str) -> Predictions | None:
@@ -80,9 +83,12 @@ class Predictions:
                 if metadata.get("key") != key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                unreadable = json.loads(metadata["unreadable"])
-                return cls(tensors["places"], tensors["labels"], tensors["guesses"], unreadable)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            if content_digest(key + metadata["unreadable"], tensors) != metadata["sha256"]:
+                return None
+            unreadable = json.loads(metadata["unreadable"])
+            return cls(tensors["places"], tensors["labels"], tensors["guesses"], unreadable)
+        # Whatever it holds, it can be measured again.
+        except Exception:  # noqa: BLE001
             return None
 
 

@@ -166,7 +166,7 @@ class OnnxEngine(Engine):
         x = _one_tensor(x, self.title)
         if x.device.type != "cpu":
             # These engines run on the CPU, wherever the model lies.
-            model, x = copy.deepcopy(model).cpu(), x.cpu()
+            model, x = copied(model).cpu(), x.cpu()
         return self.prepare_onnx(to_onnx_bytes(model, x), x, num_threads)
 
     @abstractmethod

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, to_module
 from decompose.methods.choices import Choice
 from decompose.utils.batches import Example
 from decompose.utils.environment import VERSION, machine
+from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import write_text
 from decompose.utils.progress import track
 from decompose.utils.tables import format_threads
@@ -81,6 +84,7 @@ class Latencies:
         key = _digest(f"decompose {VERSION}, {place}")
         self._path = folder / f"{key}.json"
         self._known = _read(self._path)
+        self._warned = False
 
     def measure(
         self, dense: Conv, variants: Sequence[LayerVariant], input_shape: tuple[int, ...]
@@ -147,9 +151,14 @@ class Latencies:
         base = self._known.setdefault(reference, timed[reference].median_ms)
         for key in unknown.keys() - {reference}:
             self._known[key] = base * timed[key].median_ms / timed[reference].median_ms
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         record = {"place": str(self.place), "milliseconds": self._known}
-        write_text(self._path, json.dumps(record, indent=0))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, json.dumps(record, indent=0))
+        except (OSError, DecomposeError) as error:
+            if not self._warned:
+                warnings.warn(f"latencies are not kept: {reason(error)}", stacklevel=2)
+            self._warned = True
 
 
 def time_networks(
@@ -174,9 +183,10 @@ def time_networks(
 def _read(path: Path) -> dict[str, float]:
     """What was measured before; nothing where the file is not there, or damaged."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["milliseconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_text(encoding="utf-8"))["milliseconds"].items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
+    return {key: ms for key, ms in found if type(ms) in (int, float) and 0 < ms < inf}
 
 
 def _layer(dense: Conv, variant: LayerVariant) -> nn.Module:

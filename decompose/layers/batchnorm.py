@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from decompose.algebra import bias_of, last_factors, leaves, scale_outputs
 from decompose.layers.consumers import Value, find_consumers
+from decompose.layers.costs import trace_shapes
 from decompose.layers.discovery import (
     copied,
     find_decomposable,
@@ -60,6 +62,8 @@ def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
     Raises:
         DecomposeError: nothing can be folded.
     """
+    # It says in one line where the network does not take the example.
+    trace_shapes(model, example)
     pairs = _find_pairs(model, example)
     if not pairs:
         raise DecomposeError("no BatchNorm follows a layer alone, so that it could be folded")
@@ -95,7 +99,14 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
                 f"{norm_name} cannot be folded into {name}: the network has no such pair"
             )
         is_decomposed = isinstance(layer, DecomposedLayer)
-        replacements[id(layer)] = (_fused_factors if is_decomposed else _fused)(layer, norm)
+        fused = (_fused_factors if is_decomposed else _fused)(layer, norm)
+        weights = [weight for weight in fused.parameters() if not weight.is_meta]
+        if not all(torch.isfinite(weight).all() for weight in weights):
+            raise DecomposeError(
+                f"{norm_name} cannot be folded into {name}: its weights would leave the range of "
+                f"{weights[0].dtype}; convert the model to float32 before"
+            )
+        replacements[id(layer)] = fused
         replacements[id(norm)] = rest
     network = copied(model, replacements).eval()
     setattr(network, _ATTRIBUTE, done | todo)

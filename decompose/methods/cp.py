@@ -111,7 +111,7 @@ def _alternating_least_squares(kernel: Tensor, rank: int) -> tuple[Tensor, list[
     for share in _NOISES:
         try:
             weights, factors = _parafac_once(kernel + share * noise if share else kernel, rank)
-        except torch._C._LinAlgError:
+        except RuntimeError:  # of linear algebra
             continue
         if all(torch.isfinite(found).all() for found in (weights, *factors)):
             return weights, factors

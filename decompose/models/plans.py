@@ -19,6 +19,8 @@ A plan holds choices, never weights: a few kilobytes of JSON that a person can r
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -155,7 +157,15 @@ def _read_told(kind: type[Told], value: Any, source: str) -> Told:
     except TypeError:
         told = None
     hints = get_type_hints(kind)
-    if told is None or not all(_is_a(getattr(told, name), hints[name]) for name in hints):
+    values = {} if told is None else vars(told)
+    numbers = [value for value in values.values() if isinstance(value, int | float)]
+    # Times that are compared must not be 0; costs and errors may be.
+    least = sys.float_info.min if kind is LatencyReport else 0
+    if (
+        told is None
+        or not all(_is_a(values[name], hints[name]) for name in hints)
+        or not all(least <= number < math.inf for number in numbers)
+    ):
         raise DecomposeError(f"{source}: its note is none that a search wrote")
     return told
 

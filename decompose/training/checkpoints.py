@@ -11,7 +11,6 @@ file is written beside its place and then renamed; the newest whole one is what 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -20,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from decompose.utils.errors import DecomposeError, first_line, reason
 from decompose.utils.files import writing
-from decompose.utils.hashing import content_of
+from decompose.utils.hashing import content_digest
+from decompose.utils.safetensors_files import write_tensors
 
 _NUM_KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -112,7 +111,7 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(content, tensors, ""))
     with writing(path) as temporary:
-        save_file(tensors, temporary, {_CONTENT: text, _DIGEST: _digest(text, tensors)})
+        write_tensors(tensors, temporary, {_CONTENT: text, _DIGEST: content_digest(text, tensors)})
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -129,19 +128,18 @@ def read_state(path: Path) -> dict[str, Any]:
         text, digest = metadata[_CONTENT], metadata[_DIGEST]
     except OSError as error:
         raise DecomposeError(f"{path}: cannot be read: {reason(error)}") from None
-    except (SafetensorError, KeyError) as error:
+    # A header may hold anything.
+    except Exception as error:  # noqa: BLE001
         raise DamagedError(f"{path}: is damaged or no checkpoint: {first_line(error)}") from None
-    if _digest(text, tensors) != digest:
+    if content_digest(text, tensors) != digest:
         raise DamagedError(f"{path}: is damaged: its digest is another")
-    return _unpack(json.loads(text), tensors)
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(content_of(tensors[name]))
-    return digest.hexdigest()
+    try:
+        content = _unpack(json.loads(text), tensors)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path}: is no checkpoint")
+    return content
 
 
 def _pack(content: Any, tensors: dict[str, Tensor], name: str) -> Any:

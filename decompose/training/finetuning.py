@@ -13,7 +13,6 @@ Devices, processes, mixed precision, accumulation and logs are Accelerate's.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from torch import nn
 
 from decompose.data.images import ImageDataset
 from decompose.evaluation.provenance import in_words
+from decompose.layers.discovery import copied
 from decompose.models.conversion import plan_of
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.preprocessing import Transform
@@ -138,9 +138,9 @@ def finetune(
     recipe = recipe or Recipe()
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
-    model = copy.deepcopy(small).float().to(processes.device)
+    model = copied(small).float().to(processes.device)
     if teacher is not None:
-        teacher = copy.deepcopy(teacher).float().to(processes.device).eval().requires_grad_(False)
+        teacher = copied(teacher).float().to(processes.device).eval().requires_grad_(False)
     objective = Objective(recipe, model, teacher, labelled)
     data = _training_data(pictures, validation, augment, objective, processes)
     key = key_of(small, objective, data)
@@ -168,7 +168,7 @@ def finetune(
             training.run()
         training.take_best()
     # Another copy: what Accelerate wraps in mixed precision keeps a trace of it.
-    tuned = copy.deepcopy(small).float().to(processes.device).eval()
+    tuned = copied(small).float().to(processes.device).eval()
     tuned.load_state_dict(model.state_dict())
     validator, history = data.validator, training.state.history
     unreadable = {**pictures.damaged, **validator.unreadable}
@@ -285,7 +285,9 @@ def _state(
                 "or remove the folder"
             )
         elif resume and (state := checkpoints.newest()) is not None:
-            others = [name for name, value in key.items() if state["key"].get(name) != value]
+            held = state.get("key")
+            held = held if isinstance(held, dict) else {}
+            others = [name for name, value in key.items() if held.get(name) != value]
             if others:
                 problem = (
                     f"{checkpoints.folder}: holds a run with another {' and another '.join(others)}"

@@ -31,7 +31,7 @@ from decompose.training.objective import Objective
 from decompose.training.optimizer import make_optimiser, make_schedule
 from decompose.training.state import Epoch, TrainingState
 from decompose.training.validation import Validator
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.hashing import weights_digest
 from decompose.utils.progress import watching
 from decompose.utils.random import draw_seed
@@ -113,7 +113,20 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state_dict``."""
+        """Go on from a ``state_dict``.
+
+        Raises:
+            DecomposeError: it is the state of another run, or none.
+        """
+        try:
+            self._restore(state)
+        # A file may hold anything under a run's key.
+        except Exception as error:  # noqa: BLE001
+            raise DecomposeError(
+                f"{self.checkpoints.folder}: holds no state of this run ({first_line(error)}); remove it"
+            ) from None
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])

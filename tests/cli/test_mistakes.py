@@ -1,6 +1,8 @@
 """Bad input on the command line: one line that names the thing, exit code 2, and nothing half-written."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,3 +202,41 @@ def test_what_cannot_be_calibrated(
     assert run("compress", "resnet18.pth", "--arch", ARCH, *arguments, "-o", "x.safetensors") == 2
     assert message in capsys.readouterr().err
     assert not Path("x.safetensors").exists()
+
+
+def test_no_command_overwrites_what_it_reads(small: Path, capsys: Captured) -> None:
+    before = small.read_bytes()
+    for command in ("inspect", "export", "tune"):
+        assert run(command, small, "-o", small) == 2
+        assert "is read by the same command" in capsys.readouterr().err
+    assert run("inspect", small, "--table", small) == 2
+    assert small.read_bytes() == before
+
+
+def test_whatever_a_name_holds_an_error_is_one_printable_line(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    assert run("inspect", tmp_path / "a\nb\x1b[31m.pth", "--arch", ARCH) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "\x1b" not in error
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        (">/dev/full", 2, "error: standard output: cannot be written: No space left on device\n"),
+        ("| true", 1, ""),
+    ],
+)
+def test_an_output_that_takes_nothing(redirection: str, code: int, error: str) -> None:
+    command = f"{sys.executable} -m decompose inspect torchvision:squeezenet1_1,weights=none"
+    line = f"set -o pipefail; {command} --input-size 32 {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, error)

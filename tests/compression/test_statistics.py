@@ -1,9 +1,13 @@
 """Statistics in one pass, beside the same computed at once."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decompose.algebra import patches
@@ -107,3 +111,68 @@ def test_what_holds_no_statistics(tmp_path: Path) -> None:
         Statistics.load(tmp_path / "text")
     with pytest.raises(DecomposeError, match="there are no inputs"):
         gather(Twice(), X[:0], {})
+
+
+def gathered() -> Statistics:
+    network = Twice().double()
+    return gather(network, X, find_decomposable(network))
+
+
+def rewritten(path: Path, change: Callable[[dict, dict], None], digest: str | None) -> None:
+    """Change what a file of statistics holds."""
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    record = json.loads(metadata["record"])
+    change(record, tensors)
+    metadata["record"] = json.dumps(record)
+    metadata.pop("sha256")
+    if digest is not None:
+        metadata["sha256"] = digest
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record, _: record.pop("gains"),
+        lambda record, _: record.update(num_inputs=-1),
+        lambda record, _: record.update(gains={"conv": {"svd": -1.0}}),
+        lambda record, _: record.update(gains={"nowhere": {"svd": 1.0}}),
+        lambda record, _: record.update(gains={"conv": {"svd": float("nan")}}),
+        lambda record, _: record["num_patches"].update(nowhere=3),
+        lambda record, _: record["num_patches"].update(conv="many"),
+        lambda _, tensors: tensors["conv/covariance"].mul_(-1),
+        lambda _, tensors: tensors["conv/mean"].fill_(float("nan")),
+        lambda _, tensors: tensors["conv/metric"].mul_(-1),
+        lambda _, tensors: tensors["conv/covariance"][0, 0, 1:].fill_(1e6),
+        lambda _, tensors: tensors.update({"conv/mean": torch.zeros(2, 3)}),
+        lambda _, tensors: tensors.update({"conv/metric": torch.zeros(1, 2, 2, dtype=torch.int8)}),
+    ],
+)
+def test_what_are_no_statistics_is_one_line(
+    tmp_path: Path, change: Callable[[dict, dict], None]
+) -> None:
+    path = tmp_path / "a.safetensors"
+    gathered().save(path)
+    rewritten(path, lambda *_: None, None)
+    assert Statistics.load(path).layers.keys() == {"first", "conv"}
+    gathered().save(path)
+    rewritten(path, change, None)
+    with pytest.raises(DecomposeError, match=r"a\.safetensors: is damaged: what it holds are no"):
+        Statistics.load(path)
+
+
+def test_a_flipped_bit_of_statistics_is_noticed_and_files_are_reproducible(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    found = gathered()
+    contents = set()
+    for _ in range(4):
+        found.save(path)
+        contents.add(path.read_bytes())
+    (content,) = contents
+    damaged = bytearray(content)
+    damaged[-9] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DecomposeError, match="is damaged"):
+        Statistics.load(path)

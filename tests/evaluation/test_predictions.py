@@ -47,3 +47,17 @@ def test_files_hold_what_was_saved_and_are_known_by_their_key(tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:-1])
     assert Predictions.load(path, "of these") is None
     assert Predictions.load(tmp_path / "missing", "of these") is None
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes"
+    some([2, 3, 5, 7]).save(path, "key")
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        found = Predictions.load(path, "key")
+        # Spaces of the header are nothing.
+        assert found is None or torch.equal(found.guesses, some([2, 3, 5, 7]).guesses)
+        assert found is None or found.unreadable == some([2, 3, 5, 7]).unreadable

@@ -1,5 +1,6 @@
 """Latencies are measured once and kept; their size is the machine's affair."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,26 @@ def test_a_damaged_cache_is_measured_anew(tmp_path: Path) -> None:
     path.write_text('{"milliseconds": [')
     (time,) = Latencies(place(), tmp_path).measure(conv, [LayerVariant(None)], (1, 4, 9, 9))
     assert time > 0
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(tmp_path: Path) -> None:
+    conv = to_conv(torch.nn.Conv2d(4, 8, 3)).without_weights()
+    (tmp_path / "file").touch()
+    latencies = Latencies(place(), tmp_path / "file" / "folder")
+    with pytest.warns(UserWarning, match="latencies are not kept: Not a directory"):
+        assert latencies.measure(conv, [LayerVariant(None)], (1, 4, 5, 5))[0] > 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"milliseconds": 3}', '{"milliseconds": {"KEY": "3"}}', "[" * 100_000]
+    + [f'{{"milliseconds": {{"KEY": {ms}}}}}' for ms in ("0", "-1", "NaN", "Infinity", "null")],
+)
+def test_a_damaged_cache_is_measured_again(tmp_path: Path, content: str) -> None:
+    conv = to_conv(torch.nn.Conv2d(4, 8, 3)).without_weights()
+    Latencies(place(), tmp_path).measure(conv, [LayerVariant(None)], (1, 4, 5, 5))
+    (path,) = tmp_path.iterdir()
+    (key,) = json.loads(path.read_text())["milliseconds"]
+    path.write_text(content.replace("KEY", key))
+    (again,) = Latencies(place(), tmp_path).measure(conv, [LayerVariant(None)], (1, 4, 5, 5))
+    assert 0 < again < 1e4

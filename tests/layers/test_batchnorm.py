@@ -193,3 +193,22 @@ def test_it_is_exact_behind_decomposed_layers(method: str, tmp_path: Path) -> No
     decompose.save(folded, tmp_path / "small.safetensors")
     again = decompose.load(tmp_path / "small.safetensors", network)
     assert torch.equal(again(x), folded(x))
+
+
+def test_an_example_that_the_network_does_not_take_is_one_line() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 9), nn.BatchNorm2d(4)).eval()
+    with pytest.raises(DecomposeError, match="does not take an input of shape"):
+        fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
+
+
+def test_weights_that_would_leave_the_range_are_not_folded() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    nn.init.constant_(network[1].running_var, 1e-7)
+    nn.init.constant_(network[1].weight, 300.0)
+    network[1].eps = 1e-12
+    folded = fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
+    assert torch.isfinite(folded(torch.rand(1, 3, 8, 8))).all()
+    with pytest.raises(
+        DecomposeError, match=r"1 cannot be folded into 0: .* range of torch.float16"
+    ):
+        fold_batchnorm(network.half(), torch.zeros(1, 3, 8, 8).half())

@@ -87,3 +87,20 @@ def test_json_without_end() -> None:
     for text in ("[" * 100_000, "1" * 5_000):
         with pytest.raises(DecomposeError, match=r"^here: is no (JSON|plan): [^\n]*$"):
             Plan.from_json(text, "here")
+
+
+@pytest.mark.parametrize("number", [0, -1, float("inf"), float("nan")])
+def test_times_that_nothing_can_be_compared_with_are_refused(number: float) -> None:
+    record = json.loads(PLAN.to_json())
+    record["pace"] = {
+        "place": "x",
+        "batch_size": 1,
+        "original_ms": 1,
+        "predicted_ms": 1,
+        "measured_ms": 1,
+    }
+    assert Plan.from_json(json.dumps(record)).pace is not None
+    for key in ("original_ms", "predicted_ms", "measured_ms", "batch_size"):
+        changed = record | {"pace": record["pace"] | {key: number}}
+        with pytest.raises(DecomposeError, match="pace: its note is none"):
+            Plan.from_json(json.dumps(changed))

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from decompose.training.checkpoints import Checkpoints, read_state, write_state
 from decompose.utils.errors import DecomposeError
+from decompose.utils.hashing import content_digest
 
 STATE: dict[str, Any] = {
     "weights": {"a.weight": torch.randn(3, 2), "tied": torch.arange(4)},
@@ -124,3 +126,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".step-00000002.safetensors.17.partial").write_bytes(b"half")
     assert checkpoints.newest() == {"step": 1}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", "3", '{"mapping": 3}', '{"tensor": "x"}', "[" * 100_000]
+)
+def test_other_content_with_a_digest_of_its_own_is_none(tmp_path: Path, content: str) -> None:
+    metadata = {"content": content, "sha256": content_digest(content, {})}
+    save_file({}, tmp_path / "step-00000001.safetensors", metadata)
+    with pytest.warns(UserWarning, match="is no checkpoint"):
+        assert Checkpoints(tmp_path).newest() is None

@@ -1,5 +1,7 @@
 """Files are whole or not there at all."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,56 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         write_text(tmp_path, "x")
     require_writable(None, tmp_path / "a.txt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "a.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert list((tmp_path / "there").iterdir()) == [target]
+
+
+def test_a_pipe_and_a_device_are_written_to_not_replaced(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "pipe", tmp_path / "got"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cp", pipe, got]) as reader:
+        write_text(pipe, "through")
+        assert reader.wait(10) == 0
+    assert pipe.is_fifo()
+    assert got.read_text() == "through"
+    device = Path(os.devnull)
+    before = device.stat().st_ino
+    write_text(device, "nowhere")
+    assert device.is_char_device()
+    assert device.stat().st_ino == before
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "got"}
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_written_now_is_not(
+    tmp_path: Path,
+) -> None:
+    killed, other = tmp_path / ".a.txt.1.partial", tmp_path / ".b.txt.1.partial"
+    killed.write_text("half")
+    other.write_text("half")
+    with writing(tmp_path / "a.txt") as first:
+        first.write_text("1")
+        held = first.rename(tmp_path / ".a.txt.2.partial")
+        write_text(tmp_path / "a.txt", "2")
+        assert held.exists()
+        held.rename(first)
+    assert (tmp_path / "a.txt").read_text() == "1"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", other.name}
+
+
+def test_an_input_is_not_overwritten_under_any_name(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.safetensors", tmp_path / "b.json"
+    path.write_text("weights")
+    link.symlink_to(path)
+    for output in (path, link):
+        with pytest.raises(DecomposeError, match="is read by the same command"):
+            require_writable(output, inputs=["torchvision:vgg16", None, path])
+    require_writable(tmp_path / "c.json", inputs=[path])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Conv, Expression, on_patches, run
-from decompose.compression.statistics import LayerStatistics
+from decompose.compression.layer_statistics import LayerStatistics
 
 _NUM_ROWS = 256
 _JITTER = 1e-4
