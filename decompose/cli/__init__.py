@@ -14,6 +14,7 @@ from typer import TyperException
 from decompose.cli.commands import app
 from decompose.utils.distributed import leave
 from decompose.utils.errors import DecomposeError, printable
+from decompose.utils.launcher import end_with_launcher, is_lost_peer
 
 _INTERRUPTED = 130
 """As shells count it: 128 and the signal's number."""
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a terminal cannot show is no reason to end.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    end_with_launcher()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -44,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(error.format_message())
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        return _refuse("another process of the run has ended, and this one with it")
     except BrokenPipeError:
         _drop_output()
         return 1

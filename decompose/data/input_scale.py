@@ -1,7 +1,7 @@
 """The scale of a model's images, read off the BatchNorm that follows its first convolution.
 
 The running mean m and variance v of that BatchNorm say what the convolution W made of the training images.
-Of the usual preprocessings, the one is taken under which W gives synthetic images such moments: the least
+Of the usual preprocessings, that one is taken under which W gives synthetic images such moments: the least
 mean over channels of
 
     log(v' / v)^2 / 2 + (m' - m)^2 / (v' + v).
@@ -34,9 +34,11 @@ _USUAL: dict[int, tuple[Scale, ...]] = {
         ((0.5,) * 3, (0.5,) * 3),
         ((0.0,) * 3, (1 / 255,) * 3),
         (_CAFFE, (1 / 255,) * 3),
-        (_CAFFE[::-1], (1 / 255,) * 3),
     ),
 }
+
+_AS_GOOD = 1.5
+"""Ratio of scores up to which they say nothing."""
 
 _FARTHEST = 4.0
 """Score of a preprocessing beyond which the convolution was trained on something else: variances that
@@ -69,8 +71,10 @@ def read_scale(model: nn.Module, example: Example, images: Tensor) -> Scale | No
             means, deviations = (torch.tensor(part).view(-1, 1, 1) for part in scale)
             output = layer(((images - means) / deviations).to(weight)).float()
             scores[scale] = _distance(output, mean.float(), variance.float())
-    best = min(scores, key=scores.__getitem__, default=None)
-    return best if best is not None and scores[best] <= _FARTHEST else None
+    least = min(scores.values(), default=_FARTHEST)
+    # Of those that cannot be told apart, the one that is more usual.
+    best = next((scale for scale, score in scores.items() if score <= _AS_GOOD * least), None)
+    return best if least <= _FARTHEST else None
 
 
 def _distance(output: Tensor, mean: Tensor, variance: Tensor) -> float:

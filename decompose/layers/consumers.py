@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -126,10 +126,12 @@ def find_consumers(
     norms, whole = norms or {}, whole or {}
     weights: dict[str, str] = {}
     replacements: dict[int, nn.Module] = {id(module): module for module in whole.values()}
-    for name, module in {**layers, **norms}.items():
-        replacements[id(module)] = _WeightSpy(module, partial(weights.setdefault, name))
     recorder = _Recorder()
-    with evaluating(model):
+    with evaluating(model), ExitStack() as stack:
+        for name, module in {**layers, **norms}.items():
+            spy = _WeightSpy(module, partial(weights.setdefault, name))
+            replacements[id(module)] = spy
+            stack.callback(module.register_forward_pre_hook(spy.note_caller).remove)
         copy = copied(model, replacements)
         with recorder, recorder.watching({**whole, **layers, **norms}):
             recorder.read("output", call(copy, first(example)))
@@ -143,7 +145,7 @@ class _WeightSpy(nn.Module):
         super().__init__()
         copy_attributes(layer, self)
         # Not as a submodule, whose hooks and names would be the model's to see.
-        self.__dict__.update(_layer=layer, _note=note)
+        self.__dict__.update(_layer=layer, _note=note, _is_called=False)
         self.training = layer.training
 
     def __getattr__(self, name: str) -> Any:
@@ -158,7 +160,16 @@ class _WeightSpy(nn.Module):
         """The layer's output."""
         if len(inputs) != 1 or keywords:
             self.__dict__["_note"]("the network calls it with more than one input")
-        return self.__dict__["_layer"](*inputs, **keywords)
+        self.__dict__["_is_called"] = True
+        try:
+            return self.__dict__["_layer"](*inputs, **keywords)
+        finally:
+            self.__dict__["_is_called"] = False
+
+    def note_caller(self, *_: Any) -> None:
+        """Note that the layer runs, by whoever calls it."""
+        if not self.__dict__["_is_called"]:
+            self.__dict__["_note"]("a function calls it that copies of the model share")
 
 
 class _Recorder(TorchDispatchMode):

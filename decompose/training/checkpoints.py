@@ -11,10 +11,13 @@ file is written beside its place and then renamed; the newest whole one is what 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +92,33 @@ class Checkpoints:
                 # Written anew on the way, it must not stand in for a later state.
                 path.unlink()
         return None
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep other runs from writing here; the folder goes where it is left empty.
+
+        Yields:
+            Whether no other run does.
+
+        Raises:
+            DecomposeError: the folder cannot be made.
+        """
+        self.make_folder()
+        opened = os.open(self.folder, os.O_RDONLY)
+        try:
+            is_alone = True
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_alone = False
+            except OSError:
+                # A file system that has no locks does without.
+                pass
+            yield is_alone
+        finally:
+            os.close(opened)
+            with suppress(OSError):
+                self.folder.rmdir()
 
     def make_folder(self) -> None:
         """Make the folder.

@@ -151,7 +151,8 @@ def finetune(
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoints, found = Checkpoints(folder), []
-        state = _state(checkpoints, key, processes, resume=resume)
+        is_alone = not processes.is_first() or stack.enter_context(checkpoints.held())
+        state = _state(checkpoints, key, processes, resume=resume, is_alone=is_alone)
         if state is None:
             # What does not fit is an error before anything is kept.
             batch = data.first_image()
@@ -274,12 +275,19 @@ def key_of(small: nn.Module, objective: Objective, data: TrainingData) -> dict[s
 
 
 def _state(
-    checkpoints: Checkpoints, key: Mapping[str, str], processes: Processes, *, resume: bool
+    checkpoints: Checkpoints,
+    key: Mapping[str, str],
+    processes: Processes,
+    *,
+    resume: bool,
+    is_alone: bool,
 ) -> dict | None:
     """The state to go on from, the same in every process; ``None`` at the beginning."""
     state, problem = None, None
     if processes.is_first():
-        if checkpoints.paths() and not resume:
+        if not is_alone:
+            problem = f"{checkpoints.folder}: another run writes there; wait for it, or name another output"
+        elif checkpoints.paths() and not resume:
             problem = (
                 f"{checkpoints.folder}: holds the checkpoints of a run; go on from them with --resume, "
                 "or remove the folder"

@@ -112,3 +112,19 @@ def test_what_a_closure_holds_besides_is_shared() -> None:
     copied(model)(X)
     assert len(seen) == 1
     handle.remove()
+
+
+HELD: dict[str, nn.Module] = {}
+
+
+def hold_global(model: Closed) -> None:
+    HELD["model"] = model
+    del model.block
+    model.block = lambda x: HELD["model"].get_submodule("b")(x)
+
+
+def test_a_layer_that_a_global_function_calls_stays_dense() -> None:
+    model = Closed(hold_global).eval()
+    with pytest.warns(UserWarning, match="left dense: b: a function calls it that copies"):
+        plan = decompose.plan(model, X, method="spatial", rank=1)
+    assert plan.layers.keys() == {"a"}

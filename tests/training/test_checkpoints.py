@@ -136,3 +136,14 @@ def test_other_content_with_a_digest_of_its_own_is_none(tmp_path: Path, content:
     save_file({}, tmp_path / "step-00000001.safetensors", metadata)
     with pytest.warns(UserWarning, match="is no checkpoint"):
         assert Checkpoints(tmp_path).newest() is None
+
+
+def test_one_run_at_a_time_writes_to_a_folder_and_leaves_no_empty_one(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run")
+    with checkpoints.held() as first, checkpoints.held() as second:
+        assert (first, second) == (True, False)
+    assert not checkpoints.folder.exists()
+    with checkpoints.held() as third:
+        assert third
+        checkpoints.keep(1, {"step": 1})
+    assert checkpoints.newest() == {"step": 1}
