@@ -1,5 +1,7 @@
 """A copy of a model runs its own layers, whatever functions the model holds."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
