@@ -55,6 +55,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, num: int) -> Images:
+        """The first so many, or all where there are fewer."""
+        return Images(self.pixels[:num], self.labels[:num])
+
     def prepared(self, indices: slice | Tensor | None = None) -> Tensor:
         """Images as the networks read them, ``(n, 3, 32, 32)`` float32; all by default."""
         some = self.pixels if indices is None else self.pixels[indices]

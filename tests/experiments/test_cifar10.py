@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from decompose import DecomposeError
 from decompose.layers.costs import count_macs, count_params, trace_shapes
+from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import Images, load_images
 from experiments.cifar10.networks import CifarResNet, load_network
+from experiments.cifar10.peers import whitened_svd
+from experiments.cifar10.table import tables
+from experiments.common.records import render
 
 
 @pytest.mark.parametrize(("depth", "mmacs", "params"), [(20, 40.55, 0.27), (56, 125.49, 0.85)])
@@ -86,3 +91,56 @@ def test_a_dataset_prepares_images_as_the_tensors_are() -> None:
     (batch,) = images.dataset().batches(4)
     torch.testing.assert_close(batch.images, images.prepared())
     assert batch.labels.tolist() == [3, 1, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def trained() -> CifarResNet:
+    """A small network with random weights and BatchNorm statistics of random images."""
+    torch.manual_seed(0)
+    network = CifarResNet(8).train()
+    network(torch.randn(16, 3, 32, 32))
+    return network.eval()
+
+
+def share_of(small: nn.Module, network: nn.Module) -> float:
+    x = torch.zeros(1, 3, 32, 32)
+    return executed_macs(small, x) / executed_macs(network, x)
+
+
+def test_whitened_svd_keeps_to_its_budget_and_loses_less_with_more(trained: CifarResNet) -> None:
+    x = torch.randn(12, 3, 32, 32)
+    lost = []
+    for share in (0.4, 0.7, 1.0):
+        small = whitened_svd(trained, x, share)
+        assert share - 0.06 < share_of(small, trained) <= share
+        lost.append(float((small(x) - trained(x)).detach().square().sum()))
+    assert lost[0] > lost[1] > lost[2] == 0
+
+
+def test_whitened_svd_is_the_best_of_its_rank_on_what_the_layer_sees() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 8, 3, padding=1)
+    mixing = torch.randn(6, 6).tril()
+    x = torch.einsum("oc,nchw->nohw", mixing, torch.randn(8, 6, 9, 9))
+    small = whitened_svd(nn.Sequential(conv), x, 0.5)
+    reading = next(m for m in small.modules() if isinstance(m, nn.Conv2d))
+    assert conv.bias is not None
+    centred = (conv(x) - conv.bias.view(-1, 1, 1)).detach().transpose(0, 1).flatten(1).double()
+    least = torch.linalg.svdvals(centred)[reading.out_channels :].square().sum()
+    error = (small(x) - conv(x)).detach().double().square().sum()
+    torch.testing.assert_close(error, least, rtol=1e-3, atol=0)
+
+
+def test_tables_follow_from_records() -> None:
+    point = {
+        "macs": 20,
+        "accuracy": {"value": 0.9, "low": 0.89, "high": 0.91},
+        "change": {"value": -0.015, "low": -0.02, "high": -0.01},
+        "seconds": 3.0,
+    }
+    original = {"macs": 40, "accuracy": {"value": 0.915}, "num_test": 10_000}
+    ways = {"free": {"0.75": point, "0.5": point}, "svd64": {"0.5": point}}
+    text = render(tables({"networks": {"resnet20": {"original": original, "ways": ways}}}))
+    assert "ResNet-20, 91.50 %" in text
+    assert "-1.50 (-2.00 to -1.00)" in text
+    assert "10,000 test images" in text

@@ -1,0 +1,159 @@
+"""One way to make a network smaller, measured: what it keeps of CIFAR-10's test accuracy."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import decompose
+from decompose.compression.statistics import Statistics
+from decompose.evaluation.confidence_intervals import paired_difference, share
+from decompose.layers.forward import evaluating
+from decompose.training.finetuning import finetune
+from decompose.training.recipe import Recipe
+from decompose.utils.progress import track
+from experiments.budget.peer import executed_macs
+from experiments.cifar10.data import MEAN, SIZE, STD, Images
+from experiments.cifar10.peers import uniform_tucker, whitened_svd
+from experiments.cifar10.ways import WAYS, Way
+
+_BATCH = 250
+_NUM_SYNTHETIC = 8
+_SEED = 0
+
+
+class Study:
+    """A trained network, its images, and its accuracy.
+
+    Args:
+        network: the original; left as it was.
+        train: images to plan, repair and train on; nothing is learnt from their labels but by
+            finetuning.
+        test: images to measure on.
+        cache: file for what the original makes of the test images.
+    """
+
+    def __init__(self, network: nn.Module, train: Images, test: Images, cache: Path) -> None:
+        self.network, self.train, self.test = network, train, test
+        self.example = torch.zeros(1, 3, SIZE, SIZE)
+        self.macs = executed_macs(network, self.example)
+        if cache.exists() and len(known := np.load(cache)) == len(test):
+            self.hits = known
+        else:
+            self.hits = hits(network, test, "the original's accuracy")
+            np.save(cache, self.hits)
+        self._statistics: dict[int, Statistics] = {}
+
+    def calibration(self, num: int) -> Tensor:
+        """Training images drawn at random, always the same, ``(num, 3, 32, 32)``."""
+        drawn = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(_SEED))
+        return self.train.prepared(drawn[:num])
+
+    def original(self) -> dict[str, Any]:
+        """Cost and accuracy of the original."""
+        return {
+            "macs": self.macs,
+            "accuracy": share(self.hits)._asdict(),
+            "num_test": len(self.hits),
+        }
+
+    def measure(self, name: str, share_of_macs: float, epochs: int, folder: Path) -> dict[str, Any]:
+        """Make a smaller network one way, and measure it.
+
+        Args:
+            name: of ``WAYS``.
+            share_of_macs: to keep.
+            epochs: of finetuning.
+            folder: for its checkpoints.
+        """
+        way = WAYS[name]
+        makers: Mapping[str, Callable[[], nn.Module]] = {
+            "svd": lambda: whitened_svd(
+                self.network, self.calibration(way.num_images), share_of_macs
+            ),
+            "tucker": lambda: uniform_tucker(self.network, self.example, share_of_macs),
+        }
+        made = next((maker for prefix, maker in makers.items() if name.startswith(prefix)), None)
+        statistics = None if made or not way.num_images else self._measured(way.num_images)
+        started = time.perf_counter()
+        small = made() if made else self._decomposed(way, share_of_macs, statistics)
+        seconds = time.perf_counter() - started
+        if way.is_finetuned:
+            small = self._finetuned(small, epochs, folder / f"{name}_{share_of_macs:g}")
+        found = hits(small, self.test, f"{way.title}, {share_of_macs:g}")
+        change = paired_difference(self.hits, found)
+        return {
+            "macs": executed_macs(small, self.example),
+            "accuracy": share(found)._asdict(),
+            "change": change._asdict(),
+            "seconds": seconds,
+        } | ({"epochs": epochs} if way.is_finetuned else {})
+
+    def _decomposed(
+        self, way: Way, share_of_macs: float, statistics: Statistics | None
+    ) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="left as truncated")
+            plan = decompose.plan(
+                self.network, self.example, macs=share_of_macs, calibrate=statistics
+            )
+            images = (
+                self.calibration(way.num_images)
+                if way.num_images
+                else decompose.synthetic_inputs(self.example, self.network, num=_NUM_SYNTHETIC)
+            )
+            return decompose.apply(plan, self.network, calibrate=images)
+
+    def _measured(self, num: int) -> Statistics:
+        """Statistics of so many images, taken once for all budgets."""
+        if num not in self._statistics:
+            images = self.calibration(num)
+            self._statistics[num] = decompose.measure(self.network, self.example, images)
+        return self._statistics[num]
+
+    def _finetuned(self, small: nn.Module, epochs: int, folder: Path) -> nn.Module:
+        recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=0.02, labels=0.1, outputs=0.9)
+        found = finetune(
+            small,
+            self.train.dataset(),
+            teacher=self.network,
+            recipe=recipe,
+            augment=_augmented(),
+            folder=folder,
+            resume=True,
+            tell=print,
+        )
+        return found.network
+
+
+def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
+    """Whether the class of each image has the highest score, ``(N,)`` bool."""
+    network = network.eval().to(memory_format=torch.channels_last)
+    found = []
+    with evaluating(network):
+        for start in track(range(0, len(images), _BATCH), doing):
+            part = slice(start, start + _BATCH)
+            x = images.prepared(part).to(memory_format=torch.channels_last)
+            found.append(network(x).argmax(1) == images.labels[part])
+    return torch.cat(found).numpy()
+
+
+def _augmented() -> v2.Compose:
+    """As the published networks were trained: shifted by up to four pixels, and mirrored."""
+    return v2.Compose(
+        [
+            v2.RandomCrop(SIZE, padding=4),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
