@@ -144,6 +144,7 @@ def dw_pw(
         "PIXELS": _PIXELS,
         "OUTPUTS": _OUTPUTS,
         "INPUTS": _INPUTS,
+        "num_stages": 1,
     }
     _dw_pw_kernel[grid](
         x,

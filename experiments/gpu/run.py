@@ -105,7 +105,7 @@ def _latencies(
                     num_rounds=setting.num_rounds,
                 )
             yield found | {"timed": timed.to_dict()}
-        except (DecomposeError, RuntimeError) as error:
+        except Exception as error:
             yield found | {"failed": first_line(error)}
         finally:
             for model in there.values():
