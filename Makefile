@@ -19,6 +19,7 @@ check: .venv/installed
 	$(BIN)/python -m experiments.bmvc2018.table --check
 	$(BIN)/python -m experiments.finetune.table --check
 	$(BIN)/python -m experiments.zoo.table --check
+	$(BIN)/python -m experiments.gpu.table --check
 	$(BIN)/python -m experiments.cifar10.table --check
 	$(BIN)/python -m experiments.questions.why.table --check
 	$(BIN)/python -m experiments.questions.cost.table --check

@@ -35,6 +35,7 @@ def compress(
     images = decompose.synthetic_inputs(example, model, num=num_images, seed=0).to(device)
     held_out = decompose.synthetic_inputs(example, model, num=num_images // 2, seed=7).to(device)
     pass_ms = forward_ms(model, images[:1])
+    before = 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import get_engine
 from decompose.utils.environment import environment
-from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.errors import first_line
 from experiments.common.records import keep, publish
 from experiments.gpu.agreement import agreement
 from experiments.gpu.compression import compress
@@ -105,7 +105,7 @@ def _latencies(
                     num_rounds=setting.num_rounds,
                 )
             yield found | {"timed": timed.to_dict()}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (each engine raises errors of its own)
             yield found | {"failed": first_line(error)}
         finally:
             for model in there.values():

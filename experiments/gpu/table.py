@@ -33,7 +33,11 @@ def _where(record: Mapping[str, Any]) -> str:
 def compressed(record: Mapping[str, Any]) -> Table:
     """A row a model: what planning and repairing take."""
     rows = []
-    for title, found in record["compressed"].items():
+    for title in record["setting"]["models"]:
+        found = record["compressed"].get(title)
+        if found is None:
+            rows.append((title, "not measured", *[""] * 5))
+            continue
         seconds = found["plan_seconds"] + found["repair_seconds"]
         peak = found.get("peak_bytes")
         rows.append(

@@ -68,7 +68,9 @@ def test_running_statistics_tell_the_scale(
     seen = (vgg_pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     network = small_network()
     with torch.no_grad():
-        network[1].momentum = 1.0
+        norm = network[1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.momentum = 1.0
         network(seen)
     made = synthetic_inputs(torch.zeros(1, 3, 32, 32), network.eval(), num=2)
     expected = synthetic_inputs(torch.zeros(1, 3, 32, 32), num=2, mean=mean, std=std)

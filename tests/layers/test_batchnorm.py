@@ -203,9 +203,12 @@ def test_an_example_that_the_network_does_not_take_is_one_line() -> None:
 
 def test_weights_that_would_leave_the_range_are_not_folded() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
-    nn.init.constant_(network[1].running_var, 1e-7)
-    nn.init.constant_(network[1].weight, 300.0)
-    network[1].eps = 1e-12
+    norm = network[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    nn.init.constant_(norm.running_var, 1e-7)
+    nn.init.constant_(norm.weight, 300.0)
+    norm.eps = 1e-12
     folded = fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
     assert torch.isfinite(folded(torch.rand(1, 3, 8, 8))).all()
     with pytest.raises(
