@@ -16,7 +16,7 @@ from decompose.utils.tables import Table, format_threads
 from experiments.common.records import render_or_check
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parents[1] / "README.md"
+README = FOLDER / "README.md"
 
 LABELS = {
     "pw_dw": "network decoupling, PW+DW, uniform",
