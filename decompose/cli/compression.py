@@ -72,7 +72,7 @@ _NUM_SYNTHETIC = 8
 
 @with_panels(
     {
-        "What to keep": "macs params latency max_drop engine batch threads rank energy ratio skip",
+        "What to keep": "macs params latency max_drop engine batch threads int8 rank energy ratio skip",
         "What to use": "methods method plan_file statistics fold repair arch device",
         "Images": "data calibrate max_images input_size fix scale mean std bgr",
         "Output": "output save_plan save_statistics table",
