@@ -122,7 +122,15 @@ def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:
         return False
     if len(together) != len(alone[0]) or any(not t.ndim or len(t) != 2 * len(x) for t in together):
         return False
-    return all(
-        torch.allclose(both, torch.cat((a, b)), rtol=1e-2, atol=1e-3 * float(both.abs().max()))
-        for both, a, b in zip(together, *alone, strict=True)
-    )
+    pairs = zip(together, *alone, strict=True)
+    return all(_nearly_equal(both, torch.cat((a, b))) for both, a, b in pairs)
+
+
+def _nearly_equal(given: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors agree to rounding, and are NaN or infinite in the same positions."""
+    finite = given.isfinite()
+    if not torch.equal(finite, expected.isfinite()):
+        return False
+    given, expected = given[finite], expected[finite]
+    largest = float(given.abs().max()) if given.numel() else 0.0
+    return torch.allclose(given, expected, rtol=1e-2, atol=1e-3 * largest)

@@ -1,0 +1,42 @@
+"""Models that treat the inputs of a batch alone are known."""
+
+import torch
+from torch import Tensor, nn
+
+from decompose.layers.forward import takes_batches
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean away: inputs do not pass alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, ...)`` to the same."""
+        return x - x.mean(0)
+
+
+class Masked(nn.Module):
+    """Masks scores as decoders do."""
+
+    def __init__(self, masked: float) -> None:
+        super().__init__()
+        self.masked = masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, n)`` to the same, its first column masked."""
+        return x.masked_fill(torch.arange(x.shape[1]) == 0, self.masked)
+
+
+def test_inputs_that_pass_alone_may_pass_together() -> None:
+    x, other = torch.randn(1, 4), torch.randn(1, 4)
+    with torch.no_grad():
+        assert takes_batches(nn.Linear(4, 2), x, other)
+        assert not takes_batches(Centred(), x, other)
+        assert not takes_batches(nn.Linear(4, 2), x, torch.randn(1, 5))
+
+
+def test_masked_scores_are_compared_where_they_are_finite() -> None:
+    x, other = torch.randn(1, 4), torch.randn(1, 4)
+    with torch.no_grad():
+        for masked in (float("-inf"), float("nan")):
+            assert takes_batches(Masked(masked), x, other)
+            assert not takes_batches(nn.Sequential(Centred(), Masked(masked)), x, other)
