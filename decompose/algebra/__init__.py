@@ -4,7 +4,7 @@
 written once, for every method and every combination of methods:
 
 - :func:`compose` multiplies it back into one dense convolution,
-- :func:`weight_deviation` tells how far that lies from the original,
+- :func:`weight_deviation` measures how far that lies from the original,
 - :func:`macs` and :func:`params` count its cost from the leaves,
 - :func:`merged` and :func:`split_like` rewrite it into equal ones, :func:`balanced` into one whose
   factors are of equal size, :func:`equalized` into one that quantises well,

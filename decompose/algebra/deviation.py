@@ -78,7 +78,7 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
 
 
 def is_exact(expression: Expression, conv: Conv) -> bool:
-    """Whether nothing but rounding tells an expression's composed kernel from a convolution's.
+    """Whether an expression's composed kernel equals a convolution's up to rounding.
 
     Args:
         expression: of the same channels, kernel size and geometry as ``conv``.

@@ -97,11 +97,11 @@ def on_patches(expression: Expression) -> Expression:
 
 
 class Subsampling(NamedTuple):
-    """Which of the places of an output are looked at, since neighbours tell little anew.
+    """Strides at which positions of an output are sampled: neighbours are nearly alike.
 
     Attributes:
-        inputs: every so many-th of a batch.
-        places: every so many-th along each axis.
+        inputs: stride over the inputs of a batch.
+        places: stride along each axis, in output pixels.
     """
 
     inputs: int
@@ -109,7 +109,7 @@ class Subsampling(NamedTuple):
 
 
 def subsampling_for(output_shape: Sequence[int], num_axes: int, most: int) -> Subsampling:
-    """The strides that leave no more than so many places of an output, more or less.
+    """Choose strides that leave about ``most`` positions of an output, or fewer.
 
     Of one input they thin out along the axes. Of a batch, such as the boxes of a detector, so do the
     inputs, once few places of each are left.

@@ -46,7 +46,7 @@ def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:
         Their indices, ``(num_kept,)`` int64, rising.
 
     Raises:
-        DecomposeError: scikit-learn is not installed, or so many channels cannot be kept.
+        DecomposeError: scikit-learn is not installed, or ``num_kept`` is out of bounds.
     """
     if not 1 <= num_kept <= conv.in_channels:
         raise DecomposeError(f"of {conv.in_channels} channels {num_kept} cannot be kept")

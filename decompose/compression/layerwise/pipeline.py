@@ -77,7 +77,7 @@ def compress_layerwise(
 ) -> nn.Module:
     """Treat layers of a network.
 
-    A network whose channels were pruned is a module like any other, but no plan tells how to
+    A network whose channels were pruned is a module like any other, but no plan can
     rebuild it from its architecture: save its ``state_dict`` together with your own code.
 
     Args:

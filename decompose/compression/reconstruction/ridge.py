@@ -132,7 +132,7 @@ def scale_fit(rows: Moments, prior: Tensor) -> Fit:
     mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
     covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
     variance = ((prior @ rows.zz) * prior).sum(2) / rows.count - mean.square()
-    # A feature that hardly varies tells of its mean only, which the bias takes.
+    # A feature that hardly varies carries its mean only, which the bias takes.
     varies = variance > _CONSTANT * (variance + mean.square())
     scale = torch.where(varies, covariance / variance, 1.0)
     weights = prior * scale.unsqueeze(2)
