@@ -7,7 +7,7 @@
     print(decompose.compare(model, small, images))
     decompose.save(small, "small.safetensors")
     small = decompose.load("small.safetensors")
-    better = decompose.finetune(small, pictures, teacher=model).network
+    better = decompose.finetune(small, labelled, teacher=model).network
     tuned = decompose.tune(small, example, engine="onnxruntime").network
     decompose.to_onnx(small, images, "small.onnx")
     decompose.quantize(small, images).save("small-int8.onnx")

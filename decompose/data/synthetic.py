@@ -1,10 +1,10 @@
-"""Inputs that look natural to a network, made of nothing.
+"""Synthetic inputs with the statistics of natural images.
 
-Dead leaves (Lee, Mumford, Huang 2001, "Occlusion Models for Natural Images"): balls of random place
+Dead leaves (Lee, Mumford, Huang 2001, "Occlusion Models for Natural Images"): balls of random position
 and colour that cover one another, their radii r distributed as r^-3 in two dimensions, so that no
 scale is special; over them a texture whose amplitude falls with frequency as 1/f. Baradad et al.
-2021 (arXiv 2106.05963) show that such pictures train features nearly as photographs do. On a line
-they are steps, in space blobs.
+2021 (arXiv 2106.05963) show that such images train features nearly as photographs do. In one
+dimension they are steps, in three blobs.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ def synthetic_inputs(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Batches:
-    """Make inputs for statistics and repair where there is no data.
+    """Make inputs for statistics and repair where there are no images.
 
-    Their scale is the one that is given; else, channel by channel, that of the example if it is more than
-    a constant; that of pixels in [0, 1] for a detector, which normalises them itself; else what the
-    model's preprocessing makes of images, where its name tells; else what the running statistics
-    behind its first convolution say (``data.input_scale``). Where nothing says it, colour images have
-    ImageNet's mean and deviation, with a warning, and other inputs 0 and 1.
+    Their scale is the given one; else, channel by channel, that of the example unless it is constant;
+    that of pixels in [0, 1] for a detector, which normalises them itself; else that of the
+    preprocessing that the model's name implies; else that of the running statistics behind its first
+    convolution (``data.input_scale``). Where none of these is known, colour images get ImageNet's mean
+    and deviation, with a warning, and other inputs 0 and 1.
 
     Args:
-        example: one input with a batch axis, ``(1, C, *size)`` or, without channels, ``(1, C)``; or
-            several inputs (``calls``), of which those of floating numbers with a spatial axis are
-            made anew.
-        model: the network they are for.
-        num: how many.
+        example: one input with a batch axis, floating, ``(1, C, *size)`` or, without spatial axes,
+            ``(1, C)``; or several inputs (a tuple, or a dictionary by name), of which the floating ones
+            with a spatial axis are replaced.
+        model: the model that the inputs are for.
+        num: number of inputs.
         seed: the same seed makes the same inputs.
-        mean: what the model's preprocessing takes off pixels in [0, 1], by channel.
-        std: what it divides them by.
+        mean: means that the model's preprocessing subtracts from pixels in [0, 1], by channel.
+        std: deviations that it divides by.
 
     Returns:
         ``(num, *example.shape[1:])``, of the example's dtype and device; of several inputs, as many
@@ -88,8 +88,13 @@ def synthetic_inputs(
     Raises:
         DecomposeError: the example holds no floating numbers, or ``mean`` and ``std`` do not fit it.
 
-    >>> synthetic_inputs(torch.zeros(1, 3, 8, 8), num=2, mean=(0, 0, 0), std=(1, 1, 1)).amax() <= 1
-    tensor(True)
+    Examples:
+        >>> import torch
+        >>> import decompose
+        >>> example = torch.zeros(1, 3, 8, 8)
+        >>> images = decompose.synthetic_inputs(example, num=2, mean=(0, 0, 0), std=(1, 1, 1))
+        >>> images.shape, float(images.max()) <= 1
+        (torch.Size([2, 3, 8, 8]), True)
     """
     if not isinstance(example, Tensor):
         return [(_synthetic_batch(example, model, seed + number),) for number in range(num)]

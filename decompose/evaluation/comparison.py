@@ -136,16 +136,32 @@ class Comparison:
 
 
 def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
-    """Set a model beside the smaller one made from it: costs, weights and outputs.
+    """Compare a smaller model with its original: costs, weights and outputs.
 
     Args:
         model: the original; left as it was, as is ``small``.
-        small: what ``apply`` made of it.
-        images: inputs ``(batch, ...)`` or by name, or an iterable of such (``inputs``). The first tells
-            what MACs are counted for.
+        small: the model that ``apply`` made from it.
+        images: inputs, a tensor ``(batch, ...)`` in the model's dtype, or an iterable of batches. MACs
+            are counted for one input of the first batch's size.
+
+    Returns:
+        MACs, parameters and relative squared errors of each layer and of the whole model; printed, a
+        table.
 
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or there are no inputs.
+
+    Examples:
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.Conv2d(16, 16, 3)).eval()
+        >>> images = torch.randn(4, 8, 16, 16)
+        >>> plan = decompose.plan(model, images[:1], method="spatial", rank=8)
+        >>> found = decompose.compare(model, decompose.apply(plan, model), images)
+        >>> found.macs.before, found.macs.after, round(found.macs.ratio, 2)
+        (557568, 238080, 2.34)
+        >>> 0 < found.output_error < 1
+        True
     """
     inputs = chunks(images, _CHUNK)
     first = next(inputs)
@@ -170,12 +186,12 @@ def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
 
 
 def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Comparison:
-    """Set a model beside the smaller one made from it, without data: costs and weights.
+    """Compare a smaller model with its original without images: costs and weights.
 
     Args:
         model: the original; left as it was, as is ``small``.
-        small: what ``apply`` made of it.
-        example: one batch (``calls``); only its shape matters.
+        small: the model that ``apply`` made from it.
+        example: one batch; only its shape matters.
 
     Raises:
         DecomposeError: ``small`` was not made from ``model``, or does not take the example.

@@ -1,8 +1,8 @@
-"""Memory that the process keeps once it has freed it.
+"""Keep freed memory in the process instead of returning it to the system.
 
-glibc gives large blocks back to the system at once and maps them afresh at the next request, so every
-map that a model makes in torch costs as many page faults as it has pages. A small model makes
-as large maps as the original in less time, and loses more of it.
+glibc returns large blocks to the system at once and maps them afresh at the next request, so every
+feature map that torch allocates costs as many page faults as it has pages. A decomposed model has
+feature maps as large as the original's in less time, so that page faults take a larger share of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Keep what torch frees on the CPU for its next request, from now on and in the whole process.
+    """Keep the memory that torch frees on the CPU for its next request, in the whole process.
 
-    The process never shrinks then, and may grow somewhat larger than it would have. It is what glibc's
-    environment variables ``MALLOC_MMAP_MAX_=0`` and ``MALLOC_TRIM_THRESHOLD_`` ask for.
+    The process never shrinks then, and may grow somewhat larger than it would have. glibc's environment
+    variables ``MALLOC_MMAP_MAX_=0`` and ``MALLOC_TRIM_THRESHOLD_`` have the same effect.
 
     Returns:
-        Whether the allocator listened; False where it is not glibc's.
+        Whether the allocator accepted the setting; False where it is not glibc's.
+
+    Examples:
+        >>> import decompose
+        >>> kept = decompose.keep_freed_memory()  # once, before the first model runs
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,8 +1,8 @@
-"""The fastest form of every decomposed layer, by measurement in the engine where it is to run.
+"""Choose the fastest form of every decomposed layer, timed in the engine that will run it.
 
-Each layer is timed alone in every form that the engine tells apart, and multiplied back into one dense
-convolution, where that is faster than all of them. Then the model is timed as a whole: a layer
-that is alone in the cache may be faster there than among others.
+Each layer is timed alone in every form that the engine distinguishes, and multiplied back into one dense
+convolution. Then the model is timed as a whole: a layer that is alone in the cache may be faster there
+than among others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
 _WORTHWHILE = 0.97
-"""What takes more than this share of the present time is not worth a change: it may be noise."""
+"""A form that takes more than this share of the present time is no better: it may be noise."""
 
 
 @dataclass(frozen=True)
 class LayerTuning:
-    """What was found for one layer.
+    """The times of one layer's forms.
 
     Attributes:
         name: its full name.
-        milliseconds: of one batch, by form; ``dense`` is the layer that it was made of.
+        milliseconds: time of one batch, by form; ``dense`` is the original layer.
         before: the form that it had.
         after: the form that it has.
     """
@@ -51,10 +51,10 @@ class Tuned:
     """A model whose layers run in their fastest forms.
 
     Attributes:
-        network: a copy; as it was where all changes together make it hardly faster.
-        layers: what was found for each decomposed layer.
-        before_ms: milliseconds of the model for one batch, as it was.
-        after_ms: as it is now.
+        network: a copy; in its old forms where all changes together make it hardly faster.
+        layers: the times of each decomposed layer's forms.
+        before_ms: milliseconds of the model for one batch, before.
+        after_ms: the same, after.
         place: engine, version, threads and machine.
     """
 
@@ -86,16 +86,29 @@ class Tuned:
 def tune(
     small: nn.Module, example: Example, *, engine: str = DEFAULT_ENGINE, threads: int | None = None
 ) -> Tuned:
-    """Let every decomposed layer run in its fastest form.
+    """Choose the fastest form of every decomposed layer by timing them.
 
     Args:
-        small: what ``apply`` made; left as it was.
-        example: one batch (``calls``), as large as it is to be fast for.
-        engine: where it is to be fast: a name of ``decompose.inference.engines.ENGINES``.
-        threads: that the engine has on the CPU; torch's own number by default.
+        small: the model that ``apply`` made; left as it was.
+        example: one batch, of the batch size to be fast for.
+        engine: the engine to be fast in: a name of ``decompose.inference.engines.ENGINES``.
+        threads: the engine's number of CPU threads; torch's own number by default.
+
+    Returns:
+        A copy of the model in its fastest forms, and the times in milliseconds.
 
     Raises:
         DecomposeError: nothing in the model is decomposed, or the engine cannot run it.
+
+    Examples:
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3)).eval()
+        >>> example = torch.zeros(1, 4, 8, 8)
+        >>> plan = decompose.plan(model, example, method="pw_dw", rank=2)
+        >>> tuned = decompose.tune(decompose.apply(plan, model), example, threads=1)
+        >>> sorted(tuned.layers[0].milliseconds)
+        ['branches', 'branches-whole', 'dense', 'merged', 'merged-whole']
     """
     place = Target(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
     layers = {

@@ -28,9 +28,11 @@ def rebind_closures_(
         replacements: modules of the copy that are none; what they hold is left as it is.
 
     >>> import copy
-    >>> model = nn.Sequential(nn.ReLU())
-    >>> model.block = lambda x: model[0](x)
-    >>> memo = {}
+    >>> def network():
+    ...     model = nn.Sequential(nn.ReLU())
+    ...     model.block = lambda x: model[0](x)
+    ...     return model
+    >>> model, memo = network(), {}
     >>> twin = copy.deepcopy(model, memo)
     >>> twin.block.__closure__[0].cell_contents is twin
     False

@@ -28,10 +28,18 @@ class Choice:
     """The method and rank of one layer.
 
     Attributes:
-        method: its name.
+        method: the method's name.
         rank: its rank.
         then: a choice for each convolution that the method makes, in their order; ``None`` leaves
             one as it is. Empty if all are left.
+
+    Examples:
+        >>> import decompose
+        >>> decompose.Choice("pw_dw", 4).to_dict()
+        {'method': 'pw_dw', 'rank': 4}
+        >>> choice = decompose.Choice("spatial", 8, then=(decompose.Choice("pw_dw", 2), None))
+        >>> choice.label, choice.rank_label
+        ('spatial+pw_dw', '8+2,-')
     """
 
     method: str

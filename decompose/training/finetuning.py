@@ -110,27 +110,56 @@ def finetune(
     tensorboard: Path | None = None,
     tell: Callable[[str], None] = _silent,
 ) -> Finetuned:
-    """Train a decomposed model, in float32 whatever its dtype.
+    """Train a decomposed model to win accuracy back, in float32 whatever its dtype.
 
     Args:
-        small: what ``apply`` made; left as it was.
-        pictures: to train on, in the preprocessing of evaluation.
+        small: the model that ``apply`` made; left as it was.
+        pictures: images to train on, in the preprocessing of evaluation.
         teacher: the original; left as it was.
         validation: images to validate on; a share of ``pictures`` is held out by default.
         labelled: whether to learn from the images' labels.
         recipe: the settings.
-        augment: the preprocessing to train in; ``augmentation.augmented`` of the other by default.
-        folder: for checkpoints; without it none outlives the run.
-        resume: whether to go on from the folder's last checkpoint.
-        device: ``cpu``, or ``auto`` for what Accelerate finds.
-        tensorboard: folder of a log.
-        tell: called with a line an epoch, in the first process.
+        augment: the preprocessing to train in; that of evaluation with random crops and flips by
+            default (``augmentation.augmented``).
+        folder: folder of checkpoints; without it none outlives the run.
+        resume: whether to continue from the folder's last checkpoint.
+        device: ``cpu``, or ``auto`` for the device that Accelerate finds.
+        tensorboard: folder of a TensorBoard log.
+        tell: called with one line of text an epoch, in the first process.
+
+    Returns:
+        A copy of the model with the weights of its best epoch, and the history.
 
     Raises:
         DecomposeError: model, images, teacher or recipe do not fit; Accelerate cannot have the
             device or precision; the folder holds a run and ``resume`` is not asked for, or it holds
             another one; there is no folder to resume from; the loss is not finite; a checkpoint
             cannot be written.
+
+    Examples:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from torchvision.transforms import v2
+        >>> import decompose
+        >>> from decompose.data.images import ImageDataset
+        >>> from decompose.training.recipe import Recipe
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ... ).eval()
+        >>> plan = decompose.plan(model, torch.zeros(1, 3, 8, 8), method="pw_dw", rank=1)
+        >>> small = decompose.apply(plan, model)
+        >>> as_tensor = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+        >>> images = ImageDataset(
+        ...     [("red", 0), ("blue", 1)] * 4,  # usually paths: see decompose.data.folders
+        ...     as_tensor,
+        ...     read=lambda name: Image.new("RGB", (8, 8), name),
+        ... )
+        >>> recipe = Recipe(epochs=1, batch_size=2)
+        >>> tuned = decompose.finetune(
+        ...     small, images, teacher=model, recipe=recipe, augment=as_tensor, device="cpu"
+        ... )
+        >>> len(tuned.history), tuned.measure
+        (1, 'accuracy')
     """
     require_trainable(small)
     if resume and folder is None:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and what to quote of others."""
+"""The error of bad input, and one-line messages from other libraries' errors."""
 
 import re
 
@@ -8,25 +8,33 @@ class DecomposeError(ValueError):
 
     The command line prints it and exits with code 2. A mistake of our own is an
     ``AssertionError`` or whatever Python raises, and keeps its traceback.
+
+    Examples:
+        >>> import decompose
+        >>> try:
+        ...     decompose.load("small.pth")
+        ... except decompose.DecomposeError as error:
+        ...     print(error)
+        small.pth: no such file
     """
 
 
 class BudgetError(DecomposeError):
-    """No plan meets a budget; the message says what the least is."""
+    """No plan meets a budget; the message gives the least budget that one meets."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what another library says, or the kind of error where it says nothing."""
+    """The first line of an error's message, or the error's class where the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def reason(error: Exception) -> str:
-    """Why a file that the message names already cannot be read or written."""
+    """Why a file cannot be read or written, without its name."""
     return getattr(error, "strerror", None) or first_line(error)
 
 
 def printable(text: str) -> str:
-    r"""Text that may be anybody's, in one line that a terminal shows as it is.
+    r"""Escape untrusted text so that a terminal shows it in one line as it is.
 
     >>> print(printable("a\x1b[31mb"))
     a\x1b[31mb
@@ -35,6 +43,6 @@ def printable(text: str) -> str:
 
 
 def refusal(error: Exception) -> str:
-    """Why a function of another library does not take the options that a user gave it, in a line."""
+    """One line on why another library's function refuses the options that a user gave."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     return f"there is no option {unknown[1]!r}" if unknown else first_line(error)

@@ -39,7 +39,7 @@ def edited(**changes: object) -> str:
         (edited(version=9), "version 9"),
         (edited(layers=[]), "must be objects"),
         (edited(layers={"conv1": 3}), "conv1: must be"),
-        (edited(notes={"conv1": {"price": 3}}), "conv1: its note is none"),
+        (edited(notes={"conv1": {"price": 3}}), "conv1: is not as a search writes it"),
         (edited(layers={"conv1": {"method": "pw_dw", "rank": "3"}}), "'3' is no whole number"),
         (edited(layers={"conv1": {"method": "pw_dw", "rank": True}}), "no whole number"),
         (edited(layers={"conv1": {"method": 1, "rank": 3}}), "is no name"),
@@ -79,7 +79,7 @@ def test_notes_are_those_of_a_search(note: object, fits: bool) -> None:
     if fits:
         assert Plan.from_dict(record).notes["a"].cost == 1
     else:
-        with pytest.raises(DecomposeError, match="a: its note is none that a search wrote"):
+        with pytest.raises(DecomposeError, match="a: is not as a search writes it"):
             Plan.from_dict(record)
 
 
@@ -102,5 +102,5 @@ def test_times_that_nothing_can_be_compared_with_are_refused(number: float) -> N
     assert Plan.from_json(json.dumps(record)).pace is not None
     for key in ("original_ms", "predicted_ms", "measured_ms", "batch_size"):
         changed = record | {"pace": record["pace"] | {key: number}}
-        with pytest.raises(DecomposeError, match="pace: its note is none"):
+        with pytest.raises(DecomposeError, match="pace: is not as a search writes it"):
             Plan.from_json(json.dumps(changed))

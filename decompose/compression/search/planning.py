@@ -1,4 +1,4 @@
-"""From a network and a wish to a plan."""
+"""Choose a method and a rank for each layer of a model: the plan."""
 
 from __future__ import annotations
 
@@ -52,50 +52,64 @@ def plan(
     skip: Sequence[str] = (),
     calibrate: Batches | Statistics | None = None,
 ) -> Plan:
-    """Choose how to rewrite the layers of a network.
+    """Choose a method and a rank for each layer of a model.
 
     Either one method with one rule for its rank (``rank``, ``energy`` or ``ratio``), as the papers
     do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each
-    layer gets the method and rank that together change the network's output the least, from its
-    weights and from what its layers do to inputs: unlabelled ones of yours, or else synthetic ones.
+    layer gets the method and rank that together change the model's output the least, predicted from
+    its weights and its layers' inputs: from unlabelled images of yours, or else synthetic ones.
     A layer that would not get cheaper stays as it is, unless ``rank`` names it in full.
 
     Args:
         model: any module; left as it was.
-        example: one batch: a tensor, a tuple of positional inputs, or inputs by name (``calls``). Its
-            sizes tell what a layer costs, its batch size what a latency is of.
+        example: one batch: a tensor ``(batch, ...)`` in the model's dtype, a tuple of positional inputs,
+            or a dictionary of inputs by name. MACs are counted for its sizes, a latency is that of
+            its whole batch.
         method: a method's name (``decompose.methods.METHODS``), or several that apply one inside
             the other, outermost first (``spatial+pw_dw``).
         rank: one for all layers, or one for each name or pattern (``{"conv4_*": 5, "conv4_1": 6}``:
             the last that fits counts, other layers stay as they are). It must be within the bound
             of some layer; the others take their own bound. Of a combination it is the inner rank.
-        energy: share of the energy that each layer keeps, in (0, 1].
+        energy: share of the squared singular values that each layer keeps, in (0, 1] (Guo et al.
+            2018, section 4).
         ratio: how many times fewer weights each layer gets, by its outermost method.
-        macs: MACs to keep of the whole network's, in (0, 1].
-        params: parameters to keep of the whole network's, in (0, 1].
-        latency: time to take of what the whole network takes, in (0, 1].
-        engine: where it is to take that: a name of ``decompose.inference.engines.ENGINES``; eager torch by
-            default, a CUDA graph where the example lies on a GPU.
-        threads: that the engine has on the CPU; torch's own number by default.
-        int8: whether that is the time of both models in INT8 (``quantize``), in ``onnxruntime`` or
-            ``openvino``.
-        methods: what the budget may choose from; ``candidates.COMBINATIONS`` by default.
+        macs: share of the whole model's MACs to keep, in (0, 1].
+        params: share of the whole model's parameters to keep, in (0, 1].
+        latency: share of the whole model's time to keep, in (0, 1].
+        engine: the engine whose time counts: a name of ``decompose.inference.engines.ENGINES``; eager
+            torch by default, a CUDA graph where the example lies on a GPU.
+        threads: the engine's number of CPU threads; torch's own number by default.
+        int8: count the time of both models in INT8 (``quantize``), in ``onnxruntime`` or ``openvino``.
+        methods: methods and combinations that the budget may choose from; by default
+            ``decompose.compression.search.candidates.COMBINATIONS``.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
-        calibrate: for a budget: unlabelled inputs, a tensor or an iterable of batches, that the
-            plan will also be repaired on; or the statistics that ``measure`` took from such.
+        calibrate: for a budget: unlabelled inputs, a tensor ``(batch, ...)`` or an iterable of batches,
+            that the plan will also be repaired on; or the statistics that ``measure`` took from such.
             Without it the plan supposes no repair.
 
     Returns:
         The plan; its ``dense`` part says why each other layer was left.
 
     Raises:
-        DecomposeError: the wish is incomplete or contradicts itself, no plan can meet the budget
-            (the message says what the least is), a rank is out of bounds, a name fits no layer,
+        DecomposeError: the arguments are incomplete or contradict each other, no plan can meet the
+            budget (the message gives the least), a rank is out of bounds, a name fits no layer,
             weights are not finite, or a method does not exist.
+
+    Examples:
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.Conv2d(16, 16, 3)).eval()
+        >>> example = torch.zeros(1, 8, 16, 16)
+        >>> plan = decompose.plan(model, example, method="pw_dw", rank=2)
+        >>> {name: choice.label for name, choice in plan.layers.items()}
+        {'0': 'pw_dw', '1': 'pw_dw'}
+        >>> plan = decompose.plan(model, example, macs=0.5)  # the best mixture of methods
+        >>> sorted(plan.layers)
+        ['0', '1']
     """
     skip = (skip,) if isinstance(skip, str) else skip
     budgets = {"macs": macs, "params": params, "latency": latency}
-    _require_one_wish(budgets, (method, rank, energy, ratio), methods, calibrate)
+    _require_one_request(budgets, (method, rank, energy, ratio), methods, calibrate)
     if latency is None and (engine is not None or threads is not None or int8):
         raise DecomposeError(
             "an engine, its threads and INT8 are what a latency is of; give latency"
@@ -179,7 +193,7 @@ def _uniform(
     return Plan(layers, {name: dense[name] for name in sorted(dense)})
 
 
-def _require_one_wish(
+def _require_one_request(
     budgets: Mapping[str, float | None],
     rules: Sequence[object],
     methods: Sequence[str] | None,

@@ -1,7 +1,7 @@
-"""What the candidates of every layer cost, and what they would do to the network's output.
+"""Cost of every layer's candidates, and the error each would cause in the model's output.
 
-Predicted from statistics of the layers (``prediction``), then scaled by what rewriting one layer at a
-time does to the network (``probing``).
+The error is predicted from statistics of the layers (``error_prediction``), then corrected by the error
+that the output shows when one layer at a time is rewritten (``sensitivity``).
 """
 
 from __future__ import annotations
@@ -42,17 +42,30 @@ def measure(
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
 ) -> Statistics:
-    """Take from inputs all that ``plan`` needs of them, to be kept for any number of budgets.
+    """Gather a model's statistics on images once, for any number of budgets.
 
     Args:
-        model: left as it was.
-        example: one batch (``calls``).
-        images: unlabelled inputs, a tensor or an iterable of batches.
-        methods: what budgets will choose from.
+        model: any module; left as it was.
+        example: one batch, as for ``plan``.
+        images: unlabelled inputs, a tensor ``(batch, ...)`` in the model's dtype, or an iterable of
+            batches.
+        methods: methods and combinations that budgets will choose from.
         skip: layers to leave, as for ``plan``.
 
+    Returns:
+        The statistics, which ``plan`` takes as ``calibrate``; ``save`` keeps them in a file.
+
     Raises:
-        DecomposeError: there are no inputs, or the network does not take them.
+        DecomposeError: there are no inputs, or the model does not take them.
+
+    Examples:
+        >>> import torch
+        >>> import decompose
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.Conv2d(16, 16, 3)).eval()
+        >>> images = torch.randn(4, 8, 16, 16)
+        >>> statistics = decompose.measure(model, images[:1], images)
+        >>> for share in (0.75, 0.5):
+        ...     plan = decompose.plan(model, images[:1], macs=share, calibrate=statistics)
     """
     known = survey(model, example, skip)
     known.warn_of_readers(stacklevel=2)

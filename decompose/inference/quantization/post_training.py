@@ -1,7 +1,7 @@
-"""INT8 models by the engines' quantisers, made ready before and repaired after.
+"""Quantise models to INT8 by the engines' quantisers, with preparation before and repair after.
 
-What is decided by measurement is decided on images that the quantiser does not see: every repair is
-taken only where it lowers the error there, and the layers whose INT8 loses most are found there.
+Decisions are measured on held-out images: a repair is kept only where it lowers the error there, and the
+layers that lose most in INT8 are found there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from decompose.utils.tables import Table
 DEFAULT_ENGINE = "onnxruntime"
 
 _HELD_OUT = 4
-"""Of so many images one is held out."""
+"""Every fourth image is held out."""
 
 _MOST_FOR_LAYERS = 8
 """Held-out images, at most, that each layer is tried on."""
@@ -51,11 +51,11 @@ class Quantized:
     """A model in INT8, for one engine.
 
     Attributes:
-        engine: whose quantiser made it.
-        files: what to write, by suffix.
+        engine: the engine whose quantiser made it.
+        files: contents of the files to write, by suffix.
         error: relative squared error of its output on the held-out images, against the float model.
         weight_bits: of its weights: 8, or 7 for processors whose products of bytes overflow.
-        repairs: what lowered the error: ``ranges``, ``biases``.
+        repairs: the repairs that lowered the error: ``ranges``, ``biases``.
         layers: in the model's order; without errors where they were not asked for.
     """
 
@@ -115,19 +115,20 @@ def quantize(
     """Quantise a model to INT8, weights per channel, for an engine.
 
     BatchNorm is folded and factors are equalised before, exactly (``ready_to_quantize``). Three quarters
-    of the images calibrate the engine's own quantiser; on the others everything else is decided.
+    of the images calibrate the engine's own quantiser; the others decide on repairs and on layers to
+    leave in float.
 
     Args:
         model: decomposed or not; left as it was.
-        images: unlabelled inputs, a tensor ``(batch, ...)`` or an iterable of such.
+        images: unlabelled inputs, a float32 tensor ``(batch, ...)`` or an iterable of batches.
         engine: ``onnxruntime`` (static QDQ) or ``openvino`` (NNCF).
-        keep_float: layers to leave in float: those whose INT8 loses most.
-        max_error: relative squared error of the output to allow; as many layers stay in float as it
-            takes.
-        weight_bits: 8, or 7 where products of bytes may overflow; by default what this processor needs.
+        keep_float: number of layers to leave in float: those that lose most in INT8.
+        max_error: largest relative squared error of the output; layers are left in float until it
+            holds.
+        weight_bits: 8, or 7 where products of bytes may overflow; by default as this processor needs.
 
     Returns:
-        The model as files, and what was measured.
+        The model as files, its error and its layers.
 
     Raises:
         DecomposeError: there are fewer than two images, a number is out of bounds, the engine's
@@ -135,9 +136,10 @@ def quantize(
 
     Examples:
         >>> import torch
+        >>> import decompose
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
-        >>> made = quantize(model, torch.rand(4, 3, 12, 12))
-        >>> made.error < 0.01
+        >>> quantized = decompose.quantize(model, torch.rand(4, 3, 12, 12))
+        >>> quantized.error < 0.01
         True
     """
     kind = get_quantizer_class(engine)
