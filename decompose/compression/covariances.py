@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import (
-    Conv,
-    Whitening,
-    at_least_float32,
-    finite_rows,
-    patches,
-    subsampling_for,
-)
+from decompose.algebra import Conv, Whitening
+from decompose.compression.input_moments import InputMoments
 from decompose.compression.layer_statistics import LayerStatistics
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
@@ -31,8 +25,6 @@ from decompose.utils.progress import track
 _SOFTNESS = 2.0
 """Of the whitening. Measured on VGG16 at 0.01, 0.3 and 2: the last is best once refitted, by the
 layer's output and by the network's."""
-
-_MOST_PLACES = 512
 
 _WIDEST = 4096
 """Input channels of a group beyond which a layer is not whitened."""
@@ -52,14 +44,14 @@ class AxisCovariances:
 
     @classmethod
     def of_patches(cls, conv: Conv, statistics: LayerStatistics) -> AxisCovariances:
-        """From what is known of whole patches."""
+        """Average the covariance of whole patches over taps, and over channels."""
         between = statistics.tap_covariance(conv.num_taps)
         return cls(
             statistics.channel_covariance(conv.num_taps), _along_axes(between, conv.kernel_size)
         )
 
     def whitening(self) -> Whitening:
-        """What these covariances turn into white, softened."""
+        """Roots of the covariances, softened, in whose coordinates a kernel is truncated."""
         return Whitening.of(self.channels, self.taps, _SOFTNESS)
 
 
@@ -68,7 +60,7 @@ def is_whitenable(conv: Conv) -> bool:
     return conv.in_channels // conv.groups <= _WIDEST
 
 
-def gather_marginals(
+def gather_covariances(
     model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
 ) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.
@@ -90,56 +82,38 @@ def gather_marginals(
     with evaluating(model), observing(layers, add):
         for x in track(inputs, "gathering covariances", inputs.count()):
             comparable_outputs(model, x)
-    return {name: found.marginals() for name, found in sums.items() if found.count}
+    return {name: found.covariances() for name, found in sums.items() if found.count}
 
 
-class AxisMoments:
-    """Adds up the moments of one layer."""
+class AxisMoments(InputMoments):
+    """Sums of products of one layer's channels, and of its taps."""
+
+    is_shifted = False
+    thins_pixels = False
 
     def __init__(self, conv: Conv) -> None:
-        self._conv = conv
-        depth = conv.in_channels // conv.groups
-        self.count = 0
-        # A kernel that scatters meets pixels, one tap each.
-        self._num_taps = 1 if conv.geometry.transposed else conv.num_taps
-        self._sum = torch.zeros(conv.groups, depth, self._num_taps, dtype=torch.float64)
-        self._channels = torch.zeros(conv.groups, depth, depth, dtype=torch.float64)
-        self._taps = torch.zeros(self._num_taps, self._num_taps, dtype=torch.float64)
+        super().__init__(conv)
+        self._channels = torch.zeros(conv.groups, self.depth, self.depth, dtype=torch.float64)
+        self._taps = torch.zeros(self.num_taps, self.num_taps, dtype=torch.float64)
 
-    def add(self, x: Tensor, output: Tensor) -> None:
-        """Add the patches of one call."""
-        geometry = self._conv.geometry
-        every, step = subsampling_for(output.shape, geometry.num_axes, _MOST_PLACES)
-        x = at_least_float32(x.detach()[::every])
-        seen = (
-            _pixels(x, geometry.num_axes) if geometry.transposed else patches(self._conv, x, step)
-        )
-        # (groups, I', N, taps)
-        seen = seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2)
-        seen = seen.movedim(0, 1).unflatten(0, (self._conv.groups, -1))
-        (seen,) = finite_rows(seen, axis=2)
-        self.count += seen.shape[2]
-        self._sum += seen.sum(2).cpu().double()
-        flat = seen.flatten(2)
+    def _add_products(self, rows: Tensor) -> None:
+        flat = rows.transpose(1, 2).flatten(2)
         self._channels += (flat @ flat.mT).cpu().double()
-        rows = seen.flatten(0, 2)
-        self._taps += (rows.mT @ rows).cpu().double()
+        taps = flat.reshape(-1, self.num_taps)
+        self._taps += (taps.mT @ taps).cpu().double()
 
-    def marginals(self) -> AxisCovariances:
-        """What the sums say."""
-        conv = self._conv
-        mean = self._sum / self.count
+    def covariances(self) -> AxisCovariances:
+        """Covariances by channel and by tap."""
+        mean = self.mean()
         channels = self._channels / self.count - mean @ mean.mT
         flat = mean.flatten(0, 1)
         between = (self._taps / self.count - flat.mT @ flat) / len(flat)
-        if conv.geometry.transposed:
-            # A pixel meets each tap at another place of the output.
-            between = between * torch.eye(conv.num_taps, dtype=torch.float64)
-        return AxisCovariances(channels / self._num_taps, _along_axes(between, conv.kernel_size))
-
-
-def _pixels(x: Tensor, num_axes: int) -> Tensor:
-    return x.movedim(1, -1).flatten(0, num_axes)
+        if self.conv.geometry.transposed:
+            # A pixel meets each tap at another position of the output.
+            between = between * torch.eye(self.conv.num_taps, dtype=torch.float64)
+        return AxisCovariances(
+            channels / self.num_taps, _along_axes(between, self.conv.kernel_size)
+        )
 
 
 def _along_axes(between: Tensor, kernel_size: Sequence[int]) -> tuple[Tensor, ...]:

@@ -32,15 +32,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from decompose.algebra import (
-    Conv,
-    Subsampling,
-    at_least_float32,
-    finite_rows,
-    patches,
-    places,
-    subsampling_for,
-)
+from decompose.algebra import Conv, at_least_float32, finite_rows, places
+from decompose.compression.input_moments import MOST_POSITIONS, InputMoments
 from decompose.compression.layer_statistics import (
     LayerStatistics,
     is_count,
@@ -62,9 +55,6 @@ from decompose.utils.files import writing
 from decompose.utils.hashing import content_digest
 from decompose.utils.progress import track
 from decompose.utils.safetensors_files import write_tensors
-
-_MOST_PLACES = 512
-"""Places of one output whose patches are taken, more or less."""
 
 _WIDEST = 8192
 """Patches longer than this keep their variances only."""
@@ -160,7 +150,7 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
     """
     inputs = InputBatches(images, model)
     size = largest_batch(model, list(islice(inputs, 2)))
-    most = size * _MOST_PLACES
+    most = size * MOST_POSITIONS
     sums = {name: PatchMoments(to_conv(module), most) for name, module in layers.items()}
     num_batches = None if (total := inputs.count()) is None else -(-total // size)
     energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
@@ -180,49 +170,31 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
     return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
 
 
-class PatchMoments:
-    """Adds up the moments of one layer.
+class PatchMoments(InputMoments):
+    """Sums of products of one layer's patches, and of its output's gradients."""
 
-    Args:
-        conv: the layer.
-        most: positions of one batch's output to look at, more or less.
-    """
+    is_shifted = True
+    thins_pixels = True
 
-    def __init__(self, conv: Conv, most: int = _MOST_PLACES) -> None:
-        self.conv, self._most = conv, most
-        groups = conv.groups
-        transposed = conv.geometry.transposed
-        self._depth = conv.weight.shape[1] if transposed else conv.weight[0].numel()
-        self._diagonal = self._depth > _WIDEST
-        shape = (groups, self._depth) if self._diagonal else (groups, self._depth, self._depth)
+    def __init__(self, conv: Conv, most: int = MOST_POSITIONS) -> None:
+        super().__init__(conv, most)
+        groups, length = conv.groups, self.depth * self.num_taps
+        self._is_diagonal = length > _WIDEST
+        shape = (groups, length) if self._is_diagonal else (groups, length, length)
         outputs = conv.out_channels // groups
-        self.count = 0
-        self._shift: Tensor | None = None
-        self._sum = torch.zeros(groups, self._depth, dtype=torch.float64)
         self._square = torch.zeros(shape).to(at_least_float32(conv.weight))
         self._metric = torch.zeros(groups, outputs, outputs, dtype=torch.float64)
 
-    def add_input(self, x: Tensor, output: Tensor) -> None:
-        """Add the patches of one call."""
-        every, step = self._strides(output)
-        rows = _grouped(_patches(self.conv, at_least_float32(x.detach()[::every]), step), self.conv)
-        (rows,) = finite_rows(rows)
-        if not rows.shape[1]:
-            return
-        if self._shift is None:
-            # Variances far below the mean's square would drown in rounding.
-            self._shift = rows.mean(1, keepdim=True)
-        rows = rows - self._shift
-        self.count += rows.shape[1]
-        self._sum += rows.sum(1).cpu().double()
-        if self._diagonal:
+    def _add_products(self, rows: Tensor) -> None:
+        rows = rows.flatten(2)
+        if self._is_diagonal:
             self._square += rows.square().sum(1)
         else:
             self._square.baddbmm_(rows.mT, rows)
 
     def add_gradient(self, gradient: Tensor) -> None:
-        """Add the gradient with respect to the output of one call."""
-        every, step = self._strides(gradient)
+        """Add the gradient with respect to the output of one call, ``(batch, O, *output_size)``."""
+        every, step = self.strides(gradient)
         rows = places(self.conv, at_least_float32(gradient[::every]), step)
         (rows,) = finite_rows(rows, axis=0)
         if not len(rows):
@@ -231,21 +203,21 @@ class PatchMoments:
         rows = rows.unflatten(1, (self.conv.groups, -1)).transpose(0, 1)
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
 
-    def _strides(self, output: Tensor) -> Subsampling:
-        return subsampling_for(output.shape, self.conv.geometry.num_axes, self._most)
-
     def statistics(self, energy: float) -> LayerStatistics:
-        """What the sums say; ``energy`` is that of all outputs of the network."""
-        assert self._shift is not None
-        mean, square = self._sum / self.count, self._square.cpu().double() / self.count
-        if self._diagonal:
-            covariance = (square - mean.square()).clamp_min(0)
+        """Mean, covariance and metric.
+
+        Args:
+            energy: sum of squares of all outputs of the model.
+        """
+        shifted, mean = (self.sum / self.count).flatten(1), self.mean().flatten(1)
+        square = self._square.cpu().double() / self.count
+        if self._is_diagonal:
+            covariance = (square - shifted.square()).clamp_min(0)
         else:
-            covariance = square - mean.unsqueeze(2) * mean.unsqueeze(1)
-        mean = mean + self._shift.squeeze(1).cpu()
+            covariance = square - shifted.unsqueeze(2) * shifted.unsqueeze(1)
         metric = self._metric / energy if energy else self._metric
         if self.conv.geometry.transposed:
-            # A pixel meets each tap at another place of the output.
+            # A pixel meets each tap at another position of the output.
             taps = self.conv.num_taps
             mean = mean.repeat_interleave(taps, 1)
             eye = torch.eye(taps, dtype=torch.float64)
@@ -258,7 +230,7 @@ def _observing(
     sums: Mapping[str, PatchMoments], layers: Mapping[str, nn.Module]
 ) -> AbstractContextManager[None]:
     def observe(name: str, x: Tensor, output: Tensor) -> None:
-        sums[name].add_input(x, output)
+        sums[name].add(x, output)
         if output.requires_grad:
             output.register_hook(sums[name].add_gradient)
 
@@ -294,16 +266,3 @@ def _backpropagate(
     signs = [sign.masked_fill(~torch.isfinite(y), 0) for sign, y in zip(signs, wanted, strict=True)]
     if wanted and leaves:
         torch.autograd.grad(wanted, leaves, signs, allow_unused=True)
-
-
-def _patches(conv: Conv, x: Tensor, step: int) -> Tensor:
-    """Patches as rows, ``(N, I / groups * taps * groups)``; of a transposed one the pixels."""
-    if conv.geometry.transposed:
-        num_axes = conv.geometry.num_axes
-        grid = (slice(None), slice(None), *[slice(None, None, step)] * num_axes)
-        return x[grid].movedim(1, -1).flatten(0, num_axes)
-    return patches(conv, x, step).flatten(1)
-
-
-def _grouped(rows: Tensor, conv: Conv) -> Tensor:
-    return rows.unflatten(1, (conv.groups, -1)).transpose(0, 1).contiguous()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from decompose.compression.covariances import AxisCovariances, gather_marginals, is_whitenable
+from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.statistics import gather
 from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
@@ -31,8 +31,8 @@ def test_they_are_what_the_patches_covariance_says(layer: nn.Module) -> None:
     layers = find_decomposable(network)
     conv = to_conv(network[0])  # type: ignore[arg-type]
     expected = AxisCovariances.of_patches(conv, gather(network, X, layers).layers["0"])
-    equal(gather_marginals(network, X, layers)["0"], expected)
-    equal(gather_marginals(network, X.split(1), layers)["0"], expected)
+    equal(gather_covariances(network, X, layers)["0"], expected)
+    equal(gather_covariances(network, X.split(1), layers)["0"], expected)
 
 
 def test_a_layer_used_twice_is_seen_twice() -> None:
@@ -41,7 +41,7 @@ def test_a_layer_used_twice_is_seen_twice() -> None:
     expected = AxisCovariances.of_patches(
         to_conv(network.conv), gather(network, X, layers).layers["conv"]
     )
-    found = gather_marginals(network, X, layers)
+    found = gather_covariances(network, X, layers)
     equal(found["conv"], expected)
     found["first"].whitening()
 
@@ -49,7 +49,7 @@ def test_a_layer_used_twice_is_seen_twice() -> None:
 def test_a_layer_that_is_not_reached_is_left_out() -> None:
     network = nn.ModuleDict({"used": nn.Conv2d(3, 3, 1), "idle": nn.Conv2d(3, 3, 1)})
     network.forward = lambda x: network["used"](x)  # type: ignore[method-assign]
-    assert set(gather_marginals(network, X.float(), find_decomposable(network))) == {"used"}
+    assert set(gather_covariances(network, X.float(), find_decomposable(network))) == {"used"}
 
 
 def test_the_widest_layers_stay_as_they_are() -> None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, widened
-from decompose.compression.covariances import AxisCovariances, gather_marginals, is_whitenable
+from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.reconstruction.cross_validation import (
     NUM_FOLDS,
     RefitProblem,
@@ -119,7 +119,7 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
-    covariances = gather_marginals(model, inputs, narrow)
+    covariances = gather_covariances(model, inputs, narrow)
     rectifiers = known.rectifiers(todo)
     batches = _Batches(
         inputs, _aids(known.example, model), largest_batch(model, list(islice(inputs, 2)))
