@@ -86,14 +86,16 @@ def is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def require_gains(
-    gains: Mapping[str, Mapping[str, float]], layers: Mapping[str, LayerStatistics]
+def require_corrections(
+    corrections: Mapping[str, Mapping[str, float]], layers: Mapping[str, LayerStatistics]
 ) -> None:
-    """Check that gains are such numbers, of layers that are known.
+    """Check that corrections are such numbers, of layers that are known.
 
     Raises:
         ValueError: they are not.
     """
-    require(gains.keys() <= layers.keys())
-    numbers = [gain for found in gains.values() for gain in found.values()]
-    require(all(type(gain) in (int, float) and 0 <= gain < inf for gain in numbers))
+    require(corrections.keys() <= layers.keys())
+    numbers = [correction for found in corrections.values() for correction in found.values()]
+    require(
+        all(type(correction) in (int, float) and 0 <= correction < inf for correction in numbers)
+    )

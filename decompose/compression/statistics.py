@@ -38,7 +38,7 @@ from decompose.compression.layer_statistics import (
     LayerStatistics,
     is_count,
     require,
-    require_gains,
+    require_corrections,
     require_moments,
 )
 from decompose.layers.forward import (
@@ -70,13 +70,13 @@ class Statistics:
     Attributes:
         layers: by full name.
         num_inputs: inputs seen.
-        gains: by layer and methods, the measured error of the network's output over the predicted
+        corrections: by layer and methods, the measured error of the network's output over the predicted
             one (``probing``); empty until probed.
     """
 
     layers: Mapping[str, LayerStatistics]
     num_inputs: int
-    gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    corrections: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the statistics to a safetensors file.
@@ -92,7 +92,7 @@ class Statistics:
         record = {
             "num_inputs": self.num_inputs,
             "num_patches": {name: layer.num_patches for name, layer in self.layers.items()},
-            "gains": self.gains,
+            "gains": self.corrections,
         }
         text = json.dumps(record)
         digest = content_digest(text, tensors)
@@ -127,7 +127,7 @@ class Statistics:
             }
             for layer in layers.values():
                 require_moments(layer)
-            require_gains(record["gains"], layers)
+            require_corrections(record["gains"], layers)
             require(is_count(record["num_inputs"]))
             return cls(layers, record["num_inputs"], record["gains"])
         except Exception:  # noqa: BLE001

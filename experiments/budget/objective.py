@@ -1,8 +1,8 @@
 """Which objective predicts a plan's error: the rank correlation over random plans.
 
 A plan's loss is the sum over its layers of -log(1 - e). What e is makes the objectives differ: the
-relative error of the layer's kernel, or the error of the network's output that ``prediction`` says
-from synthetic statistics, without and with the gains that ``probing`` measures. Each random plan
+relative error of the layer's kernel, or the error of the network's output that ``error_prediction`` says
+from synthetic statistics, without and with the corrections that ``sensitivity`` measures. Each random plan
 rewrites every layer, at costs that scatter about one share, so that plans of all sizes are compared.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation, weight_deviation
-from decompose.compression.search.candidates import COMBINATIONS, Option, loss, options
+from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
 from decompose.compression.search.drafts import Drafts
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
@@ -45,17 +45,17 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
     statistics = gather(network, inputs, known.layers)
     shapes = known.shapes
     convs = {name: to_conv(module) for name, module in known.layers.items()}
-    recipes = [parse_combination(name) for name in COMBINATIONS]
-    weighed = {
-        name: options(
+    combinations = [parse_combination(name) for name in COMBINATIONS]
+    scored = {
+        name: find_candidates(
             conv,
-            recipes,
+            combinations,
             partial(expression_macs, input_shape=shapes[name][0]),
             output_error(conv, statistics.layers[name]),
         )
         for name, conv in track(convs.items(), "scoring candidates", total=len(convs))
     }
-    gains = measure_sensitivity(known, inputs, weighed, repaired=False)
+    corrections = measure_sensitivity(known, inputs, scored, repaired=False)
     images = images[:NUM_IMAGES]
     with evaluating(network):
         expected = network(images)
@@ -64,7 +64,7 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
     measured = []
     for _ in track(range(num_plans), "random plans"):
         share = random.uniform(0.3, 0.85)
-        picked = {name: _pick(found, share, random) for name, found in weighed.items()}
+        picked = {name: _pick(found, share, random) for name, found in scored.items()}
         chosen = {name: o.choice for name, o in picked.items() if o.choice is not None}
         small = decompose.apply(Plan(chosen), network)
         with evaluating(small):
@@ -75,17 +75,17 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
         kernels = [weight_deviation(e, convs[name]).relative for name, e in rewritten.items()]
         losses["weights"].append(sum(map(loss, kernels)))
         losses["predicted"].append(sum(loss(o.error) for o in picked.values()))
-        scaled = [gains[name].get(o.label, 1.0) * o.error for name, o in picked.items()]
+        scaled = [corrections[name].get(o.label, 1.0) * o.error for name, o in picked.items()]
         losses["predicted, with gains"].append(sum(map(loss, scaled)))
     spearman = {name: _spearman(values, measured) for name, values in losses.items()}
     return {"losses": losses, "measured": measured, "spearman": spearman}
 
 
-def _pick(found: list[Option], share: float, random: np.random.Generator) -> Option:
-    """A random option among those whose cost is near a share of the layer's."""
+def _pick(found: list[Candidate], share: float, random: np.random.Generator) -> Candidate:
+    """A random candidate among those whose cost is near a share of the layer's."""
     dense = found[0].cost
     target = np.clip(share + SCATTER * random.standard_normal(), 0.15, 0.95)
-    nearest = sorted(found[1:], key=lambda option: abs(option.cost / dense - target))
+    nearest = sorted(found[1:], key=lambda candidate: abs(candidate.cost / dense - target))
     return nearest[random.integers(min(6, len(nearest)))]
 
 

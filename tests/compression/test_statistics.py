@@ -96,7 +96,7 @@ def test_they_can_be_kept(tmp_path: Path) -> None:
     statistics = gather(network, X, find_decomposable(network))
     statistics.save(tmp_path / "kept.safetensors")
     again = Statistics.load(tmp_path / "kept.safetensors")
-    assert (again.num_inputs, again.gains) == (6, {})
+    assert (again.num_inputs, again.corrections) == (6, {})
     for name, layer in statistics.layers.items():
         assert again.layers[name].num_patches == layer.num_patches
         assert torch.equal(again.layers[name].covariance, layer.covariance)

@@ -8,32 +8,16 @@ scipy's HiGHS solves to optimality.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from decompose.compression.search.candidates import Option, loss, undominated
-from decompose.methods.choices import Choice, Note
+from decompose.compression.search.candidates import Candidate, undominated
+from decompose.methods.choices import Note
 from decompose.models.plans import Plan
 from decompose.utils.errors import BudgetError
 from decompose.utils.stdio import silenced
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to leave or rewrite a layer.
-
-    Attributes:
-        choice: the method and rank; ``None`` leaves the layer as it is.
-        cost: in the budget's unit, MACs or parameters.
-        loss: what the search adds up over the layers; 0 as it is.
-    """
-
-    choice: Choice | None
-    cost: int
-    loss: float
 
 
 def allocate(
@@ -64,7 +48,7 @@ def allocate(
     )
     # Costs in units of the budget: the solver's tolerances are absolute.
     costs = np.array([[candidate.cost / max(budget, 1) for _, candidate in flat]])
-    # HiGHS has a line that it prints however quiet it is told to be (jump-dev/HiGHS.jl, issue 312).
+    # HiGHS has a line that it prints however quiet it is set (jump-dev/HiGHS.jl, issue 312).
     with silenced():
         solution = milp(
             np.array([candidate.loss for _, candidate in flat]),
@@ -97,39 +81,35 @@ def _within(
 
 
 def mixture(
-    weighed: Mapping[str, Sequence[Option]],
+    scored: Mapping[str, Sequence[Candidate]],
     dense: Mapping[str, str],
     allowed: float,
     unit: str,
 ) -> Plan:
-    """Pick an option for every layer.
+    """Pick a candidate for every layer, as a plan.
 
     Args:
-        weighed: the options of every layer that may be rewritten.
+        scored: the candidates of every layer that may be rewritten.
         dense: why the others may not.
-        allowed: what the options may cost together.
+        allowed: what the candidates may cost together.
         unit: what costs are counted in.
 
     Raises:
-        DecomposeError: even the cheapest options cost more.
+        DecomposeError: even the cheapest candidates cost more.
     """
-    groups = {
-        name: [Candidate(o.choice, o.cost, loss(o.error)) for o in undominated(found)]
-        for name, found in weighed.items()
-    }
+    groups = {name: undominated(found) for name, found in scored.items()}
     picked = allocate(groups, allowed, unit)
     layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
     kept = {name: "worth its cost" for name in picked if name not in layers}
-    notes = {name: _note(picked[name], weighed[name], unit) for name in layers}
+    notes = {name: _note(picked[name], scored[name], unit) for name in layers}
     return Plan(layers, {**dense, **kept}, notes)
 
 
-def _note(picked: Candidate, found: Sequence[Option], unit: str) -> Note:
-    """What a layer's choice costs and loses, and the best of other methods for no more."""
-    chosen = next(o for o in found if o.choice == picked.choice)
-    others = [o for o in found if o.label != chosen.label and o.cost <= chosen.cost]
-    best = min(others, key=lambda o: o.error, default=None)
+def _note(picked: Candidate, found: Sequence[Candidate], unit: str) -> Note:
+    """Cost and error of a layer's choice, and of the best of other methods that cost no more."""
+    others = [c for c in found if c.label != picked.label and c.cost <= picked.cost]
+    best = min(others, key=lambda c: c.error, default=None)
     if best is None or best.choice is None:
-        return Note(chosen.cost, unit, chosen.error)
+        return Note(picked.cost, unit, picked.error)
     runner_up = f"{best.label} {best.choice.rank_label}"
-    return Note(chosen.cost, unit, chosen.error, runner_up, best.error)
+    return Note(picked.cost, unit, picked.error, runner_up, best.error)

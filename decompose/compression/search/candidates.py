@@ -48,13 +48,13 @@ _MOST_GAIN = 3.0
 
 
 @dataclass(frozen=True)
-class Option:
-    """One way to leave or rewrite a layer, and what it costs and does.
+class Candidate:
+    """A choice for a layer, with its cost and error.
 
     Attributes:
         choice: the method and rank; ``None`` leaves the layer as it is.
-        cost: MACs or parameters.
-        error: relative squared error, of the kernel or of what the kernel does to an output.
+        cost: MACs, parameters or microseconds.
+        error: relative squared error, of the kernel or of the model's output.
     """
 
     choice: Choice | None
@@ -66,19 +66,24 @@ class Option:
         """The methods' names; ``dense`` where there are none."""
         return "dense" if self.choice is None else self.choice.label
 
+    @property
+    def loss(self) -> float:
+        """The error as a loss that adds up over layers."""
+        return loss(self.error)
 
-def options(
+
+def find_candidates(
     conv: Conv,
-    recipes: Sequence[Combination],
+    combinations: Sequence[Combination],
     cost: Callable[[Expression], int],
     error: Callable[[Expression], float] | None = None,
     whitening: Whitening | None = None,
-) -> list[Option]:
+) -> list[Candidate]:
     """Ways to rewrite a layer, none both dearer and worse than another of the same methods.
 
     Args:
         conv: the layer.
-        recipes: methods and combinations, as ``wishes.parse_recipe`` reads them.
+        combinations: methods and combinations, as ``parse_combination`` reads them.
         cost: counts an expression's MACs or parameters.
         error: measures an expression in the layer's place; by default the relative squared error
             of its kernel.
@@ -87,23 +92,23 @@ def options(
     Returns:
         The layer as it is, then the others.
     """
-    dense = Option(None, cost(conv), 0.0)
+    dense = Candidate(None, cost(conv), 0.0)
     drafts = Drafts(conv, whitening)
     outers = [
         _Outer(method, conv, cost, error, drafts)
-        for method in dict.fromkeys(recipe[0] for recipe in recipes)
+        for method in dict.fromkeys(combination[0] for combination in combinations)
         if not method.why_not(conv)
     ]
     alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
-    named = {recipe[0].name for recipe in recipes if len(recipe) == 1}
+    named = {combination[0].name for combination in combinations if len(combination) == 1}
     found = [dense, *(o for o in alone if o.label in named)]
     for outer in outers:
-        inside = [r for r in recipes if r[0] is outer.method and len(r) > 1]
+        inside = [c for c in combinations if c[0] is outer.method and len(c) > 1]
         found += outer.combined(inside, [dense, *alone]) if inside else []
-    families: dict[str, list[Option]] = defaultdict(list)
-    for option in found:
-        families[option.label].append(option)
-    return [option for family in families.values() for option in undominated(family)]
+    families: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in found:
+        families[candidate.label].append(candidate)
+    return [candidate for family in families.values() for candidate in undominated(family)]
 
 
 class _Outer:
@@ -127,15 +132,17 @@ class _Outer:
         self._weight_errors = cache(lambda: method.errors(conv).tolist())
         self._measured: dict[int, float] = {}
 
-    def alone(self) -> list[Option]:
+    def alone(self) -> list[Candidate]:
         """One for every rank."""
         name = self.method.name
         return [
-            Option(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
+            Candidate(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
             for rank in self._ranks
         ]
 
-    def combined(self, recipes: Sequence[Combination], others: Sequence[Option]) -> list[Option]:
+    def combined(
+        self, combinations: Sequence[Combination], others: Sequence[Candidate]
+    ) -> list[Candidate]:
         """Combinations that promise more than others do."""
         found = []
         for rank in self._ranks[::_OUTER_STEP]:
@@ -143,13 +150,13 @@ class _Outer:
             least = self._measure(rank)
             outline, known = self._outline(rank), Truncations()
             made = cache(partial(self._drafts.made, self.method, rank))
-            for choice in _combined(recipes, self._shape, rank, self._shapes):
+            for choice in _combined(combinations, self._shape, rank, self._shapes):
                 shape = choice.go_on(outline, self._shapes)
                 price = self._cost(shape)
                 if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
                     channels = self._drafts.whitens_channels(shape)
                     expression = self._drafts.back(choice.go_on(made(channels), known), channels)
-                    found.append(Option(choice, price, self._error_of(expression)))
+                    found.append(Candidate(choice, price, self._error_of(expression)))
         return found
 
     def _outline(self, rank: int) -> Expression:
@@ -180,12 +187,12 @@ def _outlines(
     return Conv(torch.empty(weight_shape, device="meta"), bias, geometry, groups), Truncations()
 
 
-def undominated(found: Sequence[Option]) -> list[Option]:
+def undominated(found: Sequence[Candidate]) -> list[Candidate]:
     """Sorted by falling cost; each does worse than the one before."""
-    kept: list[Option] = []
-    for option in sorted(found, key=lambda o: (o.cost, o.error)):
-        if not kept or option.error < kept[-1].error:
-            kept.append(option)
+    kept: list[Candidate] = []
+    for candidate in sorted(found, key=lambda o: (o.cost, o.error)):
+        if not kept or candidate.error < kept[-1].error:
+            kept.append(candidate)
     return kept[::-1]
 
 
@@ -195,12 +202,14 @@ def loss(error: float) -> float:
 
 
 def _combined(
-    recipes: Sequence[Combination], conv: Conv, rank: int, known: Truncations
+    combinations: Sequence[Combination], conv: Conv, rank: int, known: Truncations
 ) -> list[Choice]:
     """Choices of combinations with this outer rank, at inner ranks worth trying."""
     inner_ranks = range(1, _MOST_INNER_TERMS + 1)
     made = [
-        combine(recipe, conv, rank, terms, known) for recipe in recipes for terms in inner_ranks
+        combine(combination, conv, rank, terms, known)
+        for combination in combinations
+        for terms in inner_ranks
     ]
     return list(dict.fromkeys(choice for choice in made if choice.then))
 

@@ -1,12 +1,12 @@
 """Plans for a budget of time, in one engine.
 
-The options of a layer are priced by what they take there alone (``latencies``). With T the original's
-time, t_l that of its layer l alone and t_l(option) that of an option, a plan is predicted to take
+The candidates of a layer are priced by what they take there alone (``latencies``). With T the original's
+time, t_l that of its layer l alone and t_l(candidate) that of a candidate, a plan is predicted to take
 
-    R + s sum_l t_l(option),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
+    R + s sum_l t_l(candidate),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
 
 what the layers do not account for stays, and where alone they take longer than together, so do the
-options. Chosen layers run in the form that is the fastest there (``tuning``). The plan is then made and
+candidates. Chosen layers run in the form that is the fastest there (``tuning``). The plan is then made and
 timed, and where it misses the budget, made again with what was missing taken off.
 """
 
@@ -21,7 +21,7 @@ from torch import nn
 
 from decompose.algebra import Conv
 from decompose.compression.search.allocation import mixture
-from decompose.compression.search.candidates import Option
+from decompose.compression.search.candidates import Candidate
 from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
 from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
@@ -46,13 +46,13 @@ _NUM_TRIES = 4
 
 
 def plan_for_latency(
-    known: Survey, scored: Mapping[str, Sequence[Option]], share: float, target: Target
+    known: Survey, scored: Mapping[str, Sequence[Candidate]], share: float, target: Target
 ) -> Plan:
     """The mixture that loses the least within a share of the original's time.
 
     Args:
         known: the survey of the original, on one batch as large as it is to be fast for.
-        scored: the options of every layer that may be rewritten.
+        scored: the candidates of every layer that may be rewritten.
         share: of the original's latency, in (0, 1].
         target: the engine, its threads and device.
 
@@ -68,7 +68,7 @@ def plan_for_latency(
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
     allowed_ms = (share * original_ms - rest_ms) / scale
-    least_ms = sum(min(option.cost for option in found) for found in priced.values()) / 1e3
+    least_ms = sum(min(candidate.cost for candidate in found) for found in priced.values()) / 1e3
     plan = Plan()
     for _ in range(_NUM_TRIES):
         if allowed_ms < least_ms:
@@ -100,7 +100,7 @@ def _unreachable(
     """That no plan takes so small a share of the time, and which one may be had."""
     last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
     return DecomposeError(
-        f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest options "
+        f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest candidates "
         f"of all layers it is {least:.0%}{last}"
     )
 
@@ -116,61 +116,61 @@ def _fastest_forms(
     return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
 
 
-def _dense_cost(found: Sequence[Option]) -> float:
-    return next(option.cost for option in found if option.choice is None)
+def _dense_cost(found: Sequence[Candidate]) -> float:
+    return next(candidate.cost for candidate in found if candidate.choice is None)
 
 
 def _price(
     convs: Mapping[str, Conv],
     shapes: Shapes,
-    scored: Mapping[str, Sequence[Option]],
+    scored: Mapping[str, Sequence[Candidate]],
     batch_size: int,
     latencies: Latencies,
-) -> dict[str, list[Option]]:
+) -> dict[str, list[Candidate]]:
     """Options of every layer, their costs in microseconds for one batch."""
     priced = {}
     for name in track(list(convs), "timing candidates"):
         conv = convs[name].without_weights()
         share = latencies.place.engine.fewer_macs
         hopeful = [o for o in scored[name] if not _hopeless(o, scored[name], share)]
-        found = [_aligned(option, conv) for option in _thinned(hopeful)]
-        variants = [LayerVariant(option.choice) for option in found]
+        found = [_aligned(candidate, conv) for candidate in _thinned(hopeful)]
+        variants = [LayerVariant(candidate.choice) for candidate in found]
         totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
         priced[name] = [
-            replace(option, cost=round(1e3 * total))
-            for option, total in zip(found, totals_ms, strict=True)
+            replace(candidate, cost=round(1e3 * total))
+            for candidate, total in zip(found, totals_ms, strict=True)
         ]
     return priced
 
 
-def _hopeless(option: Option, others: Sequence[Option], share: float) -> bool:
+def _hopeless(candidate: Candidate, others: Sequence[Candidate], share: float) -> bool:
     """Whether another loses no more with so small a share of the MACs that it is faster for certain."""
-    return option.choice is not None and any(
-        o.cost <= share * option.cost and o.error <= option.error for o in others
+    return candidate.choice is not None and any(
+        o.cost <= share * candidate.cost and o.error <= candidate.error for o in others
     )
 
 
-def _aligned(option: Option, conv: Conv) -> Option:
-    """The option with its rank raised to whole blocks of channels, which lose no more."""
-    choice = option.choice
+def _aligned(candidate: Candidate, conv: Conv) -> Candidate:
+    """The candidate with its rank raised to whole blocks of channels, which lose no more."""
+    choice = candidate.choice
     if choice is None or choice.then or choice.rank < _CHANNEL_BLOCK:
-        return option
+        return candidate
     method = get_method(choice.method)
     if not isinstance(method, LowRankMethod):
-        return option
+        return candidate
     blocks = ceil(choice.rank / _CHANNEL_BLOCK)
     rank = min(_CHANNEL_BLOCK * blocks, method.max_rank(conv))
-    return replace(option, choice=replace(choice, rank=rank))
+    return replace(candidate, choice=replace(choice, rank=rank))
 
 
-def _thinned(found: Sequence[Option]) -> list[Option]:
-    """A few options of each family, evenly from the dearest to the cheapest."""
-    families: dict[str, list[Option]] = {}
-    for option in found:
-        families.setdefault(option.label, []).append(option)
+def _thinned(found: Sequence[Candidate]) -> list[Candidate]:
+    """A few candidates of each family, evenly from the dearest to the cheapest."""
+    families: dict[str, list[Candidate]] = {}
+    for candidate in found:
+        families.setdefault(candidate.label, []).append(candidate)
     kept = []
     for family in families.values():
-        family.sort(key=lambda option: -option.cost)
+        family.sort(key=lambda candidate: -candidate.cost)
         most = min(len(family), _MOST_OF_A_FAMILY)
         indices = torch.linspace(0, len(family) - 1, most).round().long().tolist()
         kept += [family[index] for index in indices]

@@ -15,7 +15,7 @@ from torch import nn
 from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.compression.covariances import AxisCovariances, is_whitenable
-from decompose.compression.search.candidates import COMBINATIONS, Option, options
+from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import Statistics, gather
@@ -79,8 +79,8 @@ def score(
     combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
-) -> dict[str, list[Option]]:
-    """The options of every layer, their errors those that the network's output would show.
+) -> dict[str, list[Candidate]]:
+    """The candidates of every layer, their errors those that the network's output would show.
 
     Args:
         known: the survey of the model.
@@ -95,14 +95,14 @@ def score(
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        scored = _options(combinations, known.convs, costs, calibrate, whitenings)
-        return _scaled(scored, calibrate.gains)
+        scored = _candidates(combinations, known.convs, costs, calibrate, whitenings)
+        return _scaled(scored, calibrate.corrections)
     images = calibrate
     if images is None:
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
     scored, statistics = _score_on(known, images, combinations, costs, repaired=repaired)
-    return _scaled(scored, statistics.gains)
+    return _scaled(scored, statistics.corrections)
 
 
 def _score_on(
@@ -112,16 +112,18 @@ def _score_on(
     costs: Mapping[str, Cost],
     *,
     repaired: bool,
-) -> tuple[dict[str, list[Option]], Statistics]:
-    """The options of every layer, and the statistics with their gains."""
+) -> tuple[dict[str, list[Candidate]], Statistics]:
+    """The candidates of every layer, and the statistics with their corrections."""
     # Gone through twice.
     images = list(images) if isinstance(images, Iterator) else images
     statistics = gather(known.model, images, known.chosen(known.convs))
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
-    scored = _options(combinations, known.convs, costs, statistics, whitenings)
+    scored = _candidates(combinations, known.convs, costs, statistics, whitenings)
     reached = {name: scored[name] for name in scored if name in statistics.layers}
-    gains = measure_sensitivity(known, images, reached, repaired=repaired, whitenings=whitenings)
-    return scored, replace(statistics, gains=gains)
+    corrections = measure_sensitivity(
+        known, images, reached, repaired=repaired, whitenings=whitenings
+    )
+    return scored, replace(statistics, corrections=corrections)
 
 
 def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
@@ -134,29 +136,31 @@ def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, 
     return {name: marginals.whitening() for name, marginals in found.items()}
 
 
-def _options(
+def _candidates(
     combinations: Sequence[Combination],
     convs: Mapping[str, Conv],
     costs: Mapping[str, Cost],
     statistics: Statistics,
     whitenings: Mapping[str, Whitening],
-) -> dict[str, list[Option]]:
+) -> dict[str, list[Candidate]]:
     found = {}
     for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
         layer = statistics.layers.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
         error = None if layer is None else output_error(wide, layer)
-        found[name] = options(wide, combinations, costs[name], error, whitenings.get(name))
+        found[name] = find_candidates(wide, combinations, costs[name], error, whitenings.get(name))
     return found
 
 
 def _scaled(
-    scored: Mapping[str, Sequence[Option]], gains: Mapping[str, Mapping[str, float]]
-) -> dict[str, list[Option]]:
+    scored: Mapping[str, Sequence[Candidate]], corrections: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[Candidate]]:
     return {
         name: [
-            replace(o, error=gains.get(name, {}).get(o.label, 1.0) * o.error) if o.error else o
+            replace(o, error=corrections.get(name, {}).get(o.label, 1.0) * o.error)
+            if o.error
+            else o
             for o in found
         ]
         for name, found in scored.items()

@@ -1,6 +1,6 @@
 """How predicted errors become real: layers rewritten one at a time, and the network run.
 
-The gain of a layer and of the methods that rewrite it is the relative squared error of the network's
+The correction of a layer and of the methods that rewrite it is the relative squared error of the network's
 output with that layer alone rewritten, over what ``prediction`` says of it. Where rewritten layers
 will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
 Methods differ in what repair wins them back: the pointwise kernels of DW+PW have more freedom
@@ -25,7 +25,7 @@ from decompose.compression.reconstruction.last_factors import (
     samples_of,
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
-from decompose.compression.search.candidates import Option
+from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.drafts import Drafts
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import calls_until, replacing
@@ -64,17 +64,17 @@ _LARGEST = 1e6
 def measure_sensitivity(
     survey: Survey,
     images: Batches,
-    options: Mapping[str, Sequence[Option]],
+    candidates: Mapping[str, Sequence[Candidate]],
     *,
     repaired: bool,
     whitenings: Mapping[str, Whitening] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Measure the gains of every layer.
+    """Measure the corrections of every layer.
 
     Args:
         survey: of the model.
         images: unlabelled inputs.
-        options: by layer, with their predicted errors.
+        candidates: by layer, with their predicted errors.
         repaired: whether rewritten layers will be repaired.
         whitenings: by layer, the coordinates in which it is rewritten.
 
@@ -87,14 +87,14 @@ def measure_sensitivity(
     every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
     held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
     fitted = [x for x in every if not any(x is other for other in held)] or every
-    gains = {}
+    corrections = {}
     with evaluating(model):
         size = largest_batch(model, every)
         recorded = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
         together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
         room = _MOST_BYTES // len(together)
         shown = [(x, Recording(model, originals, x, room)) for x in together] if repaired else []
-        for name, found in track(options.items(), "probing", total=len(options)):
+        for name, found in track(candidates.items(), "probing", total=len(candidates)):
             chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
             whitening = (whitenings or {}).get(name)
             drafts = Drafts(to_conv(originals[name]), whitening)
@@ -103,38 +103,38 @@ def measure_sensitivity(
                 seen = _calls(model, name, originals[name], calls[name], shown)
                 expressions = [_repaired(expression, seen) for expression in expressions]
             measured = {
-                option.label: _output_error(model, name, originals[name], e, recorded)
-                / option.error
-                for option, e in zip(chosen, expressions, strict=True)
+                candidate.label: _output_error(model, name, originals[name], e, recorded)
+                / candidate.error
+                for candidate, e in zip(chosen, expressions, strict=True)
             }
             if measured:
                 middle = median(measured.values())
-                labels = {option.label for option in found}
-                gains[name] = {label: measured.get(label, middle) for label in labels}
+                labels = {candidate.label for candidate in found}
+                corrections[name] = {label: measured.get(label, middle) for label in labels}
     # An output that nothing moves, such as a class, tells nothing of the layers.
-    return gains if any(any(found.values()) for found in gains.values()) else {}
+    return corrections if any(any(found.values()) for found in corrections.values()) else {}
 
 
-def _worth_probing(options: Sequence[Option]) -> list[Option]:
+def _worth_probing(candidates: Sequence[Candidate]) -> list[Candidate]:
     """One of each kind, near the share of cost, unless another is far better; the best first."""
-    dense = max(option.cost for option in options)
-    nearest: dict[str, Option] = {}
-    for option in options:
-        best = nearest.get(option.label)
-        if option.choice is None or option.error < _LEAST:
+    dense = max(candidate.cost for candidate in candidates)
+    nearest: dict[str, Candidate] = {}
+    for candidate in candidates:
+        best = nearest.get(candidate.label)
+        if candidate.choice is None or candidate.error < _LEAST:
             continue
-        if best is None or _distance(option, dense) < _distance(best, dense):
-            nearest[option.label] = option
-    hopeful = [option for option in nearest.values() if not _hopeless(option, options)]
-    return sorted(hopeful, key=lambda option: option.error)
+        if best is None or _distance(candidate, dense) < _distance(best, dense):
+            nearest[candidate.label] = candidate
+    hopeful = [candidate for candidate in nearest.values() if not _hopeless(candidate, candidates)]
+    return sorted(hopeful, key=lambda candidate: candidate.error)
 
 
-def _hopeless(option: Option, others: Sequence[Option]) -> bool:
-    return any(o.cost <= option.cost and o.error * _WORTHWHILE < option.error for o in others)
+def _hopeless(candidate: Candidate, others: Sequence[Candidate]) -> bool:
+    return any(o.cost <= candidate.cost and o.error * _WORTHWHILE < candidate.error for o in others)
 
 
-def _distance(option: Option, dense: int) -> float:
-    return abs(option.cost / dense - _SHARE)
+def _distance(candidate: Candidate, dense: int) -> float:
+    return abs(candidate.cost / dense - _SHARE)
 
 
 def _calls(

@@ -1,5 +1,6 @@
 """The optimum under a budget, against brute force."""
 
+import math
 from itertools import product
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decompose import Choice
-from decompose.compression.search.allocation import Candidate, allocate, mixture
-from decompose.compression.search.candidates import Option
+from decompose.compression.search.allocation import allocate, mixture
+from decompose.compression.search.candidates import Candidate
 from decompose.utils.errors import DecomposeError
 
 GROUPS = st.lists(
@@ -21,7 +22,7 @@ GROUPS = st.lists(
 @given(GROUPS, st.floats(0, 1))
 def test_it_is_the_best_there_is_and_within_the_budget(groups: list, share: float) -> None:
     candidates = {
-        str(index): [Candidate(None, cost, loss) for cost, loss in group]
+        str(index): [Candidate(None, cost, -math.expm1(-loss)) for cost, loss in group]
         for index, group in enumerate(groups)
     }
     least = sum(min(c.cost for c in group) for group in candidates.values())
@@ -46,19 +47,19 @@ def test_a_budget_that_cannot_be_met_tells_the_least() -> None:
     assert allocate({}, 10, "MACs") == {}
 
 
-WEIGHED = {
+SCORED = {
     "a": [
-        Option(None, 100, 0.0),
-        Option(Choice("pw_dw", 2), 50, 0.02),
-        Option(Choice("spatial", 4), 45, 0.03),
-        Option(Choice("pw_dw", 1), 20, 0.3),
+        Candidate(None, 100, 0.0),
+        Candidate(Choice("pw_dw", 2), 50, 0.02),
+        Candidate(Choice("spatial", 4), 45, 0.03),
+        Candidate(Choice("pw_dw", 1), 20, 0.3),
     ],
-    "b": [Option(None, 100, 0.0), Option(Choice("dw_pw", 1), 60, 0.5)],
+    "b": [Candidate(None, 100, 0.0), Candidate(Choice("dw_pw", 1), 60, 0.5)],
 }
 
 
 def test_a_note_names_what_was_chosen_and_the_runner_up() -> None:
-    plan = mixture(WEIGHED, {"c": "skipped by name"}, 150, "MACs")
+    plan = mixture(SCORED, {"c": "skipped by name"}, 150, "MACs")
     assert plan.layers == {"a": Choice("pw_dw", 2)}
     assert plan.dense == {"c": "skipped by name", "b": "worth its cost"}
     note = plan.notes["a"]
@@ -68,4 +69,4 @@ def test_a_note_names_what_was_chosen_and_the_runner_up() -> None:
 
 def test_a_budget_that_cannot_be_met() -> None:
     with pytest.raises(DecomposeError, match="the least is 80 MACs"):
-        mixture(WEIGHED, {}, 79, "MACs")
+        mixture(SCORED, {}, 79, "MACs")

@@ -1,4 +1,4 @@
-"""Options weighed on inputs, and what is kept of them for other budgets."""
+"""Candidates scored on inputs, and what is kept of them for other budgets."""
 
 import pytest
 import torch

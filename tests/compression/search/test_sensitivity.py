@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from decompose import algebra
-from decompose.compression.search.candidates import options
+from decompose.compression.search.candidates import find_candidates
 from decompose.compression.search.error_prediction import output_error
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
@@ -30,12 +30,12 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
     for name in ("0", "2"):
         conv = to_conv(network.get_submodule(name))  # type: ignore[arg-type]
         error = output_error(conv, statistics.layers[name])
-        scored[name] = options(conv, combinations, algebra.params, error)
-    gains = measure_sensitivity(known, inputs, scored, repaired=repaired)
-    assert set(gains) == {"0", "2"}
+        scored[name] = find_candidates(conv, combinations, algebra.params, error)
+    corrections = measure_sensitivity(known, inputs, scored, repaired=repaired)
+    assert set(corrections) == {"0", "2"}
     for name, found in scored.items():
-        assert set(gains[name]) == {option.label for option in found}
-        assert all(gain > 0 for gain in gains[name].values())
+        assert set(corrections[name]) == {candidate.label for candidate in found}
+        assert all(correction > 0 for correction in corrections[name].values())
     if not repaired:
-        # Nothing stands behind the last layer, so its gains are what means and chance make.
-        assert all(0.3 < gain < 10 for gain in gains["2"].values())
+        # Nothing stands behind the last layer, so its corrections are what means and chance make.
+        assert all(0.3 < correction < 10 for correction in corrections["2"].values())
