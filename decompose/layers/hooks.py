@@ -1,9 +1,10 @@
-"""Watching the layers of a network while it runs, and putting others in their places for a while."""
+"""Observe layers during a forward pass, end the pass after them, or replace them for a while."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,27 +14,41 @@ from decompose.utils.batches import Example, call
 
 
 @contextmanager
+def hooked(
+    layers: Mapping[str, nn.Module],
+    hook: Callable[[str, nn.Module, Any, dict[str, Any], Any], Tensor | None],
+) -> Iterator[None]:
+    """Call ``hook(name, layer, inputs, keywords, output)`` after each call of a layer.
+
+    Args:
+        layers: by name.
+        hook: what it returns replaces the output, unless it is ``None``.
+    """
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            handle = layer.register_forward_hook(partial(hook, name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def layer_input(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+    """The input of a convolution or fully connected layer, given by position or by name."""
+    return inputs[0] if inputs else keywords["input"]
+
+
+@contextmanager
 def observing(
     layers: Mapping[str, nn.Module], observe: Callable[[str, Tensor, Tensor], None]
 ) -> Iterator[None]:
     """Call ``observe(name, input, output)`` after each call of a layer."""
 
-    def hook(name: str) -> Callable[[nn.Module, Any, dict[str, Any], Tensor], None]:
-        """A forward hook that knows its layer's name."""
+    def hook(
+        name: str, _: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor
+    ) -> None:
+        observe(name, layer_input(inputs, keywords), output)
 
-        def call(_: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor) -> None:
-            observe(name, inputs[0] if inputs else keywords["input"], output)
-
-        return call
-
-    handles = [
-        layer.register_forward_hook(hook(name), with_kwargs=True) for name, layer in layers.items()
-    ]
-    try:
+    with hooked(layers, hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Done(Exception):
@@ -43,16 +58,16 @@ class _Done(Exception):
 def calls_until(
     model: nn.Module, layer: nn.Module, num_calls: int, x: Example
 ) -> list[tuple[Tensor, Tensor]]:
-    """Run a network until a layer has been called so often, and no further.
+    """Run a model until a layer has been called a number of times, and no further.
 
     Args:
-        model: the network.
+        model: any module.
         layer: one of its layers.
-        num_calls: how often the network calls it.
+        num_calls: how often the model calls it.
         x: one batch.
 
     Returns:
-        The layer's input and output in each call; fewer where the network calls it less often.
+        The layer's input and output in each call; fewer where the model calls it less often.
     """
     calls: list[tuple[Tensor, Tensor]] = []
 
@@ -71,19 +86,19 @@ def observe_until(
     observe: Callable[[str, Tensor, Tensor], None],
     x: Example,
 ) -> None:
-    """Run a network until each layer has been called so often, and no further.
+    """Run a model until each layer has been called a number of times, and no further.
 
     Args:
-        model: the network.
+        model: any module.
         layers: some of its layers, by any name.
-        num_calls: how often the network calls each of them.
-        observe: called with a layer's name, input and output behind each of these calls.
+        num_calls: how often the model calls each of them.
+        observe: called with a layer's name, input and output after each of these calls.
         x: one batch.
     """
     left = {name: num_calls[name] for name in layers}
 
     def count(name: str, seen: Tensor, output: Tensor) -> None:
-        """Show a call, and end the pass behind the last one wanted."""
+        """Observe a call, and end the pass after the last one wanted."""
         if left.get(name):
             observe(name, seen, output)
             left[name] -= 1
@@ -96,10 +111,10 @@ def observe_until(
 
 @contextmanager
 def replacing(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let something else compute a layer's outputs, from the same inputs and instead of the layer."""
+    """Compute a layer's outputs by another function of its input."""
 
     def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
-        return replacement(inputs[0] if inputs else keywords["input"])
+        return replacement(layer_input(inputs, keywords))
 
     own = layer.__dict__.get("forward")
     layer.__dict__["forward"] = forward

@@ -8,8 +8,8 @@ module can be suspended in its middle, whatever its forward does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -19,6 +19,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from decompose.layers.forward import floating_tensors
+from decompose.layers.hooks import hooked, layer_input
 from decompose.utils.batches import Example, call, tensors
 from decompose.utils.errors import DecomposeError
 
@@ -111,29 +112,19 @@ def suspending(layers: Mapping[str, nn.Module]) -> Iterator[None]:
     Other passes, such as calls of a layer alone, go through as usual.
     """
 
-    def hook(name: str) -> Callable[[nn.Module, Any, dict[str, Any], Tensor], Tensor | None]:
-        """A forward hook that knows its layer's name."""
+    def suspend(
+        name: str, layer: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        current = getcurrent()
+        if not isinstance(current, _Pass) or current.parent is None:
+            return None
+        replacement, again = current.parent.switch(
+            Stop(name, layer_input(inputs, keywords), output)
+        )
+        return layer.forward(*inputs, **keywords) if again else replacement
 
-        def suspend(
-            module: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor
-        ) -> Tensor | None:
-            current = getcurrent()
-            if not isinstance(current, _Pass) or current.parent is None:
-                return None
-            stop = Stop(name, inputs[0] if inputs else keywords["input"], output)
-            replacement, again = current.parent.switch(stop)
-            return module.forward(*inputs, **keywords) if again else replacement
-
-        return suspend
-
-    handles = [
-        layer.register_forward_hook(hook(name), with_kwargs=True) for name, layer in layers.items()
-    ]
-    try:
+    with hooked(layers, suspend):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def live_bytes(model: nn.Module, layers: Mapping[str, nn.Module], x: Example) -> dict[str, int]:
@@ -151,17 +142,14 @@ def live_bytes(model: nn.Module, layers: Mapping[str, nn.Module], x: Example) ->
     found: dict[str, int] = {}
     names = {id(layer): name for name, layer in layers.items()}
 
-    def watch(module: nn.Module, given: Any, keywords: dict[str, Any], made: Any) -> None:
+    def watch(_: str, module: nn.Module, given: Any, keywords: dict[str, Any], made: Any) -> None:
         alive.extend(ref(tensor) for tensor in tensors((given, tuple(keywords.values()), made)))
         if name := names.get(id(module)):
             there = [tensor for known in alive if (tensor := known()) is not None]
             storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in there}
             found[name] = max(found.get(name, 0), sum(storages.values()))
 
-    with ExitStack() as stack:
-        for module in model.modules():
-            handle = module.register_forward_hook(watch, with_kwargs=True)
-            stack.callback(handle.remove)
+    with hooked(dict(model.named_modules()), watch):
         call(model, x)
     return found
 
