@@ -15,18 +15,11 @@ Tensors only: nothing here knows of modules or files. Tensors on the meta device
 so that shapes and costs follow from an expression that has no weights.
 """
 
+from decompose.algebra.approximation_error import Deviation, is_exact, weight_deviation
 from decompose.algebra.balancing import balanced
-from decompose.algebra.branch_ends import (
-    bias_of,
-    features,
-    last_factors,
-    last_weights,
-    scale_outputs,
-    with_last_weights,
-)
+from decompose.algebra.channel_subsets import keep_inputs, keep_outputs
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
-from decompose.algebra.deviation import Deviation, is_exact, weight_deviation
 from decompose.algebra.dtypes import at_least_float32, widened
 from decompose.algebra.equalization import equalized, middle_ranges
 from decompose.algebra.execution import run
@@ -40,16 +33,23 @@ from decompose.algebra.expressions import (
     map_leaves,
 )
 from decompose.algebra.finite import finite_rows
+from decompose.algebra.output_factors import (
+    bias_of,
+    features,
+    last_factors,
+    last_weights,
+    scale_outputs,
+    with_last_weights,
+)
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
-from decompose.algebra.selection import keep_inputs, keep_outputs
 from decompose.algebra.svd import balanced_svd, gram_eigenvalues, thin_svd
 from decompose.algebra.unfolding import (
     Subsampling,
     on_patches,
+    outputs_at,
     patches,
     patches_at,
-    places,
-    places_at,
+    strided_outputs,
     subsampling_for,
 )
 from decompose.algebra.whitening import Whitening
@@ -85,15 +85,15 @@ __all__ = [
     "middle_ranges",
     "on_patches",
     "output_size",
+    "outputs_at",
     "params",
     "patches",
     "patches_at",
-    "places",
-    "places_at",
     "run",
     "scale_outputs",
     "split_branches",
     "split_like",
+    "strided_outputs",
     "subsampling_for",
     "thin_svd",
     "weight_deviation",

@@ -46,7 +46,7 @@ def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
         x: ``(batch, I, *input_size)``; of a fully connected layer ``(..., I)``.
 
     Returns:
-        ``(M,)`` for each place between two parts, in the order in which ``equalized`` takes them.
+        ``(M,)`` for each pair of neighbouring parts, in the order in which ``equalized`` takes them.
     """
     if isinstance(expression, Conv):
         return []

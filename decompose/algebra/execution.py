@@ -99,7 +99,7 @@ def _covered_axes(conv: Conv, x: Tensor) -> list[int]:
 
 
 def _multiply(conv: Conv, x: Tensor, covered: Sequence[int]) -> Tensor:
-    """A convolution whose kernel has one place along some axes, as a matrix product."""
+    """A convolution whose kernel has one tap along some axes, as a matrix product."""
     num_axes = conv.geometry.num_axes
     visited = [axis + 2 for axis in range(num_axes) if axis not in covered]
     rows = x.permute(0, *visited, 1, *(axis + 2 for axis in covered)).flatten(1 + len(visited))

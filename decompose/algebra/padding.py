@@ -32,9 +32,9 @@ def _padded(expression: Expression, axis: int, widths: tuple[int, int]) -> Expre
     if isinstance(expression, Sum):
         return Sum(*(_padded(part, axis, widths) for part in expression.parts))
     parts = list(expression.parts)
-    able = (place for place, part in enumerate(parts) if _does_more(part, axis))
-    place = next(able, len(parts) - 1)
-    parts[place] = _padded(parts[place], axis, widths)
+    able = (index for index, part in enumerate(parts) if _does_more(part, axis))
+    index = next(able, len(parts) - 1)
+    parts[index] = _padded(parts[index], axis, widths)
     return Chain(*parts)
 
 

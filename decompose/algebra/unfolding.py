@@ -1,8 +1,8 @@
-"""A convolution as a matrix product: what its kernel sees at each place of its output.
+"""Unfold inputs into patches, so that a convolution is a matrix product.
 
 With the patches of an input as rows p, of I k_1 ... k_N numbers each, and the kernel as a matrix W
-of one row an output channel, the output at that place is ``W p + b``. So the second moments of the
-patches tell what every kernel, and every expression in its place, makes of the input.
+of one row an output channel, the output at a position is ``W p + b``. So the second moments of the
+output of any kernel, or of any expression instead of it, follow from those of the patches.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from decompose.algebra.execution import padded
 from decompose.algebra.expressions import Conv, Expression, Geometry, map_leaves
 
 _FEW = 32
-"""Places of one input that are left before inputs are left out."""
+"""Positions of one input that are left before inputs are left out."""
 
 
 def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
-    """What the kernel sees at every ``step``-th place along each axis.
+    """The patches of an input, at every ``step``-th position of the output along each axis.
 
     Args:
-        conv: not transposed: such a kernel scatters, and sees nothing.
+        conv: not transposed, since such a kernel scatters and reads no patch.
         x: ``(batch, I, *input_size)``; of a fully connected layer ``(..., I)``.
-        step: distance of the places, in output pixels.
+        step: distance of the positions, in output pixels.
 
     Returns:
-        ``(num_places, I, *kernel_size)``, in the order of ``places``.
+        ``(num_positions, I, *kernel_size)``, in the order of ``strided_outputs``.
 
     Raises:
         ValueError: the convolution is transposed.
@@ -45,12 +45,12 @@ def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
 
 
 def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
-    """What the kernel sees at chosen places of each input.
+    """The patches at chosen positions of each input's output.
 
     Args:
         conv: with one axis at least, not transposed.
         x: ``(batch, I, *input_size)``.
-        chosen: places of the output, counted along its last axis first, ``(batch, n)``, int64.
+        chosen: positions of the output, counted along its last axis first, ``(batch, n)``, int64.
 
     Returns:
         ``(batch * n, I, *kernel_size)``, input after input.
@@ -60,25 +60,31 @@ def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
     return seen[_grid(chosen, seen.shape[1 : num_axes + 1])].flatten(0, 1)
 
 
-def places_at(conv: Conv, y: Tensor, chosen: Tensor) -> Tensor:
-    """The outputs ``(batch, O, *output_size)`` at the places of ``patches_at``, ``(batch * n, O)``.
+def outputs_at(conv: Conv, y: Tensor, chosen: Tensor) -> Tensor:
+    """The outputs at chosen positions, as ``patches_at`` takes the patches.
 
     Args:
         conv: whose output it is; with one axis at least.
         y: ``(batch, O, *output_size)``.
         chosen: ``(batch, n)``, int64.
+
+    Returns:
+        ``(batch * n, O)``, input after input.
     """
     outputs = y.movedim(1, -1)
     return outputs[_grid(chosen, outputs.shape[1:-1])].flatten(0, 1)
 
 
-def places(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
-    """The outputs at the places that ``patches`` takes, ``(num_places, O)``.
+def strided_outputs(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
+    """The outputs at the positions of ``patches``.
 
     Args:
         conv: whose output it is.
         y: ``(batch, O, *output_size)``; of a fully connected layer ``(..., O)``.
-        step: distance of the places, in output pixels.
+        step: distance of the positions, in output pixels.
+
+    Returns:
+        ``(num_positions, O)``.
     """
     num_axes = conv.geometry.num_axes
     if num_axes == 0:
@@ -101,34 +107,34 @@ class Subsampling(NamedTuple):
 
     Attributes:
         inputs: stride over the inputs of a batch.
-        places: stride along each axis, in output pixels.
+        positions: stride along each axis, in output pixels.
     """
 
     inputs: int
-    places: int
+    positions: int
 
 
 def subsampling_for(output_shape: Sequence[int], num_axes: int, most: int) -> Subsampling:
     """Choose strides that leave about ``most`` positions of an output, or fewer.
 
     Of one input they thin out along the axes. Of a batch, such as the boxes of a detector, so do the
-    inputs, once few places of each are left.
+    inputs, once few positions of each are left.
 
     Args:
         output_shape: ``(batch, O, *output_size)``; of a fully connected layer all stay.
         num_axes: of the convolution.
-        most: places.
+        most: positions to leave, more or less.
     """
     if num_axes == 0:
         return Subsampling(1, 1)
     batch, size = output_shape[0], output_shape[-num_axes:]
     step = 1
-    while _num_places(size, step) > max(most // max(batch, 1), min(most, _FEW)):
+    while _num_positions(size, step) > max(most // max(batch, 1), min(most, _FEW)):
         step += 1
-    return Subsampling(max(1, batch * _num_places(size, step) // most), step)
+    return Subsampling(max(1, batch * _num_positions(size, step) // most), step)
 
 
-def _num_places(output_size: Sequence[int], step: int) -> int:
+def _num_positions(output_size: Sequence[int], step: int) -> int:
     count = 1
     for pixels in output_size:
         count *= -(-pixels // step)

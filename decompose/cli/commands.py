@@ -44,7 +44,7 @@ from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import DEFAULT_ENGINE, ENGINES, get_engine
 from decompose.inference.tuning import tune
 from decompose.layers.discovery import find_decomposed
-from decompose.layers.forms import FORMS
+from decompose.layers.execution_forms import FORMS
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.models import serialization
 from decompose.models.conversion import set_forms_

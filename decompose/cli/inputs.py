@@ -20,7 +20,7 @@ from decompose.data.voc import DetectionDataset
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.detectors import is_detector, useful_scale
 from decompose.layers.discovery import find_decomposed, find_layers
-from decompose.layers.forms import get_form
+from decompose.layers.execution_forms import get_form
 from decompose.models import serialization
 from decompose.models.architectures import architecture_of
 from decompose.models.onnx.network import OnnxNetwork

@@ -32,7 +32,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, at_least_float32, finite_rows, places
+from decompose.algebra import Conv, at_least_float32, finite_rows, strided_outputs
 from decompose.compression.input_moments import MOST_POSITIONS, InputMoments
 from decompose.compression.layer_statistics import (
     LayerStatistics,
@@ -195,7 +195,7 @@ class PatchMoments(InputMoments):
     def add_gradient(self, gradient: Tensor) -> None:
         """Add the gradient with respect to the output of one call, ``(batch, O, *output_size)``."""
         every, step = self.strides(gradient)
-        rows = places(self.conv, at_least_float32(gradient[::every]), step)
+        rows = strided_outputs(self.conv, at_least_float32(gradient[::every]), step)
         (rows,) = finite_rows(rows, axis=0)
         if not len(rows):
             return

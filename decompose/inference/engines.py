@@ -34,7 +34,7 @@ class Engine(ABC):
     """The name in tables."""
 
     forms: ClassVar[Sequence[str]] = ("branches", "merged")
-    """The forms of a layer (``decompose.layers.forms``) that it runs in different ways."""
+    """The forms of a layer (``decompose.layers.execution_forms``) that it runs in different ways."""
 
     fewer_macs: ClassVar[float] = 0.6
     """With this share of another rewriting's MACs a layer is faster for certain: no two methods differ

@@ -23,7 +23,7 @@ from torch import nn
 from decompose.algebra import Chain, Conv, Expression, map_leaves
 from decompose.inference.engines import Engine
 from decompose.inference.timing import time_in_turns
-from decompose.layers.forms import DEFAULT_FORM, get_form
+from decompose.layers.execution_forms import DEFAULT_FORM, get_form
 from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, to_module
 from decompose.methods.choices import Choice
 from decompose.utils.batches import Example

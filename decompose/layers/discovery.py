@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from decompose.algebra import is_exact
-from decompose.layers.closures import rebind_closures_
+from decompose.layers.bound_functions import rebind_closures_
 from decompose.layers.modules import DECOMPOSABLE, Decomposable, DecomposedLayer, to_conv
 from decompose.utils.errors import DecomposeError
 

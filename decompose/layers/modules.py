@@ -23,8 +23,8 @@ from decompose.algebra import (
     split_like,
 )
 from decompose.algebra.execution import swap_transposed_layout
-from decompose.layers.forms import DEFAULT_FORM, get_form
-from decompose.layers.tiling import ReceptiveField, run_in_pieces
+from decompose.layers.cache_blocking import ReceptiveField, run_in_pieces
+from decompose.layers.execution_forms import DEFAULT_FORM, get_form
 from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 

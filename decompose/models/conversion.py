@@ -11,7 +11,7 @@ from torch import nn
 from decompose.algebra import Conv
 from decompose.layers.discovery import copied, find_decomposable, find_decomposed, find_layers
 from decompose.layers.eligibility import why_not_decomposable
-from decompose.layers.forms import DEFAULT_FORM
+from decompose.layers.execution_forms import DEFAULT_FORM
 from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
@@ -38,7 +38,7 @@ def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
 
     Args:
         small: a network that ``apply`` made.
-        forms: names of ``decompose.layers.forms.FORMS``, by layers' full names.
+        forms: names of ``decompose.layers.execution_forms.FORMS``, by layers' full names.
 
     Raises:
         DecomposeError: a layer is not rewritten or cannot take its form, or there is no such form.

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from decompose.layers.forms import get_form
+from decompose.layers.execution_forms import get_form
 from decompose.methods.choices import Choice, Note
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import parse_json, write_text

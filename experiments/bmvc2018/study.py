@@ -190,7 +190,7 @@ class Study:
             subject.network,
             subject.calibration,
             list(subject.layers.values()),
-            num_places=subject.setting.num_places,
+            num_positions=subject.setting.num_places,
             # Small pictures fit into one batch, which spares a pass for each layer.
             batch_size=subject.setting.num_calibrated if subject.setting.size < 64 else 16,
         )

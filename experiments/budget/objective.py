@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation, weight_deviation
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
-from decompose.compression.search.drafts import Drafts
 from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.quick_truncations import Drafts
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.layers.costs import expression_macs

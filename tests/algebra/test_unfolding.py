@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from decompose.algebra import (
     compose,
     on_patches,
+    outputs_at,
     patches,
     patches_at,
-    places,
-    places_at,
     run,
+    strided_outputs,
     subsampling_for,
 )
 from decompose.layers.modules import to_conv
@@ -34,7 +34,9 @@ def test_the_kernel_times_the_patches_is_the_output(case: Case, step: int) -> No
     product = patches(conv, x, step).flatten(1) @ conv.weight.flatten(1).T
     if conv.bias is not None:
         product = product + conv.bias
-    torch.testing.assert_close(product, places(conv, module(x), step), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        product, strided_outputs(conv, module(x), step), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -77,4 +79,4 @@ def test_chosen_places_are_those_among_all(case: Case, seed: int) -> None:
     chosen = torch.randint(count, (len(x), 3), generator=torch.Generator().manual_seed(seed))
     among = (chosen + count * torch.arange(len(x)).unsqueeze(1)).flatten()
     assert torch.equal(patches_at(conv, x, chosen), patches(conv, x)[among])
-    assert torch.equal(places_at(conv, y, chosen), places(conv, y)[among])
+    assert torch.equal(outputs_at(conv, y, chosen), strided_outputs(conv, y)[among])

@@ -65,11 +65,11 @@ def embedded(conv: Conv, layer: nn.Module, out_channels: int, in_channels: int) 
 
 
 def put_(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Let a module stand where another one stood, in every place that holds it, in place."""
+    """Replace a module wherever a model holds it, in place."""
     old = network.get_submodule(name)
-    places = [n for n, m in network.named_modules(remove_duplicate=False) if m is old]
-    for place in places:
-        owner, _, attribute = place.rpartition(".")
+    held = [n for n, m in network.named_modules(remove_duplicate=False) if m is old]
+    for full_name in held:
+        owner, _, attribute = full_name.rpartition(".")
         setattr(network.get_submodule(owner), attribute, module)
 
 

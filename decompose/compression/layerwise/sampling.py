@@ -21,7 +21,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, at_least_float32, patches_at, places_at
+from decompose.algebra import Conv, at_least_float32, outputs_at, patches_at
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import calls_until, observing
 from decompose.layers.modules import to_conv
@@ -54,7 +54,7 @@ class Sampler:
         model: the original; left as it was.
         images: unlabelled inputs that give the same each time they are gone through.
         names: of layers with a spatial axis that are not transposed, in full.
-        num_places: places of each output; all of them where there are fewer.
+        num_positions: places of each output; all of them where there are fewer.
         batch_size: inputs at a time.
         seed: of the places.
 
@@ -71,7 +71,7 @@ class Sampler:
         images: Batches,
         names: Sequence[str],
         *,
-        num_places: int = 10,
+        num_positions: int = 10,
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
@@ -91,9 +91,9 @@ class Sampler:
             """Draw places of a layer's output ``(batch, O, *output_size)``, and keep what is there."""
             conv = self._convs[name]
             size = output.shape[output.ndim - conv.geometry.num_axes :]
-            chosen = _draw(len(output), prod(size), num_places, generator).to(output.device)
+            chosen = _draw(len(output), prod(size), num_positions, generator).to(output.device)
             self._chosen[name].append(chosen)
-            self._wanted[name].append(at_least_float32(places_at(conv, output, chosen)).cpu())
+            self._wanted[name].append(at_least_float32(outputs_at(conv, output, chosen)).cpu())
 
         with evaluating(model), observing(layers, keep):
             for x in self._inputs.batches(batch_size):
@@ -138,7 +138,7 @@ class Sampler:
         return at_least_float32(patches_at(self._convs[name], before, chosen)).cpu()
 
 
-def _draw(batch: int, num_places: int, most: int, generator: torch.Generator) -> Tensor:
+def _draw(batch: int, num_positions: int, most: int, generator: torch.Generator) -> Tensor:
     """Different places for each input, ``(batch, n)``, int64."""
-    order = torch.rand(batch, num_places, generator=generator)
-    return order.topk(min(most, num_places)).indices
+    order = torch.rand(batch, num_positions, generator=generator)
+    return order.topk(min(most, num_positions)).indices

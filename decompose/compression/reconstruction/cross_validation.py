@@ -196,8 +196,8 @@ def judge_ways(drafts: Sequence[RefitProblem]) -> BestRefit:
     trials = {way: error for draft in drafts for way, error in _tried(_first_ways(draft)).items()}
     best = min(trials, key=trials.__getitem__)
     if best.ridge is not None:
-        place = RIDGES.index(best.ridge)
-        beside = (RIDGES[place - 1], *RIDGES[place + 1 : place + 2])
+        index = RIDGES.index(best.ridge)
+        beside = (RIDGES[index - 1], *RIDGES[index + 1 : index + 2])
         trials |= _tried([_ridge_way(best.draft, ridge) for ridge in beside])
         best = min(trials, key=trials.__getitem__)
     finalists = _tried([asis]) | {best: trials[best]}

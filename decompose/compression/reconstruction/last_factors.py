@@ -22,18 +22,18 @@ from decompose.algebra import (
     last_factors,
     last_weights,
     leaves,
-    places,
     run,
     scale_outputs,
+    strided_outputs,
     subsampling_for,
     with_last_weights,
 )
 from decompose.compression.reconstruction.ridge import Fit
 
-_MOST_PLACES = 4096
+_MOST_POSITIONS = 4096
 """Places of one output that a regression sees, more or less."""
 
-_PLACES_OF_EACH = 512
+_POSITIONS_OF_EACH = 512
 """The same of each of several inputs that pass together, at least."""
 
 _MOST_FEATURES = 8192
@@ -44,7 +44,7 @@ class Targets:
     """What the original makes of its own input, at the places that a regression sees.
 
     Attributes:
-        rows: ``(num_places, O)``, in float32 at least.
+        rows: ``(num_positions, O)``, in float32 at least.
         strides: which places of the output these are.
     """
 
@@ -60,10 +60,10 @@ class Targets:
             output: its output.
             num_inputs: inputs of the model that passed together.
         """
-        most = max(_MOST_PLACES, _PLACES_OF_EACH * num_inputs)
+        most = max(_MOST_POSITIONS, _POSITIONS_OF_EACH * num_inputs)
         strides = subsampling_for(output.shape, conv.geometry.num_axes, most)
         kept = at_least_float32(output[:: strides.inputs])
-        return cls(places(conv, kept, strides.places), strides)
+        return cls(strided_outputs(conv, kept, strides.positions), strides)
 
 
 def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[T
         inputs, targets = finite_rows(features(expression, seen, step), targets)
         return inputs, targets
     bias = bias_of(expression)
-    outputs = places(conv, run(expression, seen), step)
+    outputs = strided_outputs(conv, run(expression, seen), step)
     unbiased = outputs if bias is None else outputs - bias
     inputs, targets = finite_rows(unbiased.T.unsqueeze(2), rows.T.unsqueeze(2))
     return inputs, targets

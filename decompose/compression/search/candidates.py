@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from decompose.algebra import Conv, Expression, Geometry, Whitening, weight_deviation
-from decompose.compression.search.drafts import Drafts
+from decompose.compression.search.quick_truncations import Drafts
 from decompose.methods import Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import Combination, combine

@@ -26,7 +26,7 @@ from decompose.inference.latency import Latencies, LayerVariant, Target, time_ne
 from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
 from decompose.layers.discovery import find_decomposed
-from decompose.layers.forms import DEFAULT_FORM
+from decompose.layers.execution_forms import DEFAULT_FORM
 from decompose.layers.survey import Survey
 from decompose.methods import get_method
 from decompose.methods.low_rank import LowRankMethod

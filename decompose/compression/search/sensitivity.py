@@ -26,7 +26,7 @@ from decompose.compression.reconstruction.last_factors import (
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Candidate
-from decompose.compression.search.drafts import Drafts
+from decompose.compression.search.quick_truncations import Drafts
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Decomposable, to_conv, to_module

@@ -22,7 +22,7 @@ def network() -> nn.Sequential:
 
 def test_the_original_makes_of_what_it_sees_what_is_wanted() -> None:
     model = network()
-    sampler = Sampler(model, X, ["0", "2"], num_places=5, batch_size=3)
+    sampler = Sampler(model, X, ["0", "2"], num_positions=5, batch_size=3)
     assert sampler.names == ["0", "2"]
     for name, module in (("0", model[0]), ("2", model[2])):
         samples = sampler.sample(model, name)
@@ -52,14 +52,14 @@ def test_places_are_seeded_and_differ_within_an_input() -> None:
 
 def test_small_outputs_are_taken_whole() -> None:
     model = network()
-    samples = Sampler(model, X, ["2"], num_places=100).sample(model, "2")
+    samples = Sampler(model, X, ["2"], num_positions=100).sample(model, "2")
     assert len(samples.wanted) == 7 * 4 * 5
 
 
 def test_a_layer_used_twice_is_sampled_in_both_calls() -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     model = nn.Sequential(shared, nn.ReLU(), shared)
-    samples = Sampler(model, X, ["0"], num_places=4, batch_size=2).sample(model, "0")
+    samples = Sampler(model, X, ["0"], num_positions=4, batch_size=2).sample(model, "0")
     assert len(samples.wanted) == 7 * 4 * 2
     made = run(on_patches(to_conv(shared)), samples.seen).flatten(1)
     torch.testing.assert_close(made, samples.wanted, atol=1e-5, rtol=1e-5)

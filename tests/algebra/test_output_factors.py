@@ -11,9 +11,9 @@ from decompose.algebra import (
     features,
     last_factors,
     last_weights,
-    places,
     run,
     scale_outputs,
+    strided_outputs,
     with_last_weights,
 )
 from decompose.layers.modules import to_conv
@@ -38,12 +38,12 @@ def test_the_output_is_their_weights_times_their_features(case: Case, choice: Ch
         assume(False)
     weights = last_weights(expression)
     product = (features(expression, x) @ weights.mT).transpose(0, 1).flatten(1)
-    given = places(conv, output)
+    given = strided_outputs(conv, output)
     torch.testing.assert_close(product if bias is None else product + bias, given)
     again = with_last_weights(expression, weights, bias)
     torch.testing.assert_close(run(again, x), output)
     doubled = with_last_weights(expression, 2 * weights, None)
-    torch.testing.assert_close(places(conv, run(doubled, x)), 2 * product)
+    torch.testing.assert_close(strided_outputs(conv, run(doubled, x)), 2 * product)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

@@ -8,10 +8,10 @@ from torch import nn
 
 import decompose
 from decompose.algebra import run
-from decompose.layers import tiling
+from decompose.layers import cache_blocking
+from decompose.layers.cache_blocking import ReceptiveField, run_in_images, run_in_strips
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, to_conv
-from decompose.layers.tiling import ReceptiveField, run_in_images, run_in_strips
 from decompose.methods import METHODS
 from tests.support.strategies import Case, conv_cases
 
@@ -46,7 +46,7 @@ def test_a_layer_runs_in_pieces_without_gradients_and_as_a_whole_with_them(
     (layer,) = find_layers(small).values()
     assert isinstance(layer, DecomposedLayer)
     layer.body.register_forward_hook(lambda *_: calls.append(1))
-    monkeypatch.setattr(tiling, "_MAP_BYTES", 8 * 8 * 4 * 24)
+    monkeypatch.setattr(cache_blocking, "_MAP_BYTES", 8 * 8 * 4 * 24)
     with torch.no_grad():
         given = small(x)
     assert len(calls) == 8
@@ -62,7 +62,7 @@ def test_a_layer_runs_in_pieces_without_gradients_and_as_a_whole_with_them(
 def test_inputs_without_a_batch_and_mixed_precision_run_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tiling, "_MAP_BYTES", 1)
+    monkeypatch.setattr(cache_blocking, "_MAP_BYTES", 1)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
     x = torch.randn(2, 3, 16, 8)
     small = decompose.apply(decompose.plan(network, x, rank=2), network)

@@ -38,10 +38,10 @@ def features(expression: Expression, x: Tensor, step: int = 1) -> Tensor:
     Args:
         expression: whose last factors have as many groups each, and are not transposed.
         x: ``(batch, I, *input_size)``; of a fully connected layer ``(..., I)``.
-        step: distance of the places of the output, in pixels.
+        step: distance of the positions, in output pixels.
 
     Returns:
-        ``(groups, num_places, F)``.
+        ``(groups, num_positions, F)``.
 
     Raises:
         ValueError: the last factors are transposed.

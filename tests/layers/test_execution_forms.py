@@ -15,7 +15,7 @@ from decompose import Choice, DecomposeError, Plan
 from decompose.algebra import macs, run
 from decompose.compression.reconstruction.repair import repair_
 from decompose.layers.discovery import find_layers
-from decompose.layers.forms import DEFAULT_FORM, FORMS, get_form
+from decompose.layers.execution_forms import DEFAULT_FORM, FORMS, get_form
 from decompose.layers.modules import DecomposedLayer, to_conv
 from decompose.methods import METHODS
 from decompose.models.conversion import plan_of, set_forms_
