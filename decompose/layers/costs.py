@@ -71,9 +71,25 @@ def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
 
 
 def count_params(*modules: nn.Module) -> int:
-    """Number of parameters of modules together, shared ones counted once."""
-    unique = {id(p): p.numel() for module in modules for p in module.parameters()}
+    """Number of parameters of modules together, shared ones counted once.
+
+    So are those that a model names together in ``tied_parameters``, as its file holds them once.
+    """
+    first = _first_of_tied(*modules)
+    unique = {first.get(id(p), id(p)): p.numel() for module in modules for p in module.parameters()}
     return sum(unique.values())
+
+
+def count_params_beside(model: nn.Module, layers: Mapping[str, nn.Module]) -> int:
+    """Number of parameters that a model holds in other modules than these layers of it.
+
+    Args:
+        model: which holds them.
+        layers: by full name.
+    """
+    first = _first_of_tied(model)
+    beside = _parameters_beside(model, layers).values()
+    return sum({first.get(id(p), id(p)): p.numel() for p in beside}.values())
 
 
 def find_sharers(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -86,15 +102,32 @@ def find_sharers(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str,
     Returns:
         By layer, the full name of such a parameter, ``embedding.weight`` for example.
     """
-    own = {id(layer) for layer in layers.values()}
+    first = _first_of_tied(model)
     elsewhere = {
-        id(parameter): f"{name}.{attribute}"
+        first.get(id(p), id(p)): name for name, p in _parameters_beside(model, layers).items()
+    }
+    weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
+    known = {name: first.get(id(weight), id(weight)) for name, weight in weights.items()}
+    return {name: elsewhere[weight] for name, weight in known.items() if weight in elsewhere}
+
+
+def _parameters_beside(
+    model: nn.Module, layers: Mapping[str, nn.Module]
+) -> dict[str, nn.Parameter]:
+    """The parameters of modules that are none of these layers, by full name."""
+    own = {id(layer) for layer in layers.values()}
+    return {
+        f"{name}.{attribute}": parameter
         for name, module in model.named_modules()
         if id(module) not in own
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
     }
-    weights = {name: id(layer.get_parameter("weight")) for name, layer in layers.items()}
-    return {name: elsewhere[weight] for name, weight in weights.items() if weight in elsewhere}
+
+
+def _first_of_tied(*modules: nn.Module) -> dict[int, int]:
+    """By the ``id`` of a tied parameter, that of the first one that it is tied to."""
+    groups = [group for module in modules for group in getattr(module, "tied_parameters", ())]
+    return {id(parameter): id(group[0]) for group in groups for parameter in group}
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:

@@ -20,7 +20,13 @@ from decompose.compression.statistics import Statistics
 from decompose.inference.engines import default_engine, get_engine
 from decompose.inference.latency import Target
 from decompose.inference.quantization.int8_engine import int8_engine
-from decompose.layers.costs import count_macs, count_params, find_sharers, macs_of_calls
+from decompose.layers.costs import (
+    count_macs,
+    count_params,
+    count_params_beside,
+    find_sharers,
+    macs_of_calls,
+)
 from decompose.layers.eligibility import find_quantised
 from decompose.layers.modules import Decomposable, to_conv
 from decompose.layers.survey import Survey, survey
@@ -158,9 +164,9 @@ def _allowed_macs(known: Survey, share: float) -> float:
 
 
 def _allowed_params(known: Survey, share: float) -> float:
-    total = count_params(known.model)
     # Layers of one weight may be rewritten apart, so that each counts all of its own.
-    return share * total - (total - count_params(*known.chosen(known.convs).values()))
+    chosen = known.chosen(known.convs)
+    return share * count_params(known.model) - count_params_beside(known.model, chosen)
 
 
 def _without_sharers(known: Survey) -> Survey:

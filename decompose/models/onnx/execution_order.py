@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from decompose.layers.modules import DECOMPOSABLE, to_conv
 from decompose.models.onnx.graph import input_names, output_names, read_names, title_of
 from decompose.models.onnx.layers import Layer
 from decompose.models.onnx.model_file import OnnxModel
@@ -35,6 +37,19 @@ class LayerNode:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayerNode:
         return self
+
+    def is_unchanged(self, module: nn.Module) -> bool:
+        """Whether a module is still the layer that the node was read as."""
+        if not isinstance(module, DECOMPOSABLE):
+            return False
+        now, then = to_conv(module), self.layer.conv
+        return _is_equal(now.bias, then.bias) and _is_equal(now.weight, then.weight)
+
+
+def _is_equal(now: Tensor | None, then: Tensor | None) -> bool:
+    if now is None or then is None:
+        return now is then
+    return torch.equal(now.to(then.device), then)
 
 
 Action = LayerNode | Segment | Callable[..., Tensor]

@@ -48,13 +48,21 @@ def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
     values = {name: array_of(value) for name, value in initializers.items()}
     try:
         for node in model.nodes:
-            if node.op_type == "Constant" and (value := _constant(node)) is not None:
+            if node.op_type == "Constant" and (value := constant_array(node)) is not None:
                 values[output_names(node)[0]] = value
             elif node.op_type == "Identity" and input_names(node)[0] in values:
                 values[output_names(node)[0]] = values[input_names(node)[0]]
     except (ValueError, TypeError, LookupError) as error:
         raise DecomposeError(f"a constant is damaged: {error}") from None
     return values
+
+
+def constant_array(node: ir.Node) -> np.ndarray | None:
+    """What a ``Constant`` node gives; ``None`` where it is no array of numbers."""
+    name, value = next(iter(attributes(node).items()))
+    if name == "value":
+        return value.numpy()
+    return np.array(value, _NUMBERS[name]) if name in _NUMBERS else None
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
@@ -85,10 +93,3 @@ def _free_names(graph: ir.Graph) -> list[str]:
         free += [name for name in read_names(node) if name not in own]
         own.update(output_names(node))
     return free + [str(value.name) for value in graph.outputs if value.name not in own]
-
-
-def _constant(node: ir.Node) -> np.ndarray | None:
-    name, value = next(iter(attributes(node).items()))
-    if name == "value":
-        return value.numpy()
-    return np.array(value, _NUMBERS[name]) if name in _NUMBERS else None

@@ -22,7 +22,6 @@ from decompose.models.onnx.graph import (
     constants_of,
     input_names,
     output_names,
-    read_names,
     title_of,
 )
 from decompose.models.onnx.layers import Unsuitable, read_layer, to_tensor
@@ -31,6 +30,7 @@ from decompose.models.onnx.onnxruntime_segments import Segment
 from decompose.models.onnx.operators import torch_function
 from decompose.models.onnx.other_layers import count_other_macs, why_left_alone
 from decompose.models.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
+from decompose.models.onnx.stored_weights import Holder, find_stored
 from decompose.utils.errors import DecomposeError, first_line
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class OnnxNetwork(nn.Module):
         self._steps: Sequence[Step] = ()
         self._admitted: set[torch.Size] = set()
         self._outputs = _scores(model)
+        self._holders: Mapping[str, Sequence[Holder]] = {}
 
         constants = constants_of(model)
         types = infer_types(model)
@@ -87,10 +88,32 @@ class OnnxNetwork(nn.Module):
                 function = torch_function(node, model.opset, constants)
                 in_torch |= {} if function is None else {node: function}
         self._steps = schedule(model, in_torch, constants, self._outputs)
+        stored = find_stored(model, self.layer_nodes, constants, self._outputs)
+        self._holders = stored.holders
         self.constants = _Constants(
-            *self._parameters_outside(constants), self._read_in_torch(constants) | self.fixed
+            stored.outside,
+            {name: self.get_parameter(stored.holders[name][0].parameter) for name in stored.shared},
+            self._read_in_torch(constants) | self.fixed,
         )
         self.eval()
+
+    @property
+    def tied_parameters(self) -> list[list[nn.Parameter]]:
+        """Parameters that the file holds as one initialiser, such as a matrix and its transpose.
+
+        Those of layers that something has changed are written apart.
+        """
+        assert isinstance(self.constants, _Constants)
+        shared = self.constants.shared_by_name
+        groups = []
+        for name, holders in self._holders.items():
+            if len(holders) > 1:
+                group = [shared[name]] if name in shared else []
+                for holder in holders:
+                    if holder.layer.is_unchanged(self.get_submodule(holder.layer.module)):
+                        group.append(self.get_parameter(holder.parameter))
+                groups += [group] if len(group) > 1 else []
+        return groups
 
     def forward(self, x: Tensor) -> Any:
         """Compute the outputs.
@@ -206,29 +229,6 @@ class OnnxNetwork(nn.Module):
             if name in constants and constants[name].dtype.kind in _KINDS
         }
 
-    def _parameters_outside(
-        self, constants: Mapping[str, np.ndarray]
-    ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The weights that no layer has, and those of layers that other nodes read as well."""
-        layers = {layer.node: layer for layer in self.layer_nodes}
-        inside = {
-            name: self.get_submodule(layer.module).get_parameter(kind)
-            for node, layer in layers.items()
-            for name, kind in zip(input_names(node)[1:], ("weight", "bias"), strict=False)
-            if name
-        }
-        elsewhere = {*self._outputs}
-        for node in self.model.nodes:
-            elsewhere.update(input_names(node)[:1] if node in layers else read_names(node))
-        outside = [
-            nn.Parameter(to_tensor(constants[name]), requires_grad=False)
-            for name in self.model.content.graph.initializers
-            if name not in inside
-            and constants[name].ndim
-            and constants[name].dtype in FLOATING.values()
-        ]
-        return outside, [inside[name] for name in inside if name in elsewhere]
-
 
 def _scores(model: OnnxModel) -> list[str]:
     """The outputs, those of a softmax as what goes into it."""
@@ -246,20 +246,27 @@ class _Constants(nn.Module):
 
     Args:
         weights: to be counted with the network's.
-        shared: weights of layers that other nodes read too, and that stay where a layer is rewritten.
+        shared: weights of layers that other nodes read too, and that stay where a layer is rewritten, by
+            the names of their initialisers.
         by_name: what steps read.
     """
 
     def __init__(
         self,
         weights: Sequence[nn.Parameter],
-        shared: Sequence[nn.Parameter],
+        shared: Mapping[str, nn.Parameter],
         by_name: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
         self.weights = nn.ParameterList(weights)
-        self.shared = nn.ParameterList(shared)
+        self.shared = nn.ParameterList(shared.values())
+        self._names = tuple(shared)
         self._on: dict[torch.device, Mapping[str, Tensor]] = {torch.device("cpu"): by_name}
+
+    @property
+    def shared_by_name(self) -> dict[str, nn.Parameter]:
+        """The weights of layers that other nodes read too, by the names of their initialisers."""
+        return dict(zip(self._names, self.shared, strict=True))
 
     def on(self, device: torch.device) -> Mapping[str, Tensor]:
         """What steps read, by name, for inputs on a device; copies of a network may be on several."""
@@ -271,7 +278,7 @@ class _Constants(nn.Module):
         return self._on[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Constants:
-        shared = [copy.deepcopy(parameter, memo) for parameter in self.shared]
+        shared = {name: copy.deepcopy(p, memo) for name, p in self.shared_by_name.items()}
         copied = _Constants(list(self.weights), shared, {}) if shared else self
         copied._on = self._on
         return copied

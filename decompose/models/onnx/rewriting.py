@@ -7,12 +7,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from decompose.algebra import Conv
 from decompose.algebra.padding import with_input_padding
-from decompose.layers.modules import DECOMPOSABLE, to_conv, to_expression
+from decompose.layers.modules import to_expression
 from decompose.models.onnx.graph import title_of
 from decompose.models.onnx.layers import Borders, Pairs
 from decompose.models.onnx.model_file import OnnxModel, check_model, set_type
@@ -96,14 +94,8 @@ def _changed(network: OnnxNetwork) -> Iterator[tuple[ir.Node, nn.Module, Borders
     """The nodes whose layers are not what they were, and what these are now."""
     for node in network.layer_nodes:
         module = network.get_submodule(node.module)
-        if not isinstance(module, DECOMPOSABLE) or not _alike(to_conv(module), node.layer.conv):
+        if not node.is_unchanged(module):
             yield node.node, module, node.layer.borders
-
-
-def _alike(now: Conv, then: Conv) -> bool:
-    if now.bias is None or then.bias is None:
-        return now.bias is then.bias and torch.equal(now.weight, then.weight)
-    return torch.equal(now.bias, then.bias) and torch.equal(now.weight, then.weight)
 
 
 def _replacement(
