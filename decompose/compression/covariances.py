@@ -24,7 +24,7 @@ from decompose.utils.progress import track
 
 _SOFTNESS = 2.0
 """Of the whitening. Measured on VGG16 at 0.01, 0.3 and 2: the last is best once refitted, by the
-layer's output and by the network's."""
+layer's output and by the model's."""
 
 _WIDEST = 4096
 """Input channels of a group beyond which a layer is not whitened."""

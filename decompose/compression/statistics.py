@@ -4,11 +4,11 @@ One pass over unlabelled inputs gathers, for every layer to be decomposed,
 
 - the mean and the covariance C of its input's patches, from which the channels' covariance
   follows;
-- the metric B of its output: how strongly the network's output y moves with it, to first order.
+- the metric B of its output: how strongly the model's output y moves with it, to first order.
   With z the layer's output at one place and v of random signs,
   ``B = E[sum over places g g^T] / E|y|^2`` for ``g = d(v . y) / dz``.
 
-An expression in the layer's place whose kernel differs by D then moves the network's output by a
+An expression in the layer's place whose kernel differs by D then moves the model's output by a
 relative squared error of ``tr(B D C D^T)``, as if its errors at different places had nothing to do
 with one another: the Kronecker-factored Gauss-Newton matrix of Martens and Grosse 2015 (arXiv
 1503.05671), for convolutions Grosse and Martens 2016 (arXiv 1602.01407), put to use on a
@@ -70,7 +70,7 @@ class Statistics:
     Attributes:
         layers: by full name.
         num_inputs: inputs seen.
-        corrections: by layer and methods, the measured error of the network's output over the predicted
+        corrections: by layer and methods, the measured error of the model's output over the predicted
             one (``probing``); empty until probed.
     """
 
@@ -146,7 +146,7 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
         layers: convolutions and fully connected layers of the model, by full name.
 
     Raises:
-        DecomposeError: there are no inputs, or the network's output holds no floating tensor.
+        DecomposeError: there are no inputs, or the model's output holds no floating tensor.
     """
     inputs = InputBatches(images, model)
     size = largest_batch(model, list(islice(inputs, 2)))
@@ -242,7 +242,7 @@ def _as_leaf(leaves: list[Tensor], x: Tensor) -> Tensor:
     if not x.is_floating_point():
         return x
     leaves.append(x.detach().requires_grad_())
-    # A network may work in place, which a leaf does not allow.
+    # A model may work in place, which a leaf does not allow.
     return leaves[-1].clone()
 
 
@@ -252,7 +252,7 @@ def _finite_entries(y: Tensor) -> Tensor:
 
 
 def _trained(model: nn.Module) -> list[Tensor]:
-    """Where gradients go back to in a network of tokens."""
+    """Where gradients go back to in a model of tokens."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

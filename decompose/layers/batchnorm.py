@@ -56,13 +56,13 @@ def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
         example: one batch (``calls``); only its first input is used.
 
     Returns:
-        A new network in evaluation mode, which computes the same; the normalisations are gone from it.
+        A new model in evaluation mode, which computes the same; the normalisations are gone from it.
         ``folded_of`` tells which; ``save`` keeps it.
 
     Raises:
         DecomposeError: nothing can be folded.
     """
-    # It says in one line where the network does not take the example.
+    # It says in one line where the model does not take the example.
     trace_shapes(model, example)
     pairs = _find_pairs(model, example)
     if not pairs:
@@ -71,7 +71,7 @@ def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
 
 
 def folded_of(model: nn.Module) -> dict[str, str]:
-    """The normalisations that were folded into layers of a network, by the layers' full names."""
+    """The normalisations that were folded into layers of a model, by the layers' full names."""
     return dict(getattr(model, _ATTRIBUTE, {}))
 
 
@@ -83,7 +83,7 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
         pairs: normalisations' full names by layers'.
 
     Raises:
-        DecomposeError: the network has no such layer, or no such normalisation.
+        DecomposeError: the model has no such layer, or no such normalisation.
     """
     done = folded_of(model)
     todo = {name: norm for name, norm in pairs.items() if done.get(name) != norm}
@@ -96,7 +96,7 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
         norm = modules.get(norm_name)
         if layer is None or (rest := _rest_behind(layer, norm)) is None:
             raise DecomposeError(
-                f"{norm_name} cannot be folded into {name}: the network has no such pair"
+                f"{norm_name} cannot be folded into {name}: the model has no such pair"
             )
         is_decomposed = isinstance(layer, DecomposedLayer)
         fused = (_fused_factors if is_decomposed else _fused)(layer, norm)
@@ -108,9 +108,9 @@ def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
             )
         replacements[id(layer)] = fused
         replacements[id(norm)] = rest
-    network = copied(model, replacements).eval()
-    setattr(network, _ATTRIBUTE, done | todo)
-    return network
+    folded = copied(model, replacements).eval()
+    setattr(folded, _ATTRIBUTE, done | todo)
+    return folded
 
 
 def _fused(layer: Decomposable, norm: Any) -> nn.Module:
@@ -199,7 +199,7 @@ def _is_whole(value: Value | None, written: Sequence[Value], num_axes: int) -> b
 
 
 def has_statistics(model: nn.Module) -> bool:
-    """Whether a network has normalisations with running statistics."""
+    """Whether a model has normalisations with running statistics."""
     return bool(_running(model))
 
 

@@ -153,13 +153,13 @@ class _WeightSpy(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             value = getattr(self.__dict__["_layer"], name)
-        self.__dict__["_note"](f"the network reads its {name} itself")
+        self.__dict__["_note"](f"the model reads its {name} itself")
         return value
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """The layer's output."""
         if len(inputs) != 1 or keywords:
-            self.__dict__["_note"]("the network calls it with more than one input")
+            self.__dict__["_note"]("the model calls it with more than one input")
         self.__dict__["_is_called"] = True
         try:
             return self.__dict__["_layer"](*inputs, **keywords)

@@ -47,20 +47,20 @@ def trace_shapes(model: nn.Module, example: Example) -> Shapes:
             call(model, first(example))
         except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:
             raise DecomposeError(
-                f"the network does not take an input of shape {shape_text(example)}: "
+                f"the model does not take an input of shape {shape_text(example)}: "
                 f"{first_line(error)}"
             ) from error
     return dict(shapes)
 
 
 def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
-    """MACs of every layer for one input of the network; 0 for layers that it does not reach.
+    """MACs of every layer for one input of the model; 0 for layers that it does not reach.
 
     Convolutions that a model names in ``other_macs`` are counted with them.
 
     Args:
-        model: the network.
-        shapes: what ``trace_shapes`` returned for it, or for the network it was made from.
+        model: any module.
+        shapes: what ``trace_shapes`` returned for it, or for the model it was made from.
     """
     counted = {
         name: sum(layer_macs(layer, shape) for shape in shapes.get(name, ()))

@@ -1,9 +1,9 @@
 """Detectors of torchvision, asked so that their answers can be compared.
 
-What a detector returns are the boxes that are left after suppression: another number for every network, in
-another order. So networks are compared by what their heads give for every anchor. In a network of two
+What a detector returns are the boxes that are left after suppression: another number for every model, in
+another order. So models are compared by what their heads give for every anchor. In a model of two
 stages (Ren et al. 2015, Faster R-CNN) the second one would see as many boxes as the first
-proposes; it is shown a lattice of boxes instead, the same for every network.
+proposes; it is shown a lattice of boxes instead, the same for every model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUM_FOUND = 21
 
 
 def is_detector(model: nn.Module) -> bool:
-    """Whether a network is one of torchvision's detectors, or derived from one."""
+    """Whether a model is one of torchvision's detectors, or derived from one."""
     return any(
         kind.__module__.startswith("torchvision.models.detection") for kind in type(model).__mro__
     )
@@ -58,7 +58,7 @@ def comparable(model: nn.Module) -> Iterator[list[Any]]:
 
     Yields:
         A list that the heads' outputs are added to, in the order of the calls; it stays empty where
-        the network is no detector.
+        the model is no detector.
     """
     answers: list[Any] = []
     modules = dict(model.named_modules()) if is_detector(model) else {}
@@ -76,7 +76,7 @@ def with_all_proposals(model: nn.Module) -> Iterator[None]:
     """Let the second stage of a detector have as much to do as it ever has, so that MACs can be counted.
 
     It is given as many boxes as the first stage may propose, and finds in them as much as it may: so
-    counts depend neither on the weights nor on what a picture shows. Other networks are left alone.
+    counts depend neither on the weights nor on what a picture shows. Other models are left alone.
     """
     modules = dict(model.named_modules()) if is_detector(model) else {}
     with _second_stage(modules, fully=True):
@@ -88,8 +88,8 @@ def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
     """Show the second stage, if there is one, a lattice of boxes, and let it find something in each.
 
     Args:
-        modules: of the network, by name.
-        fully: let there be as many as the network ever has.
+        modules: of the model, by name.
+        fully: let there be as many as the model ever has.
     """
     with ExitStack() as stack:
         if (rpn := modules.get("rpn")) is not None:

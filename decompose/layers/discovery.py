@@ -1,4 +1,4 @@
-"""The layers of a network: where they sit, what they see, what they cost."""
+"""The layers of a model: where they sit, what they see, what they cost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
     for name, module in originals.items():
         if is_lazy(module.weight):
             raise DecomposeError(
-                f"layer {name}: gets its sizes from its first input; call the network once before"
+                f"layer {name}: gets its sizes from its first input; call the model once before"
             )
         if is_plain(module.weight) and not torch.isfinite(module.weight).all():
             raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
@@ -62,7 +62,7 @@ def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
 
 
 def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyType({})) -> Model:
-    """A deep copy of a network with other modules in the place of some.
+    """A deep copy of a model with other modules in the place of some.
 
     Args:
         model: left as it was.
@@ -86,7 +86,7 @@ def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyTyp
 def _require_module(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise DecomposeError(
-            "the network is TorchScript, whose layers cannot be exchanged; give the module that it was "
+            "the model is TorchScript, whose layers cannot be exchanged; give the module that it was "
             "scripted or traced from"
         )
     if not isinstance(model, nn.Module):
@@ -104,7 +104,7 @@ def is_plain(weight: Tensor, *, meta: bool = False) -> bool:
 
 
 def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
-    """The rewritten layers of a network, by their full names."""
+    """The rewritten layers of a model, by their full names."""
     layers = find_layers(model).items()
     return {name: layer for name, layer in layers if isinstance(layer, DecomposedLayer)}
 

@@ -15,7 +15,7 @@ UNREACHED = "not reached by the example"
 
 
 def find_quantised(model: nn.Module) -> dict[str, str]:
-    """The layers of a network whose weights are quantised by torch, by full name, with the word for it."""
+    """The layers of a model whose weights are quantised by torch, by full name, with the word for it."""
     return {
         name: f"its weights are quantised ({type(module).__name__})"
         for name, module in model.named_modules()

@@ -34,13 +34,13 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Outputs of a network, one image at a time, since large temporaries cost more than calls."""
+    """Outputs of a model, one image at a time, since large temporaries cost more than calls."""
     with evaluating(model):
         return torch.cat([model(image) for image in images.split(1)])
 
 
 def floating_tensors(output: object) -> list[Tensor]:
-    """The floating tensors in what a network returns: a tensor, or a nest of such.
+    """The floating tensors in what a model returns: a tensor, or a nest of such.
 
     Raises:
         DecomposeError: it returns something else.
@@ -51,11 +51,11 @@ def floating_tensors(output: object) -> list[Tensor]:
         return [tensor for part in output.values() for tensor in floating_tensors(part)]
     if isinstance(output, tuple | list):
         return [tensor for part in output for tensor in floating_tensors(part)]
-    raise DecomposeError(f"the network returns a {type(output).__name__}, not tensors")
+    raise DecomposeError(f"the model returns a {type(output).__name__}, not tensors")
 
 
 def comparable_outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    """The floating tensors by which networks are compared: what one returns for an example.
+    """The floating tensors by which models are compared: what one returns for an example.
 
     Of a detector, what its heads give (``detectors``).
 

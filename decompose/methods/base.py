@@ -17,7 +17,7 @@ class Method(ABC):
 
     Called with a convolution and a rank, it returns an expression. With a convolution on the
     meta device it returns the same expression without weights, so that a loader can rebuild a
-    network, and a search can price a candidate, from shapes alone.
+    model, and a search can price a candidate, from shapes alone.
     """
 
     name: ClassVar[str]

@@ -171,7 +171,7 @@ class Note:
     Attributes:
         cost: of the rewritten layer, in ``unit``.
         unit: ``MACs``, ``parameters`` or ``µs``.
-        error: predicted relative squared error of the network's output, from this layer alone.
+        error: predicted relative squared error of the model's output, from this layer alone.
         runner_up: the best of the other methods that cost no more; empty if none was better than
             leaving the layer.
         runner_up_error: its error.

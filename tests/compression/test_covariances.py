@@ -27,29 +27,29 @@ def equal(a: AxisCovariances, b: AxisCovariances) -> None:
     ],
 )
 def test_they_are_what_the_patches_covariance_says(layer: nn.Module) -> None:
-    network = nn.Sequential(layer).double()
-    layers = find_decomposable(network)
-    conv = to_conv(network[0])  # type: ignore[arg-type]
-    expected = AxisCovariances.of_patches(conv, gather(network, X, layers).layers["0"])
-    equal(gather_covariances(network, X, layers)["0"], expected)
-    equal(gather_covariances(network, X.split(1), layers)["0"], expected)
+    model = nn.Sequential(layer).double()
+    layers = find_decomposable(model)
+    conv = to_conv(model[0])  # type: ignore[arg-type]
+    expected = AxisCovariances.of_patches(conv, gather(model, X, layers).layers["0"])
+    equal(gather_covariances(model, X, layers)["0"], expected)
+    equal(gather_covariances(model, X.split(1), layers)["0"], expected)
 
 
 def test_a_layer_used_twice_is_seen_twice() -> None:
-    network = Twice().double()
-    layers = find_decomposable(network)
+    model = Twice().double()
+    layers = find_decomposable(model)
     expected = AxisCovariances.of_patches(
-        to_conv(network.conv), gather(network, X, layers).layers["conv"]
+        to_conv(model.conv), gather(model, X, layers).layers["conv"]
     )
-    found = gather_covariances(network, X, layers)
+    found = gather_covariances(model, X, layers)
     equal(found["conv"], expected)
     found["first"].whitening()
 
 
 def test_a_layer_that_is_not_reached_is_left_out() -> None:
-    network = nn.ModuleDict({"used": nn.Conv2d(3, 3, 1), "idle": nn.Conv2d(3, 3, 1)})
-    network.forward = lambda x: network["used"](x)  # type: ignore[method-assign]
-    assert set(gather_covariances(network, X.float(), find_decomposable(network))) == {"used"}
+    model = nn.ModuleDict({"used": nn.Conv2d(3, 3, 1), "idle": nn.Conv2d(3, 3, 1)})
+    model.forward = lambda x: model["used"](x)  # type: ignore[method-assign]
+    assert set(gather_covariances(model, X.float(), find_decomposable(model))) == {"used"}
 
 
 def test_the_widest_layers_stay_as_they_are() -> None:

@@ -37,20 +37,20 @@ class Twice(nn.Module):
         return x + self.conv(self.conv(x).relu_())
 
 
-def at_once(network: Twice) -> Tensor:
+def at_once(model: Twice) -> Tensor:
     seen: list[Tensor] = []
-    handle = network.conv.register_forward_hook(lambda _, x, y: seen.append(x[0].clone()))
+    handle = model.conv.register_forward_hook(lambda _, x, y: seen.append(x[0].clone()))
     with torch.no_grad():
-        network(X)
+        model(X)
     handle.remove()
-    rows = patches(to_conv(network.conv), torch.cat(seen)).flatten(1)
+    rows = patches(to_conv(model.conv), torch.cat(seen)).flatten(1)
     return rows.unflatten(1, (2, -1)).transpose(0, 1)
 
 
 def test_one_pass_gives_what_all_patches_give() -> None:
-    network = Twice().double()
-    layer = gather(network, X.split(2), find_decomposable(network)).layers["conv"]
-    rows = at_once(network)
+    model = Twice().double()
+    layer = gather(model, X.split(2), find_decomposable(model)).layers["conv"]
+    rows = at_once(model)
     assert layer.num_patches == rows.shape[1]
     torch.testing.assert_close(layer.mean, rows.mean(1))
     centred = rows - rows.mean(1, keepdim=True)
@@ -63,16 +63,14 @@ def test_one_pass_gives_what_all_patches_give() -> None:
 
 
 def test_the_metric_of_a_linear_output_is_its_own() -> None:
-    network = nn.Sequential(
+    model = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
     )
-    network.double()
-    metric = (
-        gather(network, X.repeat(50, 1, 1, 1), find_decomposable(network)).layers["0"].metric[0]
-    )
-    matrix = network[3].weight.detach() / 100  # type: ignore[union-attr]
+    model.double()
+    metric = gather(model, X.repeat(50, 1, 1, 1), find_decomposable(model)).layers["0"].metric[0]
+    matrix = model[3].weight.detach() / 100  # type: ignore[union-attr]
     with torch.no_grad():
-        energy = network(X).square().sum() / len(X)
+        energy = model(X).square().sum() / len(X)
     expected = 100 * matrix.T @ matrix / energy
     # Random signs stand for all directions of the output.
     assert (metric - expected).norm() < 0.2 * expected.norm()
@@ -80,20 +78,20 @@ def test_the_metric_of_a_linear_output_is_its_own() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_every_precision_and_every_kind_of_layer(dtype: torch.dtype) -> None:
-    network = Mixed().to(dtype)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    statistics = gather(network, torch.randn(2, 3, 32, 32), find_decomposable(network))
+    model = Mixed().to(dtype)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    statistics = gather(model, torch.randn(2, 3, 32, 32), find_decomposable(model))
     assert {"stem", "heads.mask", "grouped", "classifier"} <= set(statistics.layers)
     for layer in statistics.layers.values():
         assert all(torch.isfinite(t).all() for t in (layer.mean, layer.covariance, layer.metric))
-    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert network.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
 
 
 def test_they_can_be_kept(tmp_path: Path) -> None:
-    network = Twice()
-    statistics = gather(network, X, find_decomposable(network))
+    model = Twice()
+    statistics = gather(model, X, find_decomposable(model))
     statistics.save(tmp_path / "kept.safetensors")
     again = Statistics.load(tmp_path / "kept.safetensors")
     assert (again.num_inputs, again.corrections) == (6, {})
@@ -114,8 +112,8 @@ def test_what_holds_no_statistics(tmp_path: Path) -> None:
 
 
 def gathered() -> Statistics:
-    network = Twice().double()
-    return gather(network, X, find_decomposable(network))
+    model = Twice().double()
+    return gather(model, X, find_decomposable(model))
 
 
 def rewritten(path: Path, change: Callable[[dict, dict], None], digest: str | None) -> None:

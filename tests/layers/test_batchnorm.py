@@ -27,24 +27,24 @@ CASES = {
 }
 
 
-def lived_in(network: nn.Module) -> nn.Module:
-    """The network with norms that do something."""
-    for name, tensor in network.named_buffers():
+def lived_in(model: nn.Module) -> nn.Module:
+    """The model with norms that do something."""
+    for name, tensor in model.named_buffers():
         if tensor.is_floating_point():
             tensor.uniform_(0.5, 2) if "var" in name else tensor.normal_()
-    for parameter in network.parameters():
+    for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    return network.double().eval()
+    return model.double().eval()
 
 
 @pytest.mark.parametrize(("layer", "norm", "size"), CASES.values(), ids=CASES)
 def test_it_is_exact(layer: nn.Module, norm: nn.Module, size: tuple[int, ...]) -> None:
-    network = lived_in(nn.Sequential(layer, norm, nn.ReLU()))
+    model = lived_in(nn.Sequential(layer, norm, nn.ReLU()))
     x = torch.randn(3, 4, *size, dtype=torch.float64)
-    folded = fold_batchnorm(network, x)
-    torch.testing.assert_close(folded(x), network(x))
+    folded = fold_batchnorm(model, x)
+    torch.testing.assert_close(folded(x), model(x))
     assert folded_of(folded) == {"0": "1"}
-    assert folded_of(network) == {}
+    assert folded_of(model) == {}
     assert isinstance(folded[1], nn.Identity)  # type: ignore[index]
     assert fold_pairs(folded, {"0": "1"}) is folded
 
@@ -66,20 +66,20 @@ class Forked(nn.Module):
 
 
 def test_only_what_stands_alone_is_folded() -> None:
-    network, x = lived_in(Forked()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    folded = fold_batchnorm(network, x)
+    model, x = lived_in(Forked()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    folded = fold_batchnorm(model, x)
     assert folded_of(folded) == {"lone": "norms.3"}
-    torch.testing.assert_close(folded(x), network(x))
+    torch.testing.assert_close(folded(x), model(x))
 
 
 @pytest.mark.parametrize("length", [12, 16])
 def test_channels_along_another_axis_are_not_folded(length: int) -> None:
     pairs = nn.Linear(8, 16), nn.BatchNorm1d(length), nn.Flatten(), nn.Linear(length * 16, 5)
-    network = lived_in(nn.Sequential(*pairs, nn.BatchNorm1d(5)))
+    model = lived_in(nn.Sequential(*pairs, nn.BatchNorm1d(5)))
     x = torch.randn(4, length, 8, dtype=torch.float64)
-    folded = fold_batchnorm(network, x)
+    folded = fold_batchnorm(model, x)
     assert folded_of(folded) == {"3": "4"}
-    torch.testing.assert_close(folded(x), network(x))
+    torch.testing.assert_close(folded(x), model(x))
 
 
 class Watched(nn.Module):
@@ -103,27 +103,27 @@ class Watched(nn.Module):
 
 
 def test_what_others_watch_or_read_is_not_folded() -> None:
-    network, x = lived_in(Watched()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    folded = fold_batchnorm(network, x)
+    model, x = lived_in(Watched()), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    folded = fold_batchnorm(model, x)
     assert folded_of(folded) == {"layers.0": "norms.0"}
-    torch.testing.assert_close(folded(x), network(x))
+    torch.testing.assert_close(folded(x), model(x))
 
 
 def test_timms_norm_leaves_its_rectifier() -> None:
-    network = decompose.load("timm:test_byobnet,weights=none").double()
+    model = decompose.load("timm:test_byobnet,weights=none").double()
     x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
-    reestimate_(network, [x])
-    folded = fold_batchnorm(network, x)
+    reestimate_(model, [x])
+    folded = fold_batchnorm(model, x)
     assert len(folded_of(folded)) > 5
     with torch.no_grad():
-        torch.testing.assert_close(folded(x), network(x))
+        torch.testing.assert_close(folded(x), model(x))
 
 
 def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
-    network = decompose.load("torchvision:resnet18,weights=none,num_classes=3")
+    model = decompose.load("torchvision:resnet18,weights=none,num_classes=3")
     x = torch.randn(2, 3, 48, 48)
-    reestimate_(network, [x])
-    folded = fold_batchnorm(network, x)
+    reestimate_(model, [x])
+    folded = fold_batchnorm(model, x)
     assert len(folded_of(folded)) == 20
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     small = decompose.apply(decompose.plan(folded, x, method="pw_dw", rank=3), folded)
@@ -131,9 +131,9 @@ def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
     again = decompose.load(tmp_path / "small.safetensors")
     with torch.no_grad():
         assert torch.equal(again(x), small(x))
-    compared = decompose.compare(network, again, x)
+    compared = decompose.compare(model, again, x)
     assert compared.weight_error == decompose.compare(folded, small, x).weight_error
-    dense = decompose.compare(network, folded, x)
+    dense = decompose.compare(model, folded, x)
     assert dense.weight_error < 1e-9
     assert dense.output_error is not None
     assert dense.output_error < 1e-9
@@ -142,76 +142,76 @@ def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
 def test_what_cannot_be_folded() -> None:
     with pytest.raises(DecomposeError, match="no BatchNorm follows a layer alone"):
         fold_batchnorm(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(1, 3, 2, 2))
-    with pytest.raises(DecomposeError, match="bn1 cannot be folded into conv1: the network has no"):
+    with pytest.raises(DecomposeError, match="bn1 cannot be folded into conv1: the model has no"):
         fold_pairs(nn.Sequential(nn.Conv2d(3, 3, 1)), {"conv1": "bn1"})
 
 
 def test_statistics_are_the_average_over_batches() -> None:
-    network = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.Dropout(0.5)).train()
+    model = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3), nn.Dropout(0.5)).train()
     batches = [torch.randn(8, 3, 4, 4) * 3 + 5 for _ in range(3)]
-    network(batches[0] * 100)
-    reestimate_(network, batches)
-    norm = network[0]
+    model(batches[0] * 100)
+    reestimate_(model, batches)
+    norm = model[0]
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     means = torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)
     torch.testing.assert_close(norm.running_mean, means)
     assert norm.momentum == 0.3
-    assert network.training
+    assert model.training
     assert norm.training
 
 
 def test_modes_and_weights_stay() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
-    weights = {name: value.clone() for name, value in network.named_parameters()}
-    reestimate_(network, [torch.randn(4, 3, 2, 2)])
-    assert not any(module.training for module in network.modules())
-    assert all(torch.equal(weights[name], value) for name, value in network.named_parameters())
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
+    weights = {name: value.clone() for name, value in model.named_parameters()}
+    reestimate_(model, [torch.randn(4, 3, 2, 2)])
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(weights[name], value) for name, value in model.named_parameters())
 
 
 def test_networks_without_them_are_left_alone() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
-    assert not has_statistics(network)
-    reestimate_(network, iter(()))
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
+    assert not has_statistics(model)
+    reestimate_(model, iter(()))
     assert has_statistics(nn.BatchNorm1d(2))
 
 
 @pytest.mark.parametrize("method", ["spatial", "pw_dw"])
 def test_it_is_exact_behind_decomposed_layers(method: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    network = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
-    norm = network[1]
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    norm = model[1]
     assert isinstance(norm, nn.BatchNorm2d)
     norm.running_mean, norm.running_var = torch.randn(8), torch.rand(8) + 0.5
     norm.weight.data, norm.bias.data = torch.randn(8), torch.randn(8)
     x = torch.randn(2, 4, 9, 9)
-    small = decompose.apply(decompose.plan(network, x, method=method, rank=2), network)
+    small = decompose.apply(decompose.plan(model, x, method=method, rank=2), model)
     folded = fold_batchnorm(small, x)
     assert isinstance(folded[1], nn.Identity)  # type: ignore[index]
     torch.testing.assert_close(folded(x), small(x), rtol=1e-4, atol=1e-5)
     assert folded_of(folded) == {"0": "1"}
     decompose.save(folded, tmp_path / "small.safetensors")
-    again = decompose.load(tmp_path / "small.safetensors", network)
+    again = decompose.load(tmp_path / "small.safetensors", model)
     assert torch.equal(again(x), folded(x))
 
 
 def test_an_example_that_the_network_does_not_take_is_one_line() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 9), nn.BatchNorm2d(4)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 4, 9), nn.BatchNorm2d(4)).eval()
     with pytest.raises(DecomposeError, match="does not take an input of shape"):
-        fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
+        fold_batchnorm(model, torch.zeros(1, 3, 8, 8))
 
 
 def test_weights_that_would_leave_the_range_are_not_folded() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
-    norm = network[1]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    norm = model[1]
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
     nn.init.constant_(norm.running_var, 1e-7)
     nn.init.constant_(norm.weight, 300.0)
     norm.eps = 1e-12
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
+    folded = fold_batchnorm(model, torch.zeros(1, 3, 8, 8))
     assert torch.isfinite(folded(torch.rand(1, 3, 8, 8))).all()
     with pytest.raises(
         DecomposeError, match=r"1 cannot be folded into 0: .* range of torch.float16"
     ):
-        fold_batchnorm(network.half(), torch.zeros(1, 3, 8, 8).half())
+        fold_batchnorm(model.half(), torch.zeros(1, 3, 8, 8).half())

@@ -37,9 +37,9 @@ def test_images_and_strips_of_every_expression(case: Case, size: int, data: st.D
 def test_a_layer_runs_in_pieces_without_gradients_and_as_a_whole_with_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
     x = torch.randn(2, 3, 96, 8).contiguous(memory_format=torch.channels_last)
-    small = decompose.apply(decompose.plan(network, x, rank=2), network)
+    small = decompose.apply(decompose.plan(model, x, rank=2), model)
     expected = small(x)
     assert expected.requires_grad
     calls = []
@@ -63,9 +63,9 @@ def test_inputs_without_a_batch_and_mixed_precision_run_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cache_blocking, "_MAP_BYTES", 1)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))
     x = torch.randn(2, 3, 16, 8)
-    small = decompose.apply(decompose.plan(network, x, rank=2), network)
+    small = decompose.apply(decompose.plan(model, x, rank=2), model)
     with torch.no_grad():
         torch.testing.assert_close(small(x[0]), small(x)[0])
         with torch.autocast("cpu", torch.bfloat16):

@@ -20,10 +20,10 @@ def detector(name: str, **others: Any) -> nn.Module:
 
     options: dict[str, Any] = {"min_size": 64, "max_size": 96} if "rcnn" in name else {}
     options |= others
-    network = get_model(name, weights=None, weights_backbone=None, num_classes=4, **options).eval()
+    model = get_model(name, weights=None, weights_backbone=None, num_classes=4, **options).eval()
     # Else random weights let nothing through.
-    reestimate_(network, [PICTURES])
-    return network
+    reestimate_(model, [PICTURES])
+    return model
 
 
 PICTURES = ([torch.rand(3, 64, 80), torch.rand(3, 72, 64)],)
@@ -36,14 +36,14 @@ CHOSEN = {
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_what_heads_give_has_one_shape(name: str) -> None:
-    network = detector(name)
-    assert is_detector(network)
+    model = detector(name)
+    assert is_detector(model)
     with torch.no_grad():
-        answers = [comparable_outputs(network, PICTURES) for _ in range(2)]
+        answers = [comparable_outputs(model, PICTURES) for _ in range(2)]
         other = comparable_outputs(detector(name), PICTURES)
     assert [a.shape for a in answers[0]] == [a.shape for a in other]
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
-    assert not any(module._forward_hooks for module in network.modules())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_pictures_are_shrunk_to_what_is_looked_at() -> None:
@@ -56,31 +56,31 @@ def test_pictures_are_shrunk_to_what_is_looked_at() -> None:
 
 
 def test_masks_are_of_the_lattice() -> None:
-    network = detector("maskrcnn_resnet50_fpn")
-    with torch.no_grad(), comparable(network) as answers:
-        network([PICTURES[0][0]])
+    model = detector("maskrcnn_resnet50_fpn")
+    with torch.no_grad(), comparable(model) as answers:
+        model([PICTURES[0][0]])
     (logits, _), masks = answers[-2:]
     assert (len(logits), len(masks)) == (85, 21)
-    assert "postprocess_detections" not in vars(network.roi_heads)
+    assert "postprocess_detections" not in vars(model.roi_heads)
 
 
 def test_macs_of_a_second_stage_are_those_of_all_boxes_that_it_may_see() -> None:
     options = {"rpn_post_nms_top_n_test": 90, "box_detections_per_img": 7}
-    network = detector("maskrcnn_resnet50_fpn", **options)
-    shapes = trace_shapes(network, PICTURES)
+    model = detector("maskrcnn_resnet50_fpn", **options)
+    shapes = trace_shapes(model, PICTURES)
     assert shapes["roi_heads.box_head.fc6"] == [(90, 256 * 7 * 7)]
     assert shapes["roi_heads.mask_predictor.conv5_mask"] == [(7, 256, 14, 14)]
-    assert not any(module._forward_hooks for module in network.modules())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.filterwarnings("ignore:left as truncated")
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_detector_is_planned_repaired_and_compared(name: str) -> None:
-    network = detector(name)
-    skip = [layer for layer in find_layers(network) if layer not in CHOSEN[name]]
-    plan = decompose.plan(network, PICTURES, macs=0.9999, methods=["channel", "svd"], skip=skip)
-    small = decompose.apply(plan, network, calibrate=[PICTURES])
-    compared = decompose.compare(network, small, [PICTURES])
+    model = detector(name)
+    skip = [layer for layer in find_layers(model) if layer not in CHOSEN[name]]
+    plan = decompose.plan(model, PICTURES, macs=0.9999, methods=["channel", "svd"], skip=skip)
+    small = decompose.apply(plan, model, calibrate=[PICTURES])
+    compared = decompose.compare(model, small, [PICTURES])
     assert compared.macs.ratio >= 1 / 0.9999
     assert compared.output_error is not None
     found = small(PICTURES[0])

@@ -28,11 +28,11 @@ NETWORKS = {
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "cp"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_counted_macs_are_executed_macs(name: str, method: str) -> None:
-    network = NETWORKS[name]().eval()
+    model = NETWORKS[name]().eval()
     x = torch.randn(1, 3, 64, 64)
-    plan = decompose.plan(network, x, method=method, rank=2)
+    plan = decompose.plan(model, x, method=method, rank=2)
     assert plan.layers or name == "mobilenet" or method == "svd"
-    for candidate in (network, decompose.apply(plan, network)):
+    for candidate in (model, decompose.apply(plan, model)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             candidate(x)
         macs = count_macs(candidate, trace_shapes(candidate, x))
@@ -61,14 +61,14 @@ def test_every_call_of_a_shared_layer_is_seen() -> None:
 
 
 def test_tracing_leaves_the_network_as_it_was() -> None:
-    network = Mixed().train()
-    network.blocks[0].eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    trace_shapes(network, torch.randn(4, 3, 32, 32))
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert network.training
-    assert not network.blocks[0].training
-    assert not network.stem._forward_hooks
+    model = Mixed().train()
+    model.blocks[0].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trace_shapes(model, torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert not model.blocks[0].training
+    assert not model.stem._forward_hooks
 
 
 def test_an_input_that_does_not_fit_is_named() -> None:
@@ -77,11 +77,11 @@ def test_an_input_that_does_not_fit_is_named() -> None:
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
-    network = Mixed()
+    model = Mixed()
     with torch.no_grad():
-        network.stem.weight[0, 0, 0, 0] = float("nan")
+        model.stem.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(DecomposeError, match="layer stem"):
-        find_decomposable(network)
+        find_decomposable(model)
 
 
 class OwnForward(nn.Conv2d):
@@ -131,39 +131,39 @@ def test_what_cannot_be_swapped_is_told() -> None:
 
 
 def test_evaluating_restores_each_mode_after_an_error() -> None:
-    network = Mixed().train()
-    network.norm.eval()
-    with evaluating(network):
-        assert not network.training
+    model = Mixed().train()
+    model.norm.eval()
+    with evaluating(model):
+        assert not model.training
         assert not torch.is_grad_enabled()
-    with pytest.raises(TypeError), evaluating(network):
-        network(None)
-    assert network.training
-    assert not network.norm.training
+    with pytest.raises(TypeError), evaluating(model):
+        model(None)
+    assert model.training
+    assert not model.norm.training
 
 
 def low_rank(dtype: torch.dtype) -> nn.Sequential:
     """A layer whose kernel has rank 4, and one of full rank."""
-    network = nn.Sequential(nn.Conv2d(12, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    model = nn.Sequential(nn.Conv2d(12, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
     weight = (torch.randn(16, 4) @ torch.randn(4, 12 * 9)).reshape(16, 12, 3, 3)
-    network[0].weight.data = weight
-    return network.to(dtype)
+    model[0].weight.data = weight
+    return model.to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_what_truncation_lost_nothing_of_is_exact_in_every_precision(dtype: torch.dtype) -> None:
-    network = low_rank(dtype)
+    model = low_rank(dtype)
     example = torch.zeros(1, 12, 8, 8, dtype=dtype)
-    plan = decompose.plan(network, example, method="channel", rank=4)
-    small = decompose.apply(plan, network)
+    plan = decompose.plan(model, example, method="channel", rank=4)
+    small = decompose.apply(plan, model)
     assert list(find_decomposed(small)) == ["0", "2"]
-    assert list(find_lossy(small, find_decomposable(network), ["2", "0"])) == ["2"]
+    assert list(find_lossy(small, find_decomposable(model), ["2", "0"])) == ["2"]
 
 
 def test_another_network_is_named_as_such() -> None:
-    network = low_rank(torch.float32)
-    plan = decompose.plan(network, torch.zeros(1, 12, 8, 8), method="channel", rank=4)
-    small = decompose.apply(plan, network)
+    model = low_rank(torch.float32)
+    plan = decompose.plan(model, torch.zeros(1, 12, 8, 8), method="channel", rank=4)
+    small = decompose.apply(plan, model)
     other = nn.Sequential(nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
     with pytest.raises(DecomposeError, match="layer 0 was not made from the original's"):
         find_lossy(small, find_decomposable(other), ["0"])

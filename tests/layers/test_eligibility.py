@@ -34,22 +34,22 @@ class Nosy(nn.Module):
 
 
 REASONS = {
-    "read": "the network reads its weight itself",
-    "sized": "the network calls it with more than one input",
-    "typed": "the network reads its weight itself",
+    "read": "the model reads its weight itself",
+    "sized": "the model calls it with more than one input",
+    "typed": "the model reads its weight itself",
 }
 
 
 def test_what_a_network_reads_or_asks_is_told() -> None:
-    network = Nosy().train()
-    names = [name for name, _ in network.named_modules()]
-    assert find_consumers(network, X, find_decomposable(network)).weights == REASONS
-    assert [name for name, _ in network.named_modules()] == names
-    assert network.training
+    model = Nosy().train()
+    names = [name for name, _ in model.named_modules()]
+    assert find_consumers(model, X, find_decomposable(model)).weights == REASONS
+    assert [name for name, _ in model.named_modules()] == names
+    assert model.training
 
 
 def test_such_layers_are_left_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match="left dense: read: the network reads its weight itself"):
+    with pytest.warns(UserWarning, match="left dense: read: the model reads its weight itself"):
         plan = decompose.plan(Nosy(), X, method="pw_dw", rank=1)
     assert list(plan.layers) == ["plain"]
     assert plan.dense == REASONS
@@ -73,10 +73,10 @@ class Caching(nn.Module):
 
 
 def test_what_a_pass_does_not_tell_a_rewritten_layer_can_show() -> None:
-    network = Caching()
-    network(X)
-    small = decompose.apply(decompose.plan(network, X, method="pw_dw", rank=8), network)
-    fresh = decompose.apply(decompose.plan(network, X, method="pw_dw", rank=8), Caching())
+    model = Caching()
+    model(X)
+    small = decompose.apply(decompose.plan(model, X, method="pw_dw", rank=8), model)
+    fresh = decompose.apply(decompose.plan(model, X, method="pw_dw", rank=8), Caching())
     fresh.load_state_dict(small.state_dict())
     torch.testing.assert_close(fresh(X), small(X))
 
@@ -84,7 +84,7 @@ def test_what_a_pass_does_not_tell_a_rewritten_layer_can_show() -> None:
 def test_an_encoder_of_torch_stays_whole() -> None:
     encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     tokens = torch.randn(1, 5, 8)
-    with pytest.warns(UserWarning, match="linear1: the network reads its weight itself"):
+    with pytest.warns(UserWarning, match="linear1: the model reads its weight itself"):
         plan = decompose.plan(encoder, tokens, method="svd", rank=1)
     assert not plan.layers
 
@@ -102,26 +102,26 @@ def test_an_encoder_of_torch_stays_whole() -> None:
 )
 def test_reparametrised_layers_are_left_with_a_word(norm: object) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(8, 8, 3), norm(nn.Conv2d(8, 8, 3)))  # type: ignore[operator]
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), norm(nn.Conv2d(8, 8, 3)))  # type: ignore[operator]
     plan = decompose.Plan({"0": decompose.Choice("pw_dw", 2)})
-    small = decompose.apply(plan, network)
-    assert torch.equal(small[1](X), network[1](X))  # type: ignore[index]
-    found = decompose.plan(network, X, method="pw_dw", rank=2)
+    small = decompose.apply(plan, model)
+    assert torch.equal(small[1](X), model[1](X))  # type: ignore[index]
+    found = decompose.plan(model, X, method="pw_dw", rank=2)
     assert list(found.layers) == ["0"]
     assert found.dense["1"] in ("it has hooks", "its weight is parametrised")
 
 
 def test_a_lazy_layer_is_named() -> None:
-    network = nn.Sequential(nn.LazyConv2d(8, 3), nn.Conv2d(8, 8, 3))
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.Conv2d(8, 8, 3))
     with pytest.raises(DecomposeError, match="layer 0: gets its sizes from its first input"):
-        decompose.plan(network, X, method="pw_dw", rank=1)
-    network(X)
-    assert decompose.plan(network, X, method="pw_dw", rank=1).layers.keys() == {"0", "1"}
+        decompose.plan(model, X, method="pw_dw", rank=1)
+    model(X)
+    assert decompose.plan(model, X, method="pw_dw", rank=1).layers.keys() == {"0", "1"}
 
 
 def test_torchscript_and_exported_programs_are_refused() -> None:
-    network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()).eval()
-    exported = torch.export.export(network, (X,))
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()).eval()
+    exported = torch.export.export(model, (X,))
     with pytest.raises(
         DecomposeError, match=r"ExportedProgram is no torch.nn.Module; .*exported from"
     ):
@@ -131,21 +131,21 @@ def test_torchscript_and_exported_programs_are_refused() -> None:
     ):
         decompose.plan(exported.module(), X, macs=0.5)
     with pytest.warns(match="is deprecated"):
-        scripted = torch.jit.trace(network, X)
+        scripted = torch.jit.trace(model, X)
     with pytest.raises(DecomposeError, match="is TorchScript, whose layers cannot be exchanged"):
         decompose.plan(scripted, X, macs=0.5)  # type: ignore[arg-type]
 
 
 def test_a_symbolic_graph_is_a_module_like_others() -> None:
-    network = fx.symbolic_trace(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
-    small = decompose.apply(decompose.plan(network, X, method="pw_dw", rank=9 - 1), network)
-    torch.testing.assert_close(small(X), network(X))
+    model = fx.symbolic_trace(nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()))
+    small = decompose.apply(decompose.plan(model, X, method="pw_dw", rank=9 - 1), model)
+    torch.testing.assert_close(small(X), model(X))
 
 
 def test_quantised_layers_are_told() -> None:
-    network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(800, 4)).eval()
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(800, 4)).eval()
     with pytest.warns(match="deprecated"):
-        quantised = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
     assert find_quantised(quantised) == {"2": "its weights are quantised (Linear)"}
     plan = decompose.plan(quantised, X, method="pw_dw", rank=1)
     assert plan.dense == find_quantised(quantised)
@@ -155,6 +155,6 @@ def test_quantised_layers_are_told() -> None:
 
 
 def test_weights_of_an_odd_kind_are_told() -> None:
-    network = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, dtype=torch.complex64))
-    assert why_not_decomposable(network[0]) is None  # type: ignore[arg-type]
-    assert "torch.complex64" in str(why_not_decomposable(network[1]))  # type: ignore[arg-type]
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, dtype=torch.complex64))
+    assert why_not_decomposable(model[0]) is None  # type: ignore[arg-type]
+    assert "torch.complex64" in str(why_not_decomposable(model[1]))  # type: ignore[arg-type]

@@ -85,8 +85,8 @@ def test_what_was_multiplied_back_stays_dense() -> None:
 
 
 def test_a_form_keeps_mode_gradients_and_memory_format() -> None:
-    network = Mixed().eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = Mixed().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
     set_forms_(small, {"blocks.0.0": "merged"})
     layer = find_layers(small)["blocks.0.0"]
     assert not any(module.training for module in layer.modules())
@@ -96,11 +96,11 @@ def test_a_form_keeps_mode_gradients_and_memory_format() -> None:
 
 
 def test_forms_are_saved_and_loaded(tmp_path: Path) -> None:
-    network = Mixed().eval()
-    plan = decompose.plan(network, EXAMPLE, rank=2)
+    model = Mixed().eval()
+    plan = decompose.plan(model, EXAMPLE, rank=2)
     forms = dict(zip(plan.layers, FORMS, strict=False))
     plan = Plan(plan.layers, plan.dense, forms=forms)
-    small = decompose.apply(Plan.from_json(plan.to_json()), network)
+    small = decompose.apply(Plan.from_json(plan.to_json()), model)
     decompose.save(small, tmp_path / "small.safetensors")
     again = decompose.load(tmp_path / "small.safetensors", Mixed()).eval()
     kept = {name: form for name, form in forms.items() if form != DEFAULT_FORM}
@@ -111,14 +111,14 @@ def test_forms_are_saved_and_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["merged", "dense"])
 def test_a_layer_is_repaired_in_its_form(form: str) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False)).eval()
     images = torch.randn(6, 3, 8, 8)
-    small = decompose.apply(decompose.plan(network, images, rank=1), network)
+    small = decompose.apply(decompose.plan(model, images, rank=1), model)
     set_forms_(small, {"0": form})
-    before = (small(images) - network(images)).square().mean()
-    repair_(small, network, images)
+    before = (small(images) - model(images)).square().mean()
+    repair_(small, model, images)
     assert plan_of(small).forms == {"0": form}
-    assert (small(images) - network(images)).square().mean() < before
+    assert (small(images) - model(images)).square().mean() < before
 
 
 def test_forms_of_layers_that_are_not_rewritten_are_refused() -> None:
@@ -131,6 +131,6 @@ def test_forms_of_layers_that_are_not_rewritten_are_refused() -> None:
             '{"format": "decompose-plan", "version": 1, "layers": '
             '{"a": {"method": "pw_dw", "rank": 1}}, "forms": {"a": 3}}'
         )
-    network = Mixed()
+    model = Mixed()
     with pytest.raises(DecomposeError, match="layer stem has no form"):
-        set_forms_(network, {"stem": "merged"})
+        set_forms_(model, {"stem": "merged"})

@@ -126,9 +126,9 @@ def test_macs_of_layers_count_every_position() -> None:
 
 
 def test_a_compiled_network_has_no_graph_breaks() -> None:
-    network = Mixed().eval()
+    model = Mixed().eval()
     x = torch.randn(2, 3, 32, 32)
-    small = decompose.apply(decompose.plan(network, x, rank=2), network)
+    small = decompose.apply(decompose.plan(model, x, rank=2), model)
     with torch.no_grad():
         compiled = torch.compile(small, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), small(x))

@@ -47,13 +47,13 @@ class Reused(nn.Module):
         return x
 
 
-def found(network: nn.Module, x: Tensor = X) -> set[str]:
+def found(model: nn.Module, x: Tensor = X) -> set[str]:
     names = [
         name
-        for name, m in network.named_modules()
+        for name, m in model.named_modules()
         if isinstance(m, nn.Conv2d | nn.Conv1d | nn.Linear)
     ]
-    return set(survey(network, x).rectifiers(names))
+    return set(survey(model, x).rectifiers(names))
 
 
 def test_only_what_nothing_else_reads() -> None:
@@ -77,9 +77,9 @@ def test_only_what_nothing_else_reads() -> None:
     ],
 )
 def test_what_follows(after: nn.Module, is_rectified: bool) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), after, nn.AvgPool2d(2))
-    assert found(network) == ({"0"} if is_rectified else set())
-    assert network.training
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), after, nn.AvgPool2d(2))
+    assert found(model) == ({"0"} if is_rectified else set())
+    assert model.training
 
 
 def test_one_layer_in_two_places() -> None:
@@ -88,8 +88,8 @@ def test_one_layer_in_two_places() -> None:
 
 
 def test_a_fully_connected_layer_over_a_sequence() -> None:
-    network = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
-    rectifier = survey(network, X[:, 0]).rectifiers(["0", "2"])
+    model = nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
+    rectifier = survey(model, X[:, 0]).rectifiers(["0", "2"])
     assert set(rectifier) == {"0"}
     assert rectifier["0"].slope.shape == (5,)
 
@@ -98,13 +98,11 @@ def test_a_normalisation_shifts_the_threshold() -> None:
     norm = nn.BatchNorm2d(4)
     for tensor in (norm.weight, norm.bias, norm.running_mean):
         nn.init.normal_(tensor)  # type: ignore[arg-type]
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).eval()
-    rectifier = survey(network, X).rectifiers(["0"])["0"]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).eval()
+    rectifier = survey(model, X).rectifiers(["0"])["0"]
     with torch.no_grad():
-        outputs = network[0](X)
-        torch.testing.assert_close(
-            rectifier.read(outputs.movedim(1, -1)), network(X).movedim(1, -1)
-        )
+        outputs = model[0](X)
+        torch.testing.assert_close(rectifier.read(outputs.movedim(1, -1)), model(X).movedim(1, -1))
 
 
 @given(VECTORS, VECTORS, VECTORS, VECTORS)

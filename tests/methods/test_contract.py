@@ -198,10 +198,10 @@ def test_factors_hold_no_more_memory_than_they_need(method: Method) -> None:
 
 @EVERY_METHOD
 def test_files_are_read_back_bit_for_bit(method: Method, tmp_path: Path) -> None:
-    network = nn.Sequential(example_for(method), nn.Linear(4, 3))
-    small = decompose.apply(Plan({"0": Choice(method.name, 2)}), network)
+    model = nn.Sequential(example_for(method), nn.Linear(4, 3))
+    small = decompose.apply(Plan({"0": Choice(method.name, 2)}), model)
     decompose.save(small, tmp_path / "small.safetensors")
-    again = decompose.load(tmp_path / "small.safetensors", network)
+    again = decompose.load(tmp_path / "small.safetensors", model)
     x = torch.randn(1, 6, 6, 6)
     assert torch.equal(again.get_submodule("0")(x), small.get_submodule("0")(x))
 

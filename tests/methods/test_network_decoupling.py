@@ -1,4 +1,4 @@
-"""Network decoupling against the paper: transcribed, on its own network, and at its own thresholds."""
+"""Network decoupling against the paper: transcribed, on its own model, and at its own thresholds."""
 
 from dataclasses import replace
 

@@ -1,9 +1,9 @@
-"""Networks with fewer channels: what a layer does not read, the layer before it does not write.
+"""Models with fewer channels: what a layer does not read, the layer before it does not write.
 
 He et al. 2017 (arXiv 1707.06168), section 3: where a layer's inputs are pruned (``lasso``), the
 filters that make them go as well, and with them the channels of every normalisation between. Only
 possible where nothing else reads them (``successions``). The layers stay plain modules with fewer
-channels, and remember which ones, so that the network can still be compared with its original.
+channels, and remember which ones, so that the model can still be compared with its original.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ def embedded(conv: Conv, layer: nn.Module, out_channels: int, in_channels: int) 
     return Conv(weight, bias, conv.geometry, conv.groups)
 
 
-def put_(network: nn.Module, name: str, module: nn.Module) -> None:
+def put_(model: nn.Module, name: str, module: nn.Module) -> None:
     """Replace a module wherever a model holds it, in place."""
-    old = network.get_submodule(name)
-    held = [n for n, m in network.named_modules(remove_duplicate=False) if m is old]
+    old = model.get_submodule(name)
+    held = [n for n, m in model.named_modules(remove_duplicate=False) if m is old]
     for full_name in held:
         owner, _, attribute = full_name.rpartition(".")
-        setattr(network.get_submodule(owner), attribute, module)
+        setattr(model.get_submodule(owner), attribute, module)
 
 
-def shrink_normalisations_(network: nn.Module, names: Sequence[str], kept: Tensor) -> None:
+def shrink_normalisations_(model: nn.Module, names: Sequence[str], kept: Tensor) -> None:
     """Keep some channels of normalisations, in place.
 
     Args:
-        network: whose modules they are.
+        model: whose modules they are.
         names: of batch normalisations, in full.
         kept: indices of the channels that stay, ``(n,)`` int64.
     """
     for name in names:
-        norm = network.get_submodule(name)
+        norm = model.get_submodule(name)
         tensors = [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]
         for attribute, tensor in tensors:
             if tensor.ndim == 1:

@@ -1,7 +1,7 @@
 """Channel and spatial decomposition from data: what a layer writes is kept, not its kernel.
 
 Zhang, Zou, He, Sun: "Accelerating Very Deep Convolutional Networks for Classification and Detection",
-TPAMI 2016 (arXiv 1505.06798). With a layer's response y in the original network, and the response
+TPAMI 2016 (arXiv 1505.06798). With a layer's response y in the original model, and the response
 ``y^`` of its kernel W to what it sees after the layers before it were rewritten, find M of rank r
 
     min sum |r(y) - r(M y^ + b)|^2,     M = P Q,  P (O, r), Q (r, O).

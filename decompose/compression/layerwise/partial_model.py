@@ -1,4 +1,4 @@
-"""A network on its way from the original to what is made of it, layer after layer.
+"""A model on its way from the original to what is made of it, layer after layer.
 
 A layer that is treated is put in its place at once, so that the layers after it see what it gives. Where
 its inputs are pruned, the layer that writes them is put there anew with fewer outputs, whatever it
@@ -30,7 +30,7 @@ from decompose.models.conversion import like_original
 
 
 class PartialModel:
-    """A copy of a network, and what has become of its layers.
+    """A copy of a model, and what has become of its layers.
 
     Args:
         model: left as it was.
@@ -38,7 +38,7 @@ class PartialModel:
         dependencies: of its layers, by consumer; only where inputs are to be pruned.
 
     Attributes:
-        small: the network as it is now.
+        small: the model as it is now.
         convs: the dense layers as pruning left them, in float32 at least, on the CPU.
     """
 

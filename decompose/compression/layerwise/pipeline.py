@@ -1,4 +1,4 @@
-"""What the papers do to a layer with data, one after another, and to a network layer by layer.
+"""What the papers do to a layer with data, one after another, and to a model layer by layer.
 
 Layers are treated in the order in which they run, each on what it sees now and towards what the
 original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
@@ -75,9 +75,9 @@ def compress_layerwise(
     ridge: float = RIDGE,
     rounds: int = ROUNDS,
 ) -> nn.Module:
-    """Treat layers of a network.
+    """Treat layers of a model.
 
-    A network whose channels were pruned is a module like any other, but no plan can
+    A model whose channels were pruned is a module like any other, but no plan can
     rebuild it from its architecture: save its ``state_dict`` together with your own code.
 
     Args:
@@ -88,7 +88,7 @@ def compress_layerwise(
         rounds: alternations of the rectified channel decomposition with each penalty.
 
     Returns:
-        A new network.
+        A new model.
 
     Raises:
         DecomposeError: a layer has groups or cannot be swapped for another module, or a method cannot

@@ -5,7 +5,7 @@ each of many pictures than from all places of a few (Zhang et al. 2016, arXiv 15
 He et al. 2017, arXiv 1707.06168, section 4). The places are drawn once, by a seed, from those of
 the layer's output, without repeating any within a picture.
 
-The original runs once, for all layers. What a layer sees is taken from the smaller network as it is
+The original runs once, for all layers. What a layer sees is taken from the smaller model as it is
 when it is asked for, so that layers before it may have been rewritten: with the original's output
 as the target, that is the asymmetric reconstruction of Zhang et al., section 3.3. Activations are
 streamed; only the samples are kept, n (I K + O) numbers a layer.
@@ -112,10 +112,10 @@ class Sampler:
         return list(self._chosen)
 
     def sample(self, small: nn.Module, name: str) -> Samples:
-        """What a layer of a smaller network sees, and what the original writes.
+        """What a layer of a smaller model sees, and what the original writes.
 
         Args:
-            small: a network with the same layers, rewritten or not.
+            small: a model with the same layers, rewritten or not.
             name: of one of ``names``.
         """
         layer = small.get_submodule(name)

@@ -51,7 +51,7 @@ from decompose.utils.tables import Table
 
 _NUM_AIDS = 16
 _AIDS_SEED = 1
-"""Other synthetic inputs than those that networks are repaired on without data."""
+"""Other synthetic inputs than those that models are repaired on without data."""
 
 
 @dataclass(frozen=True)

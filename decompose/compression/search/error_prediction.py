@@ -1,13 +1,13 @@
-"""What a rewritten layer does to the network's output, predicted from statistics.
+"""What a rewritten layer does to the model's output, predicted from statistics.
 
 With D the difference of two kernels as matrices, C the covariance of the input's patches and B the
-metric of the output (``statistics``), the relative squared error of the network's output is about
+metric of the output (``statistics``), the relative squared error of the model's output is about
 
     correction tr(B D C D^T).
 
 Means are left out: a bias makes them good. The trace knows nothing of errors that are alike at
 neighbouring places, nor of what repair wins back; the correction stands for both, and is measured on the
-network itself, once for each layer and family of methods (``probing``).
+model itself, once for each layer and family of methods (``probing``).
 
 C enters by its square root's random projection, a few hundred rows S with ``E[S^T S] = C``, on which
 expressions run as they are: no expression need be multiplied out.

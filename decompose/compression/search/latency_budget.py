@@ -57,7 +57,7 @@ def plan_for_latency(
         target: the engine, its threads and device.
 
     Raises:
-        DecomposeError: no plan is fast enough, or the engine cannot run the network.
+        DecomposeError: no plan is fast enough, or the engine cannot run the model.
     """
     model, example, shapes = known.model, known.example, known.shapes
     num_inputs = batch_size(example)

@@ -127,7 +127,7 @@ def plan(
     ranks = _ranks_by_pattern(rank)
     known = survey(model, example, skip)
     if not known.layers:
-        raise DecomposeError(f"the network has no layer to decompose{_hint(model)}")
+        raise DecomposeError(f"the model has no layer to decompose{_hint(model)}")
     for pattern in (*skip, *ranks):
         require_match(known.layers, pattern)
     known.warn_of_readers(stacklevel=2)

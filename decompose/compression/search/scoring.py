@@ -80,7 +80,7 @@ def score(
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
 ) -> dict[str, list[Candidate]]:
-    """The candidates of every layer, their errors those that the network's output would show.
+    """The candidates of every layer, their errors those that the model's output would show.
 
     Args:
         known: the survey of the model.
@@ -90,7 +90,7 @@ def score(
             repair is then supposed.
 
     Raises:
-        DecomposeError: the statistics are those of another network, or there are no inputs.
+        DecomposeError: the statistics are those of another model, or there are no inputs.
     """
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
@@ -171,4 +171,4 @@ def _require_same_layers(convs: Mapping[str, Conv], statistics: Statistics) -> N
     for name, conv in convs.items():
         layer = statistics.layers.get(name)
         if layer is not None and layer.mean.shape != (conv.groups, conv.weight[0].numel()):
-            raise DecomposeError(f"layer {name}: the statistics are those of another network")
+            raise DecomposeError(f"layer {name}: the statistics are those of another model")

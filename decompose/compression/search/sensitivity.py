@@ -1,6 +1,6 @@
-"""How predicted errors become real: layers rewritten one at a time, and the network run.
+"""How predicted errors become real: layers rewritten one at a time, and the model run.
 
-The correction of a layer and of the methods that rewrite it is the relative squared error of the network's
+The correction of a layer and of the methods that rewrite it is the relative squared error of the model's
 output with that layer alone rewritten, over what ``prediction`` says of it. Where rewritten layers
 will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
 Methods differ in what repair wins them back: the pointwise kernels of DW+PW have more freedom

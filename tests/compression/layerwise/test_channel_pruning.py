@@ -24,7 +24,7 @@ TREATMENTS = {
 }
 
 
-def network() -> nn.Sequential:
+def make_model() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 12, 3, padding=1),
@@ -47,8 +47,8 @@ def pruned(model: nn.Module, treatments: dict[str, LayerSpec]) -> nn.Module:
 
 
 def masked(small: nn.Module) -> nn.Module:
-    """The same network with all its channels, zero where none are read."""
-    whole = network()
+    """The same model with all its channels, zero where none are read."""
+    whole = make_model()
     for name in ("0", "4", "6"):
         layer, module = small.get_submodule(name), whole.get_submodule(name)
         assert isinstance(layer, nn.Conv2d)
@@ -65,7 +65,7 @@ def masked(small: nn.Module) -> nn.Module:
 
 
 def test_a_pruned_network_is_the_one_whose_kernels_are_masked() -> None:
-    small = pruned(network(), TREATMENTS["pruned"])
+    small = pruned(make_model(), TREATMENTS["pruned"])
     with evaluating(small):
         torch.testing.assert_close(small(X), masked(small)(X), atol=1e-5, rtol=1e-5)
     assert [m.weight.shape[:2] for m in small.modules() if isinstance(m, nn.Conv2d)] == [
@@ -77,7 +77,7 @@ def test_a_pruned_network_is_the_one_whose_kernels_are_masked() -> None:
 
 @pytest.mark.parametrize("name", TREATMENTS)
 def test_the_macs_counted_are_those_executed(name: str) -> None:
-    model = network()
+    model = make_model()
     small = pruned(model, TREATMENTS[name])
     counted = sum(count_macs(small, trace_shapes(model, X)).values())
     with evaluating(small), FlopCounterMode(display=False) as counter, torch.enable_grad():
@@ -91,7 +91,7 @@ def test_the_macs_counted_are_those_executed(name: str) -> None:
 
 
 def test_pruning_nothing_changes_nothing() -> None:
-    model = network()
+    model = make_model()
     small = pruned(model, {"4": LayerSpec(num_inputs=12), "6": LayerSpec(num_inputs=10)})
     with evaluating(small):
         torch.testing.assert_close(small(X), model(X), atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What the papers do to a network, layer by layer."""
+"""What the papers do to a model, layer by layer."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from decompose.layers.modules import DecomposedLayer
 from decompose.models.conversion import plan_of
 from decompose.models.serialization import load, save
 from decompose.utils.errors import DecomposeError
-from tests.compression.layerwise.test_channel_pruning import X, network
+from tests.compression.layerwise.test_channel_pruning import X, make_model
 
 
 def error(model: nn.Module, small: nn.Module) -> float:
@@ -30,22 +30,22 @@ def treated(model: nn.Module, **what: float) -> nn.Module:
 
 @pytest.mark.parametrize("what", ["spatial", "channel"])
 def test_the_network_errs_less_with_rank(what: str) -> None:
-    model = network()
+    model = make_model()
     errors = [error(model, treated(model, **{what: rank})) for rank in (1, 3, 6)]
     assert all(a > b for a, b in pairwise(errors))
 
 
 @pytest.mark.parametrize("what", ["spatial", "channel"])
 def test_data_help(what: str) -> None:
-    model = network()
+    model = make_model()
     free = decompose.apply(decompose.plan(model, X, method=what, rank=3), model)
     assert error(model, treated(model, **{what: 3})) < 0.8 * error(model, free)
 
 
 def test_later_layers_make_good_what_earlier_ones_lost() -> None:
-    model = network()
+    model = make_model()
     both = treated(model, channel=3)
-    alone = network()
+    alone = make_model()
     for name in ("0", "4", "6"):
         sampler = Sampler(model, X, [name])
         small = compress_layerwise({name: LayerSpec(channel=3)}, model, sampler)
@@ -54,13 +54,13 @@ def test_later_layers_make_good_what_earlier_ones_lost() -> None:
 
 
 def test_decoupling_comes_last_and_only_where_it_saves() -> None:
-    small = treated(network(), spatial=9, channel=5, energy=0.6)
+    small = treated(make_model(), spatial=9, channel=5, energy=0.6)
     layer = small.get_submodule("4")
     assert isinstance(layer, DecomposedLayer)
     assert layer.choice.label == "spatial+pw_dw+channel+pw_dw"
-    alone = treated(network(), energy=0.6)
+    alone = treated(make_model(), energy=0.6)
     assert plan_of(alone).layers["4"].method == "pw_dw"
-    exact = treated(network(), energy=1.0)
+    exact = treated(make_model(), energy=1.0)
     assert not plan_of(exact).layers
 
 
@@ -74,7 +74,7 @@ class InPasses(Sampler):
 
 
 def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
-    model = network()
+    model = make_model()
     treatments = {
         "0": LayerSpec(channel=4),
         "4": LayerSpec(num_inputs=7, spatial=9, channel=5, energy=0.9),
@@ -90,7 +90,7 @@ def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
 
 
 def test_nothing_to_do_is_the_network_itself() -> None:
-    model = network()
+    model = make_model()
     small = compress_layerwise({"4": LayerSpec()}, model, Sampler(model, X, ["4"]))
     with evaluating(small):
         assert torch.equal(small(X), model(X))
@@ -106,7 +106,7 @@ def test_layers_that_cannot_be_treated_are_named() -> None:
 
 
 def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:
-    model = network()
+    model = make_model()
     small = treated(model, spatial=5, channel=4, energy=0.8)
     save(small, tmp_path / "small.safetensors")
     again = load(tmp_path / "small.safetensors", model)

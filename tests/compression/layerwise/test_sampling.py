@@ -13,7 +13,7 @@ from decompose.utils.errors import DecomposeError
 X = torch.randn(7, 3, 12, 10)
 
 
-def network() -> nn.Sequential:
+def make_model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1, stride=2), nn.ReLU(inplace=True), nn.Conv2d(6, 4, (3, 1))
@@ -21,7 +21,7 @@ def network() -> nn.Sequential:
 
 
 def test_the_original_makes_of_what_it_sees_what_is_wanted() -> None:
-    model = network()
+    model = make_model()
     sampler = Sampler(model, X, ["0", "2"], num_positions=5, batch_size=3)
     assert sampler.names == ["0", "2"]
     for name, module in (("0", model[0]), ("2", model[2])):
@@ -33,7 +33,7 @@ def test_the_original_makes_of_what_it_sees_what_is_wanted() -> None:
 
 
 def test_what_is_seen_is_the_smaller_networks_and_what_is_wanted_the_originals() -> None:
-    model = network()
+    model = make_model()
     small = decompose.apply(decompose.plan(model, X, rank={"0": 1}), model)
     sampler = Sampler(model, X, ["2"])
     a, b = sampler.sample(model, "2"), sampler.sample(small, "2")
@@ -42,7 +42,7 @@ def test_what_is_seen_is_the_smaller_networks_and_what_is_wanted_the_originals()
 
 
 def test_places_are_seeded_and_differ_within_an_input() -> None:
-    model = network()
+    model = make_model()
     a, b, c = (Sampler(model, X, ["0"], seed=seed).sample(model, "0") for seed in (0, 0, 1))
     assert torch.equal(a.seen, b.seen)
     assert torch.equal(a.wanted, b.wanted)
@@ -51,7 +51,7 @@ def test_places_are_seeded_and_differ_within_an_input() -> None:
 
 
 def test_small_outputs_are_taken_whole() -> None:
-    model = network()
+    model = make_model()
     samples = Sampler(model, X, ["2"], num_positions=100).sample(model, "2")
     assert len(samples.wanted) == 7 * 4 * 5
 

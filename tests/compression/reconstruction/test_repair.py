@@ -19,8 +19,8 @@ EXAMPLE = torch.zeros(1, 3, 24, 24)
 FIT, HELD = (synthetic_inputs(EXAMPLE, num=12, seed=seed) for seed in (0, 7))
 
 
-def error(network: nn.Module, small: nn.Module) -> float:
-    found = compare(network, small, HELD).output_error
+def error(model: nn.Module, small: nn.Module) -> float:
+    found = compare(model, small, HELD).output_error
     assert found is not None
     return found
 
@@ -40,59 +40,59 @@ NETWORKS = {"folded": folded, "normed": normed, "mixed": Mixed, "twice": Twice}
 @pytest.mark.parametrize("method", ["pw_dw", "dw_pw", "spatial", "channel", "tucker"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_brings_held_out_outputs_nearer(name: str, method: str) -> None:
-    network = NETWORKS[name]().eval()
-    plan = decompose.plan(network, EXAMPLE, method=method, rank=1)
+    model = NETWORKS[name]().eval()
+    plan = decompose.plan(model, EXAMPLE, method=method, rank=1)
     if not plan.layers:
         pytest.skip("the method takes none of its layers")
-    small = decompose.apply(plan, network)
-    truncated = error(network, small)
+    small = decompose.apply(plan, model)
+    truncated = error(model, small)
     names = set(small.state_dict())
-    repairs = repair_(small, network, FIT)
+    repairs = repair_(small, model, FIT)
     assert names <= set(small.state_dict())
     assert {repair.name for repair in repairs} == set(plan.layers)
     assert all(repair.after <= repair.before for repair in repairs)
-    assert error(network, small) < truncated * 1.001
+    assert error(model, small) < truncated * 1.001
     assert repair_table(repairs).rows[0][0] in plan.layers
 
 
 def test_repaired_layers_keep_their_plan_and_precision(tmp_path) -> None:
-    network = folded().to(torch.bfloat16)
-    plan = decompose.plan(network, EXAMPLE.bfloat16(), method="spatial", rank=4)
-    small = decompose.apply(plan, network, calibrate=FIT)
+    model = folded().to(torch.bfloat16)
+    plan = decompose.plan(model, EXAMPLE.bfloat16(), method="spatial", rank=4)
+    small = decompose.apply(plan, model, calibrate=FIT)
     assert {tensor.dtype for tensor in small.state_dict().values()} == {torch.bfloat16}
     save(small, tmp_path / "small.safetensors")
-    again = load(tmp_path / "small.safetensors", network)
+    again = load(tmp_path / "small.safetensors", model)
     x = HELD[:1].bfloat16()
     assert torch.equal(again(x), small(x))
 
 
 def test_a_layer_without_bias_gets_one_and_keeps_it_in_its_file(tmp_path) -> None:
-    network = normed().eval()
-    for norm in (network[1], network[4]):
+    model = normed().eval()
+    for norm in (model[1], model[4]):
         norm.running_mean.add_(0.3)  # type: ignore[union-attr, operator]
-    plan = decompose.plan(network, EXAMPLE, method="spatial", rank=2)
-    small = decompose.apply(plan, network, calibrate=FIT)
+    plan = decompose.plan(model, EXAMPLE, method="spatial", rank=2)
+    small = decompose.apply(plan, model, calibrate=FIT)
     leaves = [m for m in small.modules() if isinstance(m, nn.Conv2d)]
     assert any(leaf.bias is not None and leaf.bias.requires_grad for leaf in leaves)
     save(small, tmp_path / "small.safetensors")
-    assert torch.equal(load(tmp_path / "small.safetensors", network)(HELD), small(HELD))
+    assert torch.equal(load(tmp_path / "small.safetensors", model)(HELD), small(HELD))
 
 
 def test_what_is_exact_is_left_alone() -> None:
-    network = folded()
-    plan = decompose.plan(network, EXAMPLE, method="pw_dw", rank={"0": 3, "2": 2})
-    truncated, small = decompose.apply(plan, network), decompose.apply(plan, network)
-    assert [repair.name for repair in repair_(small, network, FIT)] == ["2"]
+    model = folded()
+    plan = decompose.plan(model, EXAMPLE, method="pw_dw", rank={"0": 3, "2": 2})
+    truncated, small = decompose.apply(plan, model), decompose.apply(plan, model)
+    assert [repair.name for repair in repair_(small, model, FIT)] == ["2"]
     for name, tensor in truncated.state_dict().items():
         assert torch.equal(tensor, small.state_dict()[name]) == name.startswith("0.")
 
 
 def test_more_inputs_take_no_more_memory_and_may_come_from_a_loader() -> None:
-    network = folded()
-    plan = decompose.plan(network, EXAMPLE, rank=1)
-    a, b = (decompose.apply(plan, network) for _ in range(2))
-    repair_(a, network, FIT)
-    repair_(b, network, [(part, torch.zeros(len(part))) for part in FIT.split(5)])
+    model = folded()
+    plan = decompose.plan(model, EXAMPLE, rank=1)
+    a, b = (decompose.apply(plan, model) for _ in range(2))
+    repair_(a, model, FIT)
+    repair_(b, model, [(part, torch.zeros(len(part))) for part in FIT.split(5)])
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.equal(x, y)
 
@@ -112,22 +112,22 @@ class Rewound:
 
 
 def test_inputs_are_gone_through_once_at_a_time() -> None:
-    network = folded()
-    plan = decompose.plan(network, EXAMPLE, rank=1)
-    a, b = (decompose.apply(plan, network) for _ in range(2))
-    repair_(a, network, FIT)
-    repair_(b, network, Rewound())
+    model = folded()
+    plan = decompose.plan(model, EXAMPLE, rank=1)
+    a, b = (decompose.apply(plan, model) for _ in range(2))
+    repair_(a, model, FIT)
+    repair_(b, model, Rewound())
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.equal(x, y)
 
 
 def test_one_input_is_too_few() -> None:
-    network = folded()
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=1), network)
+    model = folded()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=1), model)
     with pytest.raises(DecomposeError, match="two inputs at least"):
-        repair_(small, network, FIT[:1])
-    whole = decompose.apply(decompose.plan(network, EXAMPLE, rank={"0": 3}), network)
-    assert repair_(whole, network, FIT[:1]) == []
+        repair_(small, model, FIT[:1])
+    whole = decompose.apply(decompose.plan(model, EXAMPLE, rank={"0": 3}), model)
+    assert repair_(whole, model, FIT[:1]) == []
 
 
 def test_the_real_network_comes_nearer(vgg16: nn.Module, pictures: Tensor) -> None:

@@ -16,13 +16,13 @@ from decompose.methods import get_method
 @pytest.mark.parametrize("name", ["pw_dw", "dw_pw", "spatial", "channel"])
 def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
     # With one place of output and nothing behind it, the metric is the identity over the energy.
-    network = nn.Conv2d(4, 4, 3, groups=groups, dtype=torch.float64)
+    model = nn.Conv2d(4, 4, 3, groups=groups, dtype=torch.float64)
     x = torch.randn(400, 4, 3, 3, dtype=torch.float64)
-    statistics = gather(network, x, find_decomposable(network)).layers[""]
-    expression = get_method(name)(to_conv(network), 1)
-    predicted = output_error(to_conv(network), statistics)(expression)
+    statistics = gather(model, x, find_decomposable(model)).layers[""]
+    expression = get_method(name)(to_conv(model), 1)
+    predicted = output_error(to_conv(model), statistics)(expression)
     with torch.no_grad():
-        expected = network(x)
+        expected = model(x)
         difference = run(expression, x) - expected
     difference -= difference.mean(0)
     real = float(difference.square().sum() / expected.square().sum())
@@ -30,20 +30,16 @@ def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
 
 
 def test_the_layer_itself_is_without_error() -> None:
-    network = nn.Conv2d(3, 8, 3, padding=1)
+    model = nn.Conv2d(3, 8, 3, padding=1)
     x = torch.randn(2, 3, 8, 8)
-    error = output_error(
-        to_conv(network), gather(network, x, find_decomposable(network)).layers[""]
-    )
-    assert error(to_conv(network)) == 0
+    error = output_error(to_conv(model), gather(model, x, find_decomposable(model)).layers[""])
+    assert error(to_conv(model)) == 0
     method = get_method("dw_pw")
-    errors = [error(method(to_conv(network), rank)) for rank in range(1, 9)]
+    errors = [error(method(to_conv(model), rank)) for rank in range(1, 9)]
     assert errors == sorted(errors, reverse=True)
 
 
 def test_a_dead_input_costs_nothing() -> None:
-    network = nn.Conv2d(3, 8, 3)
-    statistics = gather(network, torch.ones(2, 3, 8, 8), find_decomposable(network)).layers[""]
-    assert (
-        output_error(to_conv(network), statistics)(get_method("pw_dw")(to_conv(network), 1)) < 1e-9
-    )
+    model = nn.Conv2d(3, 8, 3)
+    statistics = gather(model, torch.ones(2, 3, 8, 8), find_decomposable(model)).layers[""]
+    assert output_error(to_conv(model), statistics)(get_method("pw_dw")(to_conv(model), 1)) < 1e-9

@@ -55,12 +55,12 @@ def test_layers_that_would_be_slower_stay_dense(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_plan_that_misses_its_budget_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine takes a constant more than the layers promise, until half of that is taken off."""
-    network = Mixed()
-    shapes = trace_shapes(network, X)
+    model = Mixed()
+    shapes = trace_shapes(model, X)
 
     def time(networks: dict[str, nn.Module], *_: object) -> dict[str, float]:
         counted = {
-            name: sum(count_macs(network, shapes).values()) for name, network in networks.items()
+            name: sum(count_macs(model, shapes).values()) for name, model in networks.items()
         }
         whole = counted["original"]
         return {
@@ -68,13 +68,13 @@ def test_a_plan_that_misses_its_budget_is_made_again(monkeypatch: pytest.MonkeyP
         }
 
     def measure(self: object, dense: Conv, found: list, shape: tuple) -> list[float]:
-        whole = sum(count_macs(network, shapes).values())
+        whole = sum(count_macs(model, shapes).values())
         taken = [expression_macs(variant.of(dense), (1, *shape[1:])) for variant in found]
         return [1e3 * macs / whole for macs in taken]
 
     monkeypatch.setattr(latency_budget, "time_networks", time)
     monkeypatch.setattr(Latencies, "measure", measure)
-    plan = decompose.plan(network, X, latency=0.7, methods=METHODS)
+    plan = decompose.plan(model, X, latency=0.7, methods=METHODS)
     assert plan.pace is not None
     assert plan.pace.measured_ms <= 0.7 * plan.pace.original_ms
     assert plan.pace.predicted_ms == pytest.approx(plan.pace.measured_ms - 100, rel=1e-3)

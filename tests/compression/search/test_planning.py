@@ -63,11 +63,11 @@ def test_what_costs_more_stays_dense_unless_named() -> None:
 
 
 def test_the_energy_sets_each_layers_rank() -> None:
-    network = Mixed()
-    plan = decompose.plan(network, EXAMPLE, energy=0.5)
+    model = Mixed()
+    plan = decompose.plan(model, EXAMPLE, energy=0.5)
     method = get_method("pw_dw")
     for name, choice in plan.layers.items():
-        module = network.get_submodule(name)
+        module = model.get_submodule(name)
         assert choice.rank == method.rank_for_energy(to_conv(module), 0.5)  # type: ignore[arg-type]
     assert plan.layers
 
@@ -79,10 +79,10 @@ def test_layers_are_skipped_by_name_module_or_pattern() -> None:
 
 
 def test_layers_that_cannot_be_judged_stay_dense() -> None:
-    network = Mixed()
-    network.add_module("unused", nn.Conv2d(8, 8, 3))
-    network.stem.register_forward_hook(lambda *_: None)
-    plan = decompose.plan(network, EXAMPLE, rank=2)
+    model = Mixed()
+    model.add_module("unused", nn.Conv2d(8, 8, 3))
+    model.stem.register_forward_hook(lambda *_: None)
+    plan = decompose.plan(model, EXAMPLE, rank=2)
     assert plan.dense["unused"] == "not reached by the example"
     assert plan.dense["stem"] == "it has hooks"
 
@@ -118,34 +118,34 @@ def test_a_network_without_layers() -> None:
 
 
 def test_combinations_take_a_ratio_and_an_inner_rank() -> None:
-    network = Mixed()
-    plan = decompose.plan(network, EXAMPLE, method="spatial+pw_dw", ratio=2, rank=2)
+    model = Mixed()
+    plan = decompose.plan(model, EXAMPLE, method="spatial+pw_dw", ratio=2, rank=2)
     assert plan.layers["heads.mask"].label == "spatial+pw_dw"
-    small = decompose.apply(plan, network)
-    assert small(EXAMPLE).shape == network(EXAMPLE).shape
+    small = decompose.apply(plan, model)
+    assert small(EXAMPLE).shape == model(EXAMPLE).shape
 
 
 @pytest.mark.parametrize("unit", ["macs", "params"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_a_budget_is_kept_and_spent(unit: str, share: float) -> None:
-    network = Mixed().eval()
+    model = Mixed().eval()
     macs, params = (share, None) if unit == "macs" else (None, share)
-    plan = decompose.plan(network, EXAMPLE, macs=macs, params=params)
-    small = decompose.apply(plan, network)
-    costs = getattr(compare_weights(network, small, EXAMPLE), unit)
+    plan = decompose.plan(model, EXAMPLE, macs=macs, params=params)
+    small = decompose.apply(plan, model)
+    costs = getattr(compare_weights(model, small, EXAMPLE), unit)
     assert costs.after <= share * costs.before
     assert costs.after > 0.8 * share * costs.before
-    assert set(plan.layers) | set(plan.dense) == set(find_decomposable(network))
+    assert set(plan.layers) | set(plan.dense) == set(find_decomposable(model))
 
 
 def test_the_mixture_beats_one_method_at_the_same_cost() -> None:
-    network = Mixed().eval()
-    uniform = decompose.apply(decompose.plan(network, EXAMPLE, rank=3), network)
-    costs = compare_weights(network, uniform, EXAMPLE)
+    model = Mixed().eval()
+    uniform = decompose.apply(decompose.plan(model, EXAMPLE, rank=3), model)
+    costs = compare_weights(model, uniform, EXAMPLE)
     share = costs.macs.after / costs.macs.before
-    mixed = decompose.apply(decompose.plan(network, EXAMPLE, macs=share), network)
+    mixed = decompose.apply(decompose.plan(model, EXAMPLE, macs=share), model)
     inputs = synthetic_inputs(EXAMPLE, num=8, seed=1)
-    errors = [decompose.compare(network, n, inputs).output_error or 1.0 for n in (mixed, uniform)]
+    errors = [decompose.compare(model, n, inputs).output_error or 1.0 for n in (mixed, uniform)]
     assert errors[0] < errors[1]
 
 
@@ -156,7 +156,7 @@ def test_a_budget_chooses_from_the_methods_given() -> None:
 
 
 def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
-    network = nn.Sequential(
+    model = nn.Sequential(
         nn.Conv1d(1, 24, 9, stride=4),
         nn.BatchNorm1d(24),
         nn.ReLU(),
@@ -164,12 +164,12 @@ def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
         nn.ReLU(),
     ).eval()
     example = torch.zeros(1, 1, 400)
-    plan = decompose.plan(network, example, macs=0.6)
-    small = decompose.apply(plan, network)
+    plan = decompose.plan(model, example, macs=0.6)
+    small = decompose.apply(plan, model)
     held = synthetic_inputs(example, num=4, seed=7)
-    truncated = decompose.compare(network, small, held).output_error or 0.0
-    repaired = decompose.apply(plan, network, calibrate=synthetic_inputs(example, num=8))
-    assert (decompose.compare(network, repaired, held).output_error or 1.0) < truncated
+    truncated = decompose.compare(model, small, held).output_error or 0.0
+    repaired = decompose.apply(plan, model, calibrate=synthetic_inputs(example, num=8))
+    assert (decompose.compare(model, repaired, held).output_error or 1.0) < truncated
 
 
 class Masked(nn.Module):

@@ -19,16 +19,16 @@ EXAMPLE = torch.zeros(1, 3, 16, 16)
 
 @pytest.mark.parametrize("repaired", [False, True])
 def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
     inputs = synthetic_inputs(EXAMPLE, num=8)
-    known = survey(network, EXAMPLE)
-    statistics = gather(network, inputs, known.layers)
+    known = survey(model, EXAMPLE)
+    statistics = gather(model, inputs, known.layers)
     combinations = [
         parse_combination(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")
     ]
     scored = {}
     for name in ("0", "2"):
-        conv = to_conv(network.get_submodule(name))  # type: ignore[arg-type]
+        conv = to_conv(model.get_submodule(name))  # type: ignore[arg-type]
         error = output_error(conv, statistics.layers[name])
         scored[name] = find_candidates(conv, combinations, algebra.params, error)
     corrections = measure_sensitivity(known, inputs, scored, repaired=repaired)
