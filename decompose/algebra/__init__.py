@@ -4,12 +4,12 @@
 written once, for every method and every combination of methods:
 
 - :func:`compose` multiplies it back into one dense convolution,
-- :func:`weight_deviation` measures how far that lies from the original,
+- :func:`weight_deviation` measures that convolution's error against the original's,
 - :func:`macs` and :func:`params` count its cost from the leaves,
 - :func:`merged` and :func:`split_like` rewrite it into equal ones, :func:`balanced` into one whose
   factors are of equal size, :func:`equalized` into one that quantises well,
-- :func:`run` evaluates it on an input, :func:`patches` and :func:`features` give what its kernels
-  meet there, so that a regression can refit them.
+- :func:`run` evaluates it on an input, :func:`patches` and :func:`features` unfold the input
+  for its kernels, so that a regression can refit them.
 
 Tensors only: nothing here knows of modules or files. Tensors on the meta device serve as well,
 so that shapes and costs follow from an expression that has no weights.

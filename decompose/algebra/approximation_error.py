@@ -1,4 +1,4 @@
-"""How far an approximation lies from what it approximates."""
+"""Squared errors of approximations, beside the energy of what they approximate."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ class Deviation:
     Attributes:
         squared_error: sum of squared differences.
         energy: sum of squares of the reference.
+
+    Example:
+        >>> Deviation.between(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 0.0]))
+        Deviation(squared_error=9.0, energy=4.0)
+        >>> (Deviation(1.0, 2.0) + Deviation(0.0, 2.0)).relative
+        0.25
     """
 
     squared_error: float = 0.0
@@ -56,7 +62,7 @@ class Deviation:
 
 
 def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
-    """How far an expression's composed kernel lies from a convolution's.
+    """Squared error of an expression's composed kernel as an approximation of a convolution's.
 
     Args:
         expression: of the same channels, kernel size and geometry as ``conv``.
@@ -64,6 +70,11 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
 
     Raises:
         ValueError: they differ in shape or geometry.
+
+    Example:
+        >>> conv = Conv(torch.ones(2, 3, 3, 3))
+        >>> weight_deviation(Conv(0.5 * conv.weight), conv).relative
+        0.25
     """
     composed = compose(expression)
     if composed.geometry != conv.geometry:
@@ -86,6 +97,11 @@ def is_exact(expression: Expression, conv: Conv) -> bool:
 
     Raises:
         ValueError: they differ in shape or geometry.
+
+    Example:
+        >>> conv = Conv(torch.ones(2, 3, 3, 3))
+        >>> is_exact(conv, conv), is_exact(Conv(0.5 * conv.weight), conv)
+        (True, False)
     """
     # Kernels of half precision are computed in float32 and rounded once.
     computed = torch.promote_types(conv.weight.dtype, torch.float32)

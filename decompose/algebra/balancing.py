@@ -1,4 +1,4 @@
-"""Factors of equal size: the scale that their product leaves free, put where gradients like it.
+"""Balance the factors of an expression: equal norms on both sides of every middle channel.
 
 The channel m between two parts of a chain can be scaled by any s in one and by 1 / s in the other:
 
@@ -28,7 +28,7 @@ _SETTLED = 1e-9
 
 
 def balanced(expression: Expression) -> Expression:
-    """The expression with factors of equal norm in every channel between them.
+    """Give the factors of an expression equal norms in every channel between them.
 
     Args:
         expression: of any nesting, its factors of one dtype; computed in float64, whatever that is.
@@ -36,6 +36,11 @@ def balanced(expression: Expression) -> Expression:
     Returns:
         One of the same structure and dtype that composes to the same kernel and bias, but for
         rounding. A channel that one side writes and the other ignores is left as it is.
+
+    Example:
+        >>> expression = Chain(Conv(torch.tensor([[8.0]])), Conv(torch.tensor([[2.0]])))
+        >>> [leaf.weight.item() for leaf in leaves(balanced(expression))]
+        [4.0, 4.0]
     """
     wide, dtype = converted(expression, torch.float64), next(leaves(expression)).weight.dtype
     for _ in range(_MOST_SWEEPS):
@@ -46,7 +51,7 @@ def balanced(expression: Expression) -> Expression:
 
 
 def output_energies(expression: Expression) -> Tensor:
-    """Sum of squares of what writes each output channel, ``(O,)``."""
+    """Sum of squares of the weights that write each output channel, ``(O,)``."""
     if isinstance(expression, Conv):
         return expression.weight.square().flatten(1).sum(1)
     if isinstance(expression, Chain):
@@ -55,7 +60,7 @@ def output_energies(expression: Expression) -> Tensor:
 
 
 def input_energies(expression: Expression) -> Tensor:
-    """Sum of squares of what reads each input channel, ``(I,)``."""
+    """Sum of squares of the weights that read each input channel, ``(I,)``."""
     if isinstance(expression, Conv):
         blocks = expression.taps_last.square().sum(2).unflatten(0, (expression.groups, -1))
         return blocks.sum(1).flatten()

@@ -1,4 +1,4 @@
-"""Expressions with fewer channels.
+"""Expressions restricted to some of their input or output channels.
 
 An output channel that nobody reads goes with the row of the last kernel that writes it; where that
 kernel is depthwise, with the channel that it reads as well, and so on backwards.
@@ -14,7 +14,7 @@ from decompose.algebra.expressions import Chain, Conv, Expression, Sum
 
 
 def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
-    """The convolution as it acts on some of its input channels.
+    """Restrict a convolution to some of its input channels.
 
     Args:
         conv: of one group.
@@ -22,6 +22,11 @@ def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
 
     Raises:
         ValueError: the channels fall into groups.
+
+    Example:
+        >>> import torch
+        >>> keep_inputs(Conv(torch.randn(4, 6, 3, 3)), torch.tensor([0, 5])).weight.shape
+        torch.Size([4, 2, 3, 3])
     """
     if conv.groups != 1:
         raise ValueError("the input channels of a grouped convolution cannot be chosen one by one")
@@ -29,7 +34,7 @@ def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
 
 
 def keep_outputs(expression: Expression, kept: Tensor) -> Expression:
-    """The expression that writes some of the output channels, and computes no others.
+    """Restrict an expression to some of its output channels, and compute no others.
 
     Args:
         expression: whose last kernels have one group, or one channel a group.
@@ -37,6 +42,13 @@ def keep_outputs(expression: Expression, kept: Tensor) -> Expression:
 
     Raises:
         ValueError: the last kernel has groups of several channels, or branches share their input.
+
+    Example:
+        >>> import torch
+        >>> from decompose.algebra import leaves
+        >>> chain = Chain(Conv(torch.randn(6, 3, 1, 1)), Conv(torch.randn(6, 1, 3, 3), groups=6))
+        >>> [leaf.out_channels for leaf in leaves(keep_outputs(chain, torch.tensor([1, 4])))]
+        [2, 2]
     """
     if isinstance(expression, Sum):
         return Sum(*(keep_outputs(part, kept) for part in expression.parts))

@@ -1,4 +1,4 @@
-"""Multiplying an expression back into one dense convolution.
+"""Multiply an expression back into one dense convolution.
 
 The kernel of ``Chain(a, b)`` is the product over the channels m between the two:
 
@@ -20,7 +20,7 @@ from decompose.algebra.expressions import Chain, Conv, Expression, Geometry
 
 
 def compose(expression: Expression) -> Conv:
-    """The one convolution that an expression equals.
+    """Multiply an expression back into the one convolution that it equals.
 
     Args:
         expression: of any nesting.
@@ -31,6 +31,11 @@ def compose(expression: Expression) -> Conv:
     Raises:
         ValueError: the expression is no single convolution: two parts of a chain are spatial
             along the same axis, or the branches of a sum move differently.
+
+    Example:
+        >>> tall, wide = Conv(torch.randn(8, 3, 3, 1)), Conv(torch.randn(16, 8, 1, 3))
+        >>> compose(Chain(tall, wide)).weight.shape
+        torch.Size([16, 3, 3, 3])
     """
     if isinstance(expression, Conv):
         return expression
@@ -39,7 +44,16 @@ def compose(expression: Expression) -> Conv:
 
 
 def with_groups(conv: Conv, groups: int) -> Conv:
-    """The same convolution with fewer groups, a divisor of its own, zeros written out."""
+    """Write a convolution with fewer groups, its kernel filled up with zeros.
+
+    Args:
+        conv: any.
+        groups: a divisor of its own number of groups.
+
+    Example:
+        >>> with_groups(Conv(torch.ones(4, 1), groups=2), 1).weight.tolist()
+        [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    """
     blocks = conv.groups // groups
     weight = conv.weight.unflatten(0, (groups, blocks, -1))
     dense = torch.einsum(

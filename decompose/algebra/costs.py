@@ -1,4 +1,4 @@
-"""What an expression costs, counted from its leaves.
+"""Count the MACs and parameters of an expression from its leaves.
 
 One MAC is one multiplication with its addition. Only the products of kernels with inputs are
 counted: neither biases, nor the additions between the branches of a ``Sum``. That is the
@@ -16,6 +16,11 @@ def output_size(expression: Expression, input_size: Sequence[int]) -> tuple[int,
 
     Raises:
         ValueError: the kernel is larger than the padded input, or the branches of a sum differ.
+
+    Example:
+        >>> import torch
+        >>> output_size(Conv(torch.empty(8, 3, 3, 3)), (32, 24))
+        (30, 22)
     """
     if isinstance(expression, Conv):
         return _conv_output_size(expression, input_size)
@@ -31,7 +36,20 @@ def output_size(expression: Expression, input_size: Sequence[int]) -> tuple[int,
 
 
 def macs(expression: Expression, input_size: Sequence[int]) -> int:
-    """Multiply-accumulates for one input of a spatial size, in pixels along each axis."""
+    """Count the multiply-accumulates for one input.
+
+    Args:
+        expression: any.
+        input_size: pixels along each spatial axis; empty for a fully connected layer.
+
+    Raises:
+        ValueError: as ``output_size``.
+
+    Example:
+        >>> import torch
+        >>> macs(Conv(torch.empty(8, 3, 3, 3)), (32, 24))  # 30 x 22 x 8 x 3 x 3 x 3
+        142560
+    """
     if isinstance(expression, Conv):
         # A transposed kernel is applied once an input pixel, an ordinary one once an output pixel.
         transposed = expression.geometry.transposed
@@ -47,7 +65,13 @@ def macs(expression: Expression, input_size: Sequence[int]) -> int:
 
 
 def params(expression: Expression) -> int:
-    """Number of weights and biases."""
+    """Count the weights and biases.
+
+    Example:
+        >>> import torch
+        >>> params(Conv(torch.empty(8, 3, 3, 3), torch.empty(8)))
+        224
+    """
     return sum(
         conv.weight.numel() + (0 if conv.bias is None else conv.bias.numel())
         for conv in leaves(expression)

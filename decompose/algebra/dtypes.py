@@ -1,4 +1,4 @@
-"""Expressions in another dtype, for linear algebra that needs more digits."""
+"""Expressions converted to other dtypes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from decompose.algebra.expressions import Conv, Expression, map_leaves
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32, since linear algebra has no routines for it."""
+    """Convert half precision to float32, since linear algebra has no routines for it.
+
+    Example:
+        >>> at_least_float32(torch.ones(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def widened(expression: Expression) -> Expression:
-    """The expression with half precision as float32."""
+    """Convert an expression in half precision to float32; others stay as they are.
+
+    Example:
+        >>> widened(Conv(torch.ones(2, 3, dtype=torch.float16))).weight.dtype
+        torch.float32
+    """
 
     def widen(conv: Conv) -> Conv:
         bias = None if conv.bias is None else at_least_float32(conv.bias)
@@ -26,7 +36,7 @@ def widened(expression: Expression) -> Expression:
 
 
 def converted(expression: Expression, dtype: torch.dtype) -> Expression:
-    """The expression with all weights in a dtype."""
+    """Convert all weights of an expression to a dtype."""
 
     def convert(conv: Conv) -> Conv:
         bias = None if conv.bias is None else conv.bias.to(dtype)

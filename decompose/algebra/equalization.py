@@ -1,4 +1,4 @@
-"""Factors whose middle channels are quantised well: their free scale, set by what passes through them.
+"""Equalise the factors of an expression, so that their weights and middle channels quantise well.
 
 The channel m between two parts of a chain can be scaled by any s in one and by 1 / s in the other
 (``balancing``). A quantiser gives all middle channels one step, by the largest of them, and each kernel
@@ -39,7 +39,7 @@ _NUM_SWEEPS = 3
 
 
 def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
-    """Largest absolute values of the channels between the parts of chains.
+    """Largest absolute values of the channels between the parts of chains, for calibration.
 
     Args:
         expression: of any nesting.
@@ -47,6 +47,11 @@ def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
 
     Returns:
         ``(M,)`` for each pair of neighbouring parts, in the order in which ``equalized`` takes them.
+
+    Example:
+        >>> expression = Chain(Conv(torch.tensor([[4.0], [1.0]])), Conv(torch.tensor([[1.0, 1.0]])))
+        >>> middle_ranges(expression, torch.tensor([[-1.0], [0.5]]))
+        [tensor([4., 1.])]
     """
     if isinstance(expression, Conv):
         return []
@@ -60,7 +65,7 @@ def middle_ranges(expression: Expression, x: Tensor) -> list[Tensor]:
 
 
 def equalized(expression: Expression, ranges: Sequence[Tensor]) -> Expression:
-    """The expression with the scale between factors at which it promises to quantise best.
+    """Scale the factors against each other, so that quantisation is predicted to lose the least.
 
     Args:
         expression: of any nesting, its factors of one dtype; computed in float64, whatever that is.
@@ -102,7 +107,7 @@ def _equalized(expression: Expression, ranges: Iterator[Tensor]) -> Expression:
 
 
 def _scale(passing: Tensor, reader: Expression) -> Tensor:
-    """The scale of what passes, ``(M,)``, that promises the least error; of ones where none does better."""
+    """The scale of the middle channels, ``(M,)``, of least predicted error; ones where none does better."""
     read = _input_ranges(reader)
     live = (passing > 0) & (read > 0)
     best = torch.ones_like(passing)

@@ -1,4 +1,4 @@
-"""Evaluating an expression on an input, and torch's layout of kernels."""
+"""Evaluate an expression on an input; kernels in the layout that torch expects."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -15,7 +15,7 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 
 
 def run(expression: Expression, x: Tensor) -> Tensor:
-    """Evaluate an expression.
+    """Evaluate an expression on an input.
 
     Args:
         expression: I input channels, O output channels, N spatial axes.
@@ -23,6 +23,10 @@ def run(expression: Expression, x: Tensor) -> Tensor:
 
     Returns:
         ``(batch, O, *output_size)``.
+
+    Example:
+        >>> run(Conv(torch.ones(2, 3, 3, 3)), torch.ones(1, 3, 5, 5)).shape
+        torch.Size([1, 2, 3, 3])
     """
     if isinstance(expression, Conv):
         return _convolve(expression, x)
@@ -47,7 +51,7 @@ def swap_transposed_layout(weight: Tensor, groups: int) -> Tensor:
 
 
 def padded(conv: Conv, x: Tensor) -> Tensor:
-    """An input ``(batch, I, *input_size)`` with the padding that an ordinary convolution adds."""
+    """Pad an input ``(batch, I, *input_size)`` as an ordinary convolution does."""
     geometry = conv.geometry
     if not any(map(any, geometry.padding)):
         return x
@@ -86,7 +90,7 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
 
 
 def _covered_axes(conv: Conv, x: Tensor) -> list[int]:
-    """The axes that the kernel covers, where it visits each pixel of the others alone."""
+    """The axes that the kernel covers whole, if it visits each pixel of the others alone."""
     if conv.groups > 1:
         return []
     covered = []

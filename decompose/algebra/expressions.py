@@ -13,7 +13,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a kernel moves over its input. Every tuple has one entry a spatial axis.
+    """How a kernel moves over its input. Every tuple has one entry for each spatial axis.
 
     Attributes:
         stride: steps in pixels.
@@ -23,6 +23,17 @@ class Geometry:
         padding_mode: one of ``PADDING_MODES``.
         transposed: whether the kernel scatters (``ConvTranspose``) instead of gathering.
         output_padding: extra output pixels at the end; only for transposed convolutions.
+
+    Raises:
+        ValueError: the numbers of axes differ, or a transposed convolution pads otherwise than with zeros
+            and alike on both sides.
+
+    Example:
+        >>> geometry = Geometry(stride=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1))
+        >>> geometry.num_axes, geometry.is_asymmetric
+        (2, False)
+        >>> geometry.along([0]).stride
+        (2, 1)
     """
 
     stride: tuple[int, ...]
@@ -51,7 +62,7 @@ class Geometry:
         return cls((1,) * num_axes, ((0, 0),) * num_axes, (1,) * num_axes)
 
     def along(self, axes: Collection[int]) -> Geometry:
-        """The same movement along some axes, and none along the others."""
+        """Keep the movement along some axes; visit every pixel along the others."""
 
         def pick(values: tuple, still: object) -> tuple:
             return tuple(v if axis in axes else still for axis, v in enumerate(values))
@@ -94,6 +105,14 @@ class Conv:
 
     Raises:
         ValueError: the shapes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> conv = Conv(torch.randn(16, 4, 3, 3), torch.zeros(16), groups=2)
+        >>> conv.out_channels, conv.in_channels, conv.kernel_size
+        (16, 8, (3, 3))
+        >>> Conv(torch.randn(10, 64)).kernel_size  # a fully connected layer
+        ()
     """
 
     weight: Tensor
@@ -154,7 +173,7 @@ class Conv:
         return self.weight.shape[1] == 1 and self.groups > 1
 
     def without_weights(self) -> Conv:
-        """The same convolution on the meta device: a shape to count with."""
+        """The same convolution on the meta device, of which costs can be counted."""
         bias = None if self.bias is None else self.bias.to("meta")
         return replace(self, weight=self.weight.to("meta"), bias=bias)
 
@@ -165,7 +184,17 @@ class Conv:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Chain:
-    """One part after another: ``Chain(a, b)`` is b applied to a's output."""
+    """One part after another: ``Chain(a, b)`` is b applied to a's output.
+
+    Attributes:
+        parts: the expressions, in the order in which they run; at least one.
+
+    Example:
+        >>> import torch
+        >>> chain = Chain(Conv(torch.randn(4, 8, 3, 1)), Conv(torch.randn(16, 4, 1, 3)))
+        >>> len(chain.parts)
+        2
+    """
 
     parts: tuple[Expression, ...]
 
@@ -175,7 +204,17 @@ class Chain:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Sum:
-    """Parts side by side on one input, their outputs added."""
+    """Parts side by side on one input, with their outputs added.
+
+    Attributes:
+        parts: the branches; at least one.
+
+    Example:
+        >>> import torch
+        >>> branches = Sum(Conv(torch.randn(4, 8, 3, 3)), Conv(torch.randn(4, 8, 3, 3)))
+        >>> len(branches.parts)
+        2
+    """
 
     parts: tuple[Expression, ...]
 
@@ -193,7 +232,14 @@ def _non_empty(parts: tuple[Expression, ...]) -> tuple[Expression, ...]:
 
 
 def leaves(expression: Expression) -> Iterator[Conv]:
-    """The convolutions of an expression, in the order in which they are written."""
+    """The convolutions of an expression, in the order in which they are written.
+
+    Example:
+        >>> import torch
+        >>> tall, wide = Conv(torch.randn(4, 8, 3, 1)), Conv(torch.randn(16, 4, 1, 3))
+        >>> [leaf.kernel_size for leaf in leaves(Sum(Chain(tall, wide)))]
+        [(3, 1), (1, 3)]
+    """
     if isinstance(expression, Conv):
         yield expression
     else:
@@ -202,7 +248,18 @@ def leaves(expression: Expression) -> Iterator[Conv]:
 
 
 def map_leaves(function: Callable[[Conv], Expression], expression: Expression) -> Expression:
-    """The same expression with every leaf replaced by ``function(leaf)``."""
+    """Replace every leaf of an expression by ``function(leaf)``.
+
+    Args:
+        function: from a convolution to the expression that replaces it.
+        expression: any.
+
+    Example:
+        >>> import torch
+        >>> chain = Chain(Conv(torch.randn(4, 8)), Conv(torch.randn(2, 4)))
+        >>> map_leaves(Conv.without_weights, chain).parts[0].weight.device.type
+        'meta'
+    """
     if isinstance(expression, Conv):
         return function(expression)
     return type(expression)(*(map_leaves(function, part) for part in expression.parts))

@@ -1,4 +1,4 @@
-"""Rows of samples without those that hold NaN or Inf."""
+"""Leave out rows of samples that hold NaN or Inf."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def finite_rows(*samples: Tensor, axis: int = 1) -> tuple[Tensor, ...]:
     Returns:
         The same tensors where all their entries are finite.
 
-    >>> features = torch.tensor([[[1.0], [2.0], [3.0]]])
-    >>> targets = torch.tensor([[[1.0], [float("inf")], [9.0]]])
-    >>> [rows.flatten().tolist() for rows in finite_rows(features, targets)]
-    [[1.0, 3.0], [1.0, 9.0]]
+    Example:
+        >>> features = torch.tensor([[[1.0], [2.0], [3.0]]])
+        >>> targets = torch.tensor([[[1.0], [float("inf")], [9.0]]])
+        >>> [rows.flatten().tolist() for rows in finite_rows(features, targets)]
+        [[1.0, 3.0], [1.0, 9.0]]
     """
     if all(bool(torch.isfinite(rows.sum(dtype=torch.float64))) for rows in samples):
         return samples

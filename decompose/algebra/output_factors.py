@@ -1,7 +1,7 @@
-"""The factors that write an expression's output, in which it is linear.
+"""The last factors of an expression, which write its output, and in which it is linear.
 
-An expression is ``sum_j L_j(P_j(x))``: of each branch, the last convolution L_j after what stands
-before it, P_j. With the P_j held, the L_j together are one linear map of their inputs' patches,
+An expression is ``sum_j L_j(P_j(x))``: of each branch j, the last convolution L_j behind the
+parts P_j before it. With the P_j held, the L_j together are one linear map of their inputs' patches,
 so that the best of them is a linear regression.
 """
 
@@ -28,12 +28,18 @@ class LastFactor:
 
 
 def last_factors(expression: Expression) -> list[LastFactor]:
-    """One for every branch of the expression, in the order in which they are written."""
+    """The last factor of every branch of an expression, in the order in which they are written.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(4, 8, 3, 1)), Conv(torch.randn(16, 4, 1, 3)))
+        >>> [factor.conv.kernel_size for factor in last_factors(Sum(branch, branch))]
+        [(1, 3), (1, 3)]
+    """
     return list(_walk(expression, ()))
 
 
 def features(expression: Expression, x: Tensor, step: int = 1) -> Tensor:
-    """What the last factors see, side by side.
+    """Inputs of the last factors, unfolded for their weights and laid side by side.
 
     Args:
         expression: whose last factors have as many groups each, and are not transposed.
@@ -41,10 +47,15 @@ def features(expression: Expression, x: Tensor, step: int = 1) -> Tensor:
         step: distance of the positions, in output pixels.
 
     Returns:
-        ``(groups, num_positions, F)``.
+        ``(groups, num_positions, F)``, F being the weights of the last factors for one output channel.
 
     Raises:
         ValueError: the last factors are transposed.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(4, 8, 3, 1)), Conv(torch.randn(16, 4, 1, 3)))
+        >>> features(branch, torch.randn(2, 8, 6, 6)).shape  # 2 x 4 x 4 positions, 4 x 1 x 3 weights
+        torch.Size([1, 32, 12])
     """
     seen = []
     for factor in last_factors(expression):
@@ -54,7 +65,13 @@ def features(expression: Expression, x: Tensor, step: int = 1) -> Tensor:
 
 
 def last_weights(expression: Expression) -> Tensor:
-    """The weights of the last factors that the features meet, ``(groups, O / groups, F)``."""
+    """Weights of the last factors, in the order of ``features``, ``(groups, O / groups, F)``.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(4, 8, 3, 1)), Conv(torch.randn(16, 4, 1, 3)))
+        >>> last_weights(Sum(branch, branch)).shape
+        torch.Size([1, 16, 24])
+    """
     convs = [factor.conv for factor in last_factors(expression)]
     return torch.cat(
         [conv.weight.reshape(conv.groups, conv.out_channels // conv.groups, -1) for conv in convs],
@@ -63,12 +80,18 @@ def last_weights(expression: Expression) -> Tensor:
 
 
 def with_last_weights(expression: Expression, weights: Tensor, bias: Tensor | None) -> Expression:
-    """The expression with other last factors and another bias.
+    """Replace the weights of the last factors, and the bias.
 
     Args:
         expression: any.
         weights: as ``last_weights`` gives them.
         bias: ``(O,)`` of the whole expression, or ``None``.
+
+    Example:
+        >>> branch = Chain(Conv(torch.ones(1, 2)), Conv(torch.ones(1, 1)))
+        >>> refitted = with_last_weights(branch, torch.full((1, 1, 1), 3.0), torch.tensor([1.0]))
+        >>> run(refitted, torch.ones(1, 2))
+        tensor([[7.]])
     """
     convs = [factor.conv for factor in last_factors(expression)]
     blocks = weights.split([conv.weight[0].numel() for conv in convs], dim=2)
@@ -84,12 +107,17 @@ def with_last_weights(expression: Expression, weights: Tensor, bias: Tensor | No
 
 
 def scale_outputs(expression: Expression, scale: Tensor, bias: Tensor | None) -> Expression:
-    """The expression with every output channel scaled, and another bias.
+    """Scale every output channel of an expression, and replace its bias.
 
     Args:
         expression: any.
         scale: ``(O,)``.
         bias: ``(O,)`` of the whole expression, or ``None``.
+
+    Example:
+        >>> scaled = scale_outputs(Conv(torch.ones(2, 1)), torch.tensor([2.0, 3.0]), None)
+        >>> run(scaled, torch.ones(1, 1))
+        tensor([[2., 3.]])
     """
     scaled = (
         replace(
@@ -103,7 +131,13 @@ def scale_outputs(expression: Expression, scale: Tensor, bias: Tensor | None) ->
 
 
 def bias_of(expression: Expression) -> Tensor | None:
-    """The bias that the last factors add together, ``(O,)``, or ``None``."""
+    """Sum of the biases of the last factors, ``(O,)``, or ``None`` where they have none.
+
+    Example:
+        >>> branch = Conv(torch.ones(2, 1), torch.tensor([1.0, 2.0]))
+        >>> bias_of(Sum(branch, branch))
+        tensor([2., 4.])
+    """
     biases = [factor.conv.bias for factor in last_factors(expression)]
     given = [bias for bias in biases if bias is not None]
     return reduce(torch.add, given) if given else None

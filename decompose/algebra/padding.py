@@ -1,4 +1,4 @@
-"""Padding put before an expression, taken into its own leaves."""
+"""Move padding that is put before an expression into its leaves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
 
 
 def with_input_padding(expression: Expression, padding: Sequence[tuple[int, int]]) -> Expression:
-    """The expression of an input that is padded with zeros first.
+    """Pad the input of an expression with zeros, by its own leaves.
 
     Leaves that visit every pixel and add no bias turn zeros into zeros, so along each axis the first
-    leaf that does more can pad in their place.
+    leaf that does more can pad for them.
 
     Args:
         expression: ordinary convolutions that pad with zeros.

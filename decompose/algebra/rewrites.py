@@ -1,4 +1,4 @@
-"""Equal expressions in another form.
+"""Rewrite expressions into equal ones that run at another speed.
 
 A sum of T chains of the same shape is one chain, T times as wide in the middle:
 
@@ -20,7 +20,16 @@ from decompose.algebra.expressions import Chain, Conv, Expression, Sum
 
 
 def merged(expression: Expression) -> Expression:
-    """The expression with every sum of like branches, wherever it stands, as one wide chain."""
+    """Rewrite every sum of like branches, at any depth, as one wide chain.
+
+    Args:
+        expression: any; sums of branches that differ in shape stay as they are.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(8, 1, 3, 3), groups=8), Conv(torch.randn(16, 8, 1, 1)))
+        >>> [part.out_channels for part in merged(Sum(branch, branch)).parts]
+        [16, 16]
+    """
     if isinstance(expression, Conv):
         return expression
     same = type(expression)(*map(merged, expression.parts))
@@ -32,11 +41,17 @@ def merged(expression: Expression) -> Expression:
 
 
 def split_like(expression: Expression, outline: Expression) -> Expression:
-    """Undo ``merged``.
+    """Split a merged expression into its branches again.
 
     Args:
-        expression: what ``merged`` made.
-        outline: what it was made of; only its structure matters.
+        expression: made by ``merged``.
+        outline: the expression before; only its structure matters.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(8, 1, 3, 3), groups=8), Conv(torch.randn(16, 8, 1, 1)))
+        >>> branches = Sum(branch, branch)
+        >>> len(split_like(merged(branches), branches).parts)
+        2
     """
     if isinstance(outline, Conv) or isinstance(expression, Conv):
         return expression
@@ -57,6 +72,11 @@ def merge_branches(expression: Sum) -> Chain:
 
     Raises:
         ValueError: the branches are not chains of two convolutions, or differ in shape.
+
+    Example:
+        >>> branch = Chain(Conv(torch.randn(8, 1, 3, 3), groups=8), Conv(torch.randn(16, 8, 1, 1)))
+        >>> [part.weight.shape[0] for part in merge_branches(Sum(branch, branch, branch)).parts]
+        [24, 16]
     """
     firsts, seconds = zip(*(_two_convs(branch) for branch in expression.parts), strict=True)
     for convs in (firsts, seconds):
@@ -85,6 +105,11 @@ def split_branches(expression: Chain, num_terms: int) -> Sum:
 
     Raises:
         ValueError: the middle channels do not fall into T terms.
+
+    Example:
+        >>> wide = Chain(Conv(torch.randn(24, 1, 3, 3), groups=8), Conv(torch.randn(16, 24, 1, 1)))
+        >>> len(split_branches(wide, 3).parts)
+        3
     """
     a, b = _two_convs(expression)
     if (a.out_channels // a.groups) % num_terms or b.weight.shape[1] % num_terms:

@@ -19,13 +19,18 @@ _WIDE = 1024
 
 
 def thin_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The terms of a batch of matrices, the largest first.
+    """Thin SVD of a batch of matrices, with the singular values in the left factor.
 
     Args:
         matrices: ``(batch, N, M)``; half precision is computed in float32.
 
     Returns:
         U sigma, ``(batch, N, R)``, and V^T, ``(batch, R, M)``, for R = min(N, M), of the dtype given.
+
+    Example:
+        >>> left, right = thin_svd(torch.randn(1, 5, 3))
+        >>> left.shape, right.shape
+        (torch.Size([1, 5, 3]), torch.Size([1, 3, 3]))
     """
     if matrices.is_meta:
         return _shapes(matrices)
@@ -36,7 +41,19 @@ def thin_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def balanced_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``thin_svd``, the singular values shared evenly: U sigma^1/2 and sigma^1/2 V^T."""
+    """Thin SVD with the singular values shared evenly: U sigma^1/2 and sigma^1/2 V^T.
+
+    Args:
+        matrices: ``(batch, N, M)``; half precision is computed in float32.
+
+    Returns:
+        ``(batch, N, R)`` and ``(batch, R, M)``, for R = min(N, M), of the dtype given.
+
+    Example:
+        >>> a, b = balanced_svd(torch.tensor([[[9.0]]]))
+        >>> abs(a.item()), abs(b.item())
+        (3.0, 3.0)
+    """
     if matrices.is_meta:
         return _shapes(matrices)
     left, right = _factors(at_least_float32(matrices))
@@ -48,7 +65,18 @@ def balanced_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram_eigenvalues(matrices: Tensor) -> Tensor:
-    """Squared singular values, ``(batch, min(N, M))`` in float64, falling along the rows."""
+    """Squared singular values of a batch of matrices, by falling size.
+
+    Args:
+        matrices: ``(batch, N, M)``.
+
+    Returns:
+        ``(batch, min(N, M))``, float64.
+
+    Example:
+        >>> gram_eigenvalues(torch.diag_embed(torch.tensor([[1.0, 2.0]]))).tolist()
+        [[4.0, 1.0]]
+    """
     m = matrices.double()
     gram = m @ m.mT if m.shape[1] <= m.shape[2] else m.mT @ m
     return torch.linalg.eigvalsh(gram).flip(1).clamp_min(0)

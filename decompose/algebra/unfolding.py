@@ -22,18 +22,22 @@ _FEW = 32
 
 
 def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
-    """The patches of an input, at every ``step``-th position of the output along each axis.
+    """Unfold an input into the patches that a convolution's kernel multiplies.
 
     Args:
         conv: not transposed, since such a kernel scatters and reads no patch.
         x: ``(batch, I, *input_size)``; of a fully connected layer ``(..., I)``.
-        step: distance of the positions, in output pixels.
+        step: distance along each axis between the output positions whose patches are taken, in pixels.
 
     Returns:
         ``(num_positions, I, *kernel_size)``, in the order of ``strided_outputs``.
 
     Raises:
         ValueError: the convolution is transposed.
+
+    Example:
+        >>> patches(Conv(torch.randn(8, 3, 3, 3)), torch.randn(2, 3, 6, 6), step=2).shape
+        torch.Size([8, 3, 3, 3])
     """
     if conv.geometry.transposed:
         raise ValueError("a transposed convolution has no patches")
@@ -45,7 +49,7 @@ def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
 
 
 def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
-    """The patches at chosen positions of each input's output.
+    """The patches at chosen output positions of each input.
 
     Args:
         conv: with one axis at least, not transposed.
@@ -54,6 +58,11 @@ def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
 
     Returns:
         ``(batch * n, I, *kernel_size)``, input after input.
+
+    Example:
+        >>> chosen = torch.tensor([[0, 15], [3, 4]])
+        >>> patches_at(Conv(torch.randn(8, 3, 3, 3)), torch.randn(2, 3, 6, 6), chosen).shape
+        torch.Size([4, 3, 3, 3])
     """
     num_axes = conv.geometry.num_axes
     seen = _unfolded(conv, x, 1).movedim(1, num_axes + 1)
@@ -70,13 +79,18 @@ def outputs_at(conv: Conv, y: Tensor, chosen: Tensor) -> Tensor:
 
     Returns:
         ``(batch * n, O)``, input after input.
+
+    Example:
+        >>> chosen = torch.tensor([[0, 15], [3, 4]])
+        >>> outputs_at(Conv(torch.randn(8, 3, 3, 3)), torch.randn(2, 8, 4, 4), chosen).shape
+        torch.Size([4, 8])
     """
     outputs = y.movedim(1, -1)
     return outputs[_grid(chosen, outputs.shape[1:-1])].flatten(0, 1)
 
 
 def strided_outputs(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
-    """The outputs at the positions of ``patches``.
+    """The outputs at the positions of ``patches``, as rows.
 
     Args:
         conv: whose output it is.
@@ -85,6 +99,10 @@ def strided_outputs(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
 
     Returns:
         ``(num_positions, O)``.
+
+    Example:
+        >>> strided_outputs(Conv(torch.randn(8, 3, 3, 3)), torch.randn(2, 8, 4, 4), step=2).shape
+        torch.Size([8, 8])
     """
     num_axes = conv.geometry.num_axes
     if num_axes == 0:
@@ -94,7 +112,20 @@ def strided_outputs(conv: Conv, y: Tensor, step: int = 1) -> Tensor:
 
 
 def on_patches(expression: Expression) -> Expression:
-    """The expression as it acts on patches: from ``(N, I, *kernel_size)`` to ``(N, O, 1, ...)``."""
+    """The expression for single patches instead of inputs: no stride, padding or dilation.
+
+    Args:
+        expression: any.
+
+    Returns:
+        One that maps ``(N, I, *kernel_size)`` to ``(N, O, 1, ...)``.
+
+    Example:
+        >>> from decompose.algebra.execution import run
+        >>> conv = Conv(torch.randn(8, 3, 3, 3))
+        >>> run(on_patches(conv), patches(conv, torch.randn(1, 3, 6, 6))).shape
+        torch.Size([16, 8, 1, 1])
+    """
 
     def still(conv: Conv) -> Conv:
         return replace(conv, geometry=Geometry.pointwise(conv.geometry.num_axes))
@@ -103,11 +134,15 @@ def on_patches(expression: Expression) -> Expression:
 
 
 class Subsampling(NamedTuple):
-    """Strides at which positions of an output are sampled: neighbours are nearly alike.
+    """Strides at which positions of an output are sampled, since neighbours are nearly alike.
 
     Attributes:
         inputs: stride over the inputs of a batch.
         positions: stride along each axis, in output pixels.
+
+    Example:
+        >>> Subsampling(inputs=2, positions=4)
+        Subsampling(inputs=2, positions=4)
     """
 
     inputs: int
@@ -117,13 +152,17 @@ class Subsampling(NamedTuple):
 def subsampling_for(output_shape: Sequence[int], num_axes: int, most: int) -> Subsampling:
     """Choose strides that leave about ``most`` positions of an output, or fewer.
 
-    Of one input they thin out along the axes. Of a batch, such as the boxes of a detector, so do the
-    inputs, once few positions of each are left.
+    Positions of one input are thinned out along the axes. Of a batch, such as the boxes of a detector,
+    inputs are left out too, once few positions of each remain.
 
     Args:
         output_shape: ``(batch, O, *output_size)``; of a fully connected layer all stay.
-        num_axes: of the convolution.
+        num_axes: spatial axes of the convolution.
         most: positions to leave, more or less.
+
+    Example:
+        >>> subsampling_for((1, 64, 56, 56), num_axes=2, most=512)
+        Subsampling(inputs=1, positions=3)
     """
     if num_axes == 0:
         return Subsampling(1, 1)
@@ -142,7 +181,7 @@ def _num_positions(output_size: Sequence[int], step: int) -> int:
 
 
 def _unfolded(conv: Conv, x: Tensor, step: int) -> Tensor:
-    """A view of the padded input, ``(batch, I, *output_size, *kernel_size)``."""
+    """View the padded input as ``(batch, I, *output_size, *kernel_size)``."""
     geometry = conv.geometry
     x = padded(conv, x)
     for axis, (taps, dilation) in enumerate(zip(conv.kernel_size, geometry.dilation, strict=True)):

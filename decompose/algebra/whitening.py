@@ -1,4 +1,4 @@
-"""Whitening: a kernel in coordinates in which its input has no correlations, and back.
+"""Whiten a kernel: change its coordinates, so that its input has no correlations, and back.
 
 A method that keeps the largest singular values of a kernel minimises the kernel's error. What
 matters is the output's: with the covariance C of the input's patches, ``tr(D C D^T)`` for a kernel
@@ -12,7 +12,7 @@ so a method that is given the kernel ``W C^1/2`` keeps the principal components 
 by the inverse roots: A's into the factors that read the input, B_n's into those that have taps
 along axis n. A factor that reads each channel alone cannot take A's, which then stays out.
 
-Few inputs tell little of their rare directions, and the layers after this one may amplify what is
+Few inputs show little of their rare directions, and the layers after this one may amplify what is
 rare here. So a covariance is softened: some of the identity is added, up to the kernel's own error
 as the softness grows.
 """
@@ -36,6 +36,13 @@ class Whitening:
     Attributes:
         channels: A and its inverse, ``(groups, I', I')`` each.
         taps: B_n and its inverse for every spatial axis, ``(k_n, k_n)`` each.
+
+    Example:
+        >>> covariance = torch.diag(torch.tensor([4.0, 1.0]))[None]
+        >>> whitening = Whitening.of(covariance, taps=[], softness=1e-9)
+        >>> white = whitening.into(Conv(torch.ones(3, 2)), channels=True)
+        >>> torch.allclose(whitening.back(white, channels=True).weight, torch.ones(3, 2))
+        True
     """
 
     channels: tuple[Tensor, Tensor]
@@ -43,7 +50,7 @@ class Whitening:
 
     @classmethod
     def of(cls, channels: Tensor, taps: Sequence[Tensor], softness: float) -> Whitening:
-        """From covariances of the channels and of the taps along each axis.
+        """Compute the roots of covariances of the channels, and of the taps along each axis.
 
         Args:
             channels: ``(groups, I', I')``, positive semidefinite.
@@ -53,11 +60,11 @@ class Whitening:
         return cls(_roots(channels, softness), tuple(_roots(axis, softness) for axis in taps))
 
     def into(self, conv: Conv, *, channels: bool) -> Conv:
-        """The kernel that a method is to be given.
+        """Whiten the kernel of a convolution.
 
         Args:
             conv: the layer.
-            channels: whether the channels take part: ``reads_channels`` of what will be made.
+            channels: whether the channels take part: ``reads_channels`` of the expression to be made.
         """
         weight = conv.weight
         if channels:
@@ -66,7 +73,7 @@ class Whitening:
         return replace(conv, weight=weight)
 
     def back(self, expression: Expression, *, channels: bool) -> Expression:
-        """What the method made of such a kernel, in the coordinates of the real input."""
+        """Return an expression made of a whitened kernel to the coordinates of the input."""
         if channels:
             expression = _map_first(self._unwhiten_channels, expression)
         return map_leaves(self._unwhiten_taps, expression)

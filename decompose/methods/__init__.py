@@ -1,4 +1,4 @@
-"""The methods: each is a function from a convolution and a rank to an expression.
+"""Methods of decomposition: functions from a convolution and a rank to an expression.
 
 To add one, write its file beside the others and list it in ``METHODS``.
 """
@@ -30,10 +30,14 @@ DEFAULT_METHOD = PointwiseDepthwise.name
 
 
 def get_method(name: str) -> Method:
-    """The method of that name.
+    """Get a method by its name.
 
     Raises:
         DecomposeError: there is none; the message lists those that exist.
+
+    Example:
+        >>> get_method("pw_dw").title
+        'network decoupling, PW+DW'
     """
     try:
         return METHODS[name]

@@ -1,4 +1,4 @@
-"""What every method says of itself."""
+"""The interface of every method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,11 +13,21 @@ from decompose.utils.errors import DecomposeError
 
 
 class Method(ABC):
-    """A rewriting of one convolution, of adjustable rank.
+    """Rewrites one convolution as an expression of adjustable rank.
 
     Called with a convolution and a rank, it returns an expression. With a convolution on the
     meta device it returns the same expression without weights, so that a loader can rebuild a
     model, and a search can price a candidate, from shapes alone.
+
+    Example:
+        >>> import torch
+        >>> from decompose.methods import get_method
+        >>> spatial = get_method("spatial")
+        >>> conv = Conv(torch.randn(16, 8, 3, 3))
+        >>> [part.kernel_size for part in spatial(conv, rank=4).parts]
+        [(3, 1), (1, 3)]
+        >>> spatial.max_rank(conv), spatial.why_not(Conv(torch.randn(16, 8, 1, 1)))
+        (24, 'spatial along one axis')
     """
 
     name: ClassVar[str]
@@ -46,7 +56,7 @@ class Method(ABC):
         return self.prepare(conv)(rank)
 
     def prepare(self, conv: Conv) -> Callable[[int], Expression]:
-        """Do once what all ranks of a convolution share.
+        """Factorise a convolution once for all its ranks.
 
         Returns:
             A function from a rank to the expression that ``self(conv, rank)`` is.
@@ -71,16 +81,16 @@ class Method(ABC):
 
         return rewrite
 
-    def draft(self, conv: Conv) -> Callable[[int], Expression]:
-        """As ``prepare``, but quick, for a search that tries many ranks.
+    def prepare_quickly(self, conv: Conv) -> Callable[[int], Expression]:
+        """Factorise quickly, for a search that tries many ranks.
 
-        The expressions have the same shapes, and errors no smaller than the real ones.
+        Expressions have the shapes of those of ``prepare``, and errors no smaller.
         """
         return self.prepare(conv)
 
     @abstractmethod
     def why_not(self, conv: Conv) -> str | None:
-        """Why the method has nothing to offer for such a convolution, or ``None`` if it has."""
+        """Why the method cannot make such a convolution smaller, or ``None`` if it can."""
 
     @abstractmethod
     def max_rank(self, conv: Conv) -> int:
@@ -88,7 +98,7 @@ class Method(ABC):
 
     @abstractmethod
     def energy(self, conv: Conv) -> Tensor:
-        """Energy held by the first terms.
+        """Share of the energy that the first terms hold.
 
         Returns:
             ``(max_rank,)``, float64: entry t - 1 is what t terms hold, non-decreasing, 1 at last.
@@ -113,7 +123,7 @@ class Method(ABC):
 
     @abstractmethod
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
-        """The expression as a function of a rank within bounds."""
+        """Return the expression as a function of a rank within bounds."""
 
 
 def _owned(leaf: Conv) -> Conv:

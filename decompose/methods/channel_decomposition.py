@@ -18,17 +18,17 @@ from decompose.methods.low_rank import LowRankMethod
 
 
 class ChannelDecomposition(LowRankMethod):
-    """Chain(k x k I->r, 1 x 1 r->O)."""
+    """Channel decomposition: Chain(k x k I->r, 1 x 1 r->O)."""
 
     name = "channel"
     title = "channel decomposition"
 
     def why_not(self, conv: Conv) -> str | None:
-        """Anything but a depthwise kernel, whose groups have a rank of one already."""
+        """Refuse depthwise kernels, whose groups have a rank of one already."""
         return "depthwise" if conv.is_depthwise else None
 
     def unfold(self, conv: Conv) -> Tensor:
-        """``(groups, O / groups, I / groups * K)``."""
+        """Unfold the kernel along its outputs, ``(groups, O / groups, I / groups * K)``."""
         return conv.weight.unflatten(0, (conv.groups, -1)).flatten(2)
 
     def _fold(self, conv: Conv, a: Tensor, b: Tensor) -> Expression:

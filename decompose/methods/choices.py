@@ -1,4 +1,4 @@
-"""What was chosen for one layer: a method, its rank, and what becomes of the factors it makes.
+"""Choices of a plan: the method and rank of one layer, and the choices for its factors.
 
 A combination of methods is a choice whose factors have choices of their own. ::
 
@@ -47,7 +47,7 @@ class Choice:
     then: tuple[Choice | None, ...] = ()
 
     def rewrite(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
-        """The expression that this choice makes of a convolution.
+        """Rewrite a convolution by this choice.
 
         Args:
             conv: the layer.
@@ -61,10 +61,10 @@ class Choice:
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
     def go_on(self, expression: Expression, known: Truncations | None = None) -> Expression:
-        """Rewrite the factors of what the method made, as ``then`` says.
+        """Rewrite the factors that the method made, as ``then`` says.
 
         Args:
-            expression: what the method made.
+            expression: made by the method.
             known: truncations of its factors that other choices share.
 
         Raises:
@@ -105,7 +105,7 @@ class Choice:
         return f"{self.rank}+{','.join(inner)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The choice, ready for JSON."""
+        """Convert the choice to a dictionary for JSON."""
         record: dict[str, Any] = {"method": self.method, "rank": self.rank}
         if any(self.then):
             record["then"] = [None if c is None else c.to_dict() for c in self.then]
@@ -113,7 +113,7 @@ class Choice:
 
     @classmethod
     def from_dict(cls, record: Any, depth: int = 1) -> Choice:
-        """Read what ``to_dict`` made, or what a person wrote like it.
+        """Read a choice from a dictionary of JSON.
 
         Args:
             record: of JSON.
@@ -153,7 +153,7 @@ def _follow(choices: Iterator[Choice | None], known: Truncations) -> Callable[[C
 
 
 def _flat(expression: Expression) -> Expression:
-    """The same without needless levels: chains in chains, and sums of a single part."""
+    """Flatten chains in chains, and sums of a single part."""
     if isinstance(expression, Conv):
         return expression
     parts = [_flat(part) for part in expression.parts]
@@ -166,7 +166,7 @@ def _flat(expression: Expression) -> Expression:
 
 @dataclass(frozen=True)
 class Note:
-    """What the search knew of a choice.
+    """Predicted cost and error of a choice, and the best of the other methods.
 
     Attributes:
         cost: of the rewritten layer, in ``unit``.

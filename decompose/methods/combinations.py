@@ -1,4 +1,4 @@
-"""Methods applied inside one another: ``spatial+pw_dw``."""
+"""Combinations: methods applied to the factors of others, such as ``spatial+pw_dw``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Combination = Sequence[Method]
 
 
 def parse_combination(text: str) -> Combination:
-    """Read a method's name, or several that apply one inside the other: ``spatial+pw_dw``.
+    """Parse the name of a method or of a combination, such as ``spatial+pw_dw``.
 
     Raises:
         DecomposeError: a method does not exist.
@@ -23,7 +23,7 @@ def parse_combination(text: str) -> Combination:
 
 
 def num_weights(expression: Expression) -> int:
-    """Weights of an expression, biases apart."""
+    """Number of weights of an expression, without biases."""
     return sum(leaf.weight.numel() for leaf in leaves(expression))
 
 
@@ -34,7 +34,7 @@ def combine(
     inner_rank: int,
     known: Truncations | None = None,
 ) -> Choice:
-    """Apply a method, and the next ones of a combination to the factors that they make smaller.
+    """Choose a method, and the next ones of a combination for the factors that they make smaller.
 
     Args:
         combination: the methods, outermost first.
@@ -54,7 +54,7 @@ def combine(
 
 
 def _smaller(combination: Combination, conv: Conv, rank: int, known: Truncations) -> Choice | None:
-    """The combination for a factor, or ``None`` where it makes nothing smaller."""
+    """Combine for a factor; ``None`` where that makes nothing smaller."""
     method = combination[0]
     if method.why_not(conv) is not None:
         return None

@@ -1,4 +1,4 @@
-"""CP: a convolution as pointwise kernels around one depthwise kernel an axis.
+"""CP decomposition: pointwise kernels around one depthwise kernel for each axis.
 
 Lebedev, Ganin, Rakhuba, Oseledets, Lempitsky: "Speeding-up Convolutional Neural Networks Using
 Fine-tuned CP-Decomposition", ICLR 2015 (arXiv 1412.6553): ``W[o, i, y, x] = sum_r A[o, r] B[i, r]
@@ -28,14 +28,14 @@ _NOISES = (0.0, 1e-5, 1e-4, 1e-3)
 
 
 class CanonicalPolyadic(Method):
-    """Chain(1 x 1 I->r, k x 1 depthwise, 1 x k depthwise, 1 x 1 r->O)."""
+    """CP: Chain(1 x 1 I->r, k x 1 depthwise, 1 x k depthwise, 1 x 1 r->O)."""
 
     name = "cp"
     title = "CP"
     iterates = True
 
     def why_not(self, conv: Conv) -> str | None:
-        """A spatial kernel without groups."""
+        """Refuse pointwise kernels and kernels with groups."""
         if conv.is_pointwise:
             return "pointwise"
         return "it has groups" if conv.groups > 1 else None
@@ -45,7 +45,7 @@ class CanonicalPolyadic(Method):
         return conv.weight.numel() // max(conv.weight.shape)
 
     def energy(self, conv: Conv) -> Tensor:
-        """Not to be had.
+        """Refuse: the energy of a rank has no closed form.
 
         Raises:
             DecomposeError: always.
@@ -80,7 +80,7 @@ def _shaped(matrix: Tensor, kernel_size: tuple[int, ...]) -> Tensor:
 
 
 def _parafac(kernel: Tensor, rank: int) -> list[Tensor]:
-    """A factor matrix ``(size, rank)`` for every mode, equally long columns in each term."""
+    """Factor matrices ``(size, rank)``, one for each mode; the columns of a term are equally long."""
     if kernel.is_meta:
         return [kernel.new_empty(size, rank) for size in kernel.shape]
     wide = at_least_float32(kernel)

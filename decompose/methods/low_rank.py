@@ -1,4 +1,4 @@
-"""What methods share that unfold a kernel into one matrix and truncate its SVD."""
+"""Base of the methods that unfold a kernel into one matrix and truncate its SVD."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decompose.methods.base import Method
 
 
 class LowRankMethod(Method):
-    """A kernel unfolded into a matrix, ``M = A B`` with r columns and rows, by Eckart and Young.
+    """Truncates the SVD of an unfolded kernel: ``M = A B`` with r columns and rows, by Eckart and Young.
 
     The singular values are shared evenly, so that neither factor outgrows half precision. With
     groups, each has a matrix of its own, and all have the same rank.
@@ -21,7 +21,7 @@ class LowRankMethod(Method):
 
     @abstractmethod
     def unfold(self, conv: Conv) -> Tensor:
-        """The kernel as matrices, ``(groups, N, M)``."""
+        """Unfold the kernel into matrices, ``(groups, N, M)``."""
 
     def max_rank(self, conv: Conv) -> int:
         """min(N, M), the rank of a matrix."""
@@ -41,4 +41,4 @@ class LowRankMethod(Method):
 
     @abstractmethod
     def _fold(self, conv: Conv, a: Tensor, b: Tensor) -> Expression:
-        """The expression of the factors A, ``(groups, N, r)``, and B, ``(groups, r, M)``."""
+        """Make the expression of the factors A, ``(groups, N, r)``, and B, ``(groups, r, M)``."""

@@ -40,14 +40,14 @@ from decompose.methods.base import Method
 
 
 class NetworkDecoupling(Method):
-    """What the two orders share: they differ in how they slice a kernel into matrices."""
+    """Base of the two orders, which differ in how they slice a kernel into matrices."""
 
     @abstractmethod
     def slices(self, conv: Conv) -> Tensor:
-        """The kernel as a batch of matrices, ``(S, N, K)``: one slice a depthwise channel."""
+        """Slice the kernel into matrices, ``(S, N, K)``, one for each depthwise channel."""
 
     def why_not(self, conv: Conv) -> str | None:
-        """Pointwise and depthwise kernels are what a term is made of."""
+        """Refuse pointwise and depthwise kernels, which are terms already."""
         if conv.is_pointwise:
             return "pointwise"
         return "depthwise" if conv.is_depthwise else None
@@ -108,7 +108,7 @@ class PointwiseDepthwise(NetworkDecoupling):
     title = "network decoupling, PW+DW"
 
     def slices(self, conv: Conv) -> Tensor:
-        """``(O, I / groups, K)``."""
+        """Slice the kernel by output channels, ``(O, I / groups, K)``."""
         return conv.taps_last
 
     def _term(self, conv: Conv, pointwise: Tensor, depthwise: Tensor) -> Chain:
@@ -125,7 +125,7 @@ class DepthwisePointwise(NetworkDecoupling):
     title = "network decoupling, DW+PW"
 
     def slices(self, conv: Conv) -> Tensor:
-        """``(I, O / groups, K)``."""
+        """Slice the kernel by input channels, ``(I, O / groups, K)``."""
         blocks = conv.taps_last.unflatten(0, (conv.groups, -1))
         return blocks.transpose(1, 2).flatten(0, 1)
 

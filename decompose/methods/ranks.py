@@ -1,4 +1,4 @@
-"""One method and one rule for its rank: the papers' ways to choose, and their combinations."""
+"""Rules that set the rank of one method: by number, by energy, or by ratio of weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Rule = Callable[[str, Conv], Choice | str]
 
 
 def rank_rule(
-    recipe: Combination,
+    combination: Combination,
     ranks: Mapping[str, int],
     rank_of: Callable[[str], int | None],
     energy: float | None,
     ratio: float | None,
 ) -> Rule:
-    """Set ranks by number, by energy or by ratio.
+    """Make a rule that sets ranks by number, by energy or by ratio.
 
     A single method takes one of them. Of a combination, ``energy`` or ``ratio`` sets the outer rank
     and a number the inner ones, as Guo et al. 2018 combine network decoupling with others.
 
     Args:
-        recipe: the methods.
+        combination: the methods, outermost first.
         ranks: the ranks asked for, by pattern; empty if none was.
         rank_of: which of them a layer has, by its name.
         energy: share of the energy to keep, in (0, 1].
@@ -38,14 +38,14 @@ def rank_rule(
         DecomposeError: too few or too many of them are given.
     """
     given = [bool(ranks), energy is not None, ratio is not None]
-    if len(recipe) == 1 and sum(given) != 1:
+    if len(combination) == 1 and sum(given) != 1:
         raise DecomposeError("give one of rank, energy or ratio")
-    if len(recipe) > 1 and (not ranks or sum(given) != 2):
+    if len(combination) > 1 and (not ranks or sum(given) != 2):
         raise DecomposeError("of a combination, give the ratio or energy, and the inner rank")
-    outer = recipe[0]
+    outer = combination[0]
 
     def rule(name: str, conv: Conv) -> Choice | str:
-        """The choice for a layer of a full name, or why it stays as it is."""
+        """The choice for a layer of a full name, or the reason why it stays dense."""
         if reason := outer.why_not(conv):
             return reason
         rank = rank_of(name)
@@ -58,13 +58,13 @@ def rank_rule(
         else:
             assert rank is not None
             outer_rank = min(rank, outer.max_rank(conv))
-        return combine(recipe, conv, outer_rank, rank or 0)
+        return combine(combination, conv, outer_rank, rank or 0)
 
     return rule
 
 
 def rank_for_ratio(method: Method, conv: Conv, ratio: float) -> int:
-    """The largest rank with which a layer has at least so many times fewer weights, 1 at least.
+    """The largest rank with which a layer has ``ratio`` times fewer weights, or 1.
 
     For spatial decomposition that is floor(I O k_h k_w / (ratio (k_h I + k_w O))), and for channel
     decomposition floor(I O k_h k_w / (ratio (k_h k_w I + O))), as Guo et al. 2018 set them.
@@ -79,7 +79,7 @@ def rank_for_ratio(method: Method, conv: Conv, ratio: float) -> int:
 
 
 def largest_rank(rewrite: Callable[[int], Expression], bound: int, allowed_weights: float) -> int:
-    """The largest rank up to a bound with no more than so many weights, 1 at least.
+    """The largest rank whose expression has no more weights than allowed, or 1.
 
     Args:
         rewrite: from a rank to an expression, without weights for speed; more for a higher rank.

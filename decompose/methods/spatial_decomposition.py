@@ -20,17 +20,17 @@ from decompose.methods.low_rank import LowRankMethod
 
 
 class SpatialDecomposition(LowRankMethod):
-    """Chain(k x 1 I->r, 1 x k r->O)."""
+    """Spatial decomposition: Chain(k x 1 I->r, 1 x k r->O)."""
 
     name = "spatial"
     title = "spatial decomposition"
 
     def why_not(self, conv: Conv) -> str | None:
-        """A kernel of two axes at least, each more than one tap wide."""
+        """Refuse kernels that are one tap wide along all axes but one."""
         return None if sum(taps > 1 for taps in conv.kernel_size) > 1 else "spatial along one axis"
 
     def unfold(self, conv: Conv) -> Tensor:
-        """``(groups, I / groups * k_h, O / groups * k_w)``."""
+        """Unfold the kernel, ``(groups, I / groups * k_h, O / groups * k_w)``."""
         height = conv.kernel_size[0]
         blocks = conv.taps_last.unflatten(0, (conv.groups, -1)).unflatten(3, (height, -1))
         return blocks.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(1, 2)

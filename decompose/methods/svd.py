@@ -1,4 +1,4 @@
-"""SVD of fully connected layers and pointwise convolutions: two thinner ones in a row.
+"""SVD of fully connected layers and pointwise convolutions into two thinner ones.
 
 Denton, Zaremba, Bruna, LeCun, Fergus: "Exploiting Linear Structure Within Convolutional Networks for
 Efficient Evaluation", NIPS 2014 (arXiv 1404.0736), section 3: ``W = A B`` with r columns and rows.
@@ -15,5 +15,5 @@ class TruncatedSVD(ChannelDecomposition):
     title = "SVD of pointwise and fully connected layers"
 
     def why_not(self, conv: Conv) -> str | None:
-        """Kernels of one tap."""
+        """Refuse kernels of several taps."""
         return super().why_not(conv) if conv.is_pointwise else "spatial"

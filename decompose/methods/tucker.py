@@ -1,4 +1,4 @@
-"""Tucker-2: pointwise kernels on both sides of a smaller convolution.
+"""Tucker-2 decomposition: pointwise kernels on both sides of a smaller convolution.
 
 Kim, Park, Yoo, Choi, Yang, Shin: "Compression of Deep Convolutional Neural Networks for Fast and Low
 Power Mobile Applications", ICLR 2016 (arXiv 1511.06530), section 3.1: a Tucker decomposition
@@ -25,13 +25,13 @@ _ITERATIONS = 5
 
 
 class Tucker2(Method):
-    """Chain(1 x 1 I->q, k x k q->r, 1 x 1 r->O)."""
+    """Tucker-2: Chain(1 x 1 I->q, k x k q->r, 1 x 1 r->O)."""
 
     name = "tucker"
     title = "Tucker-2"
 
     def why_not(self, conv: Conv) -> str | None:
-        """A spatial kernel without groups."""
+        """Refuse pointwise kernels and kernels with groups."""
         if conv.is_pointwise:
             return "pointwise"
         return "it has groups" if conv.groups > 1 else None
@@ -58,12 +58,12 @@ class Tucker2(Method):
         return held / total if total > 0 else torch.ones_like(held)
 
     def _inputs(self, conv: Conv, rank: int) -> int:
-        """Input channels of the core, for its output channels."""
+        """Number of input channels of the core, for a number of its output channels."""
         most = min(conv.in_channels, conv.out_channels * conv.num_taps)
         return -(-rank * most // self.max_rank(conv))
 
-    def draft(self, conv: Conv) -> Callable[[int], Expression]:
-        """By the truncated higher-order SVD, from which the iteration starts."""
+    def prepare_quickly(self, conv: Conv) -> Callable[[int], Expression]:
+        """Factorise by the truncated higher-order SVD, from which the iteration starts."""
         if conv.weight.is_meta:
             return self.prepare(conv)
         kernel = at_least_float32(conv.taps_last)
@@ -82,7 +82,7 @@ class Tucker2(Method):
 
 
 def _chain(conv: Conv, core: Tensor, a: Tensor, b: Tensor) -> Expression:
-    """The expression of a core ``(r, q, K)`` and bases ``(O, r)`` and ``(I, q)``."""
+    """Make the expression of a core ``(r, q, K)`` and bases ``(O, r)`` and ``(I, q)``."""
     ones = (1,) * conv.geometry.num_axes
     dtype = conv.weight.dtype
     return Chain(

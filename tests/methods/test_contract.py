@@ -146,7 +146,7 @@ def test_shapes_follow_without_weights(method: Method, case: Case, data: st.Data
     rank = draw_rank(data, method, conv)
     made, priced = method(conv, rank), method(conv.without_weights(), rank)
     assert all(leaf.weight.is_meta for leaf in leaves(priced))
-    for drafted in (priced, method.draft(conv)(rank)):
+    for drafted in (priced, method.prepare_quickly(conv)(rank)):
         assert [
             (leaf.weight.shape, leaf.bias is None, leaf.geometry, leaf.groups)
             for leaf in leaves(drafted)
@@ -164,7 +164,7 @@ def test_a_draft_loses_no_less(method: Method, case: Case, data: st.DataObject) 
     conv = taken(method, case)
     rank = draw_rank(data, method, conv)
     real = weight_deviation(method(conv, rank), conv).relative
-    assert real <= weight_deviation(method.draft(conv)(rank), conv).relative + 1e-9
+    assert real <= weight_deviation(method.prepare_quickly(conv)(rank), conv).relative + 1e-9
 
 
 @CLOSED_FORM

@@ -11,7 +11,7 @@ from decompose.methods.truncations import Truncations
 
 
 class Drafts:
-    """Expressions in a layer's place, by the methods' ``draft``; to be dropped with the layer.
+    """Expressions in a layer's place, by ``Method.prepare_quickly``; to be dropped with the layer.
 
     Args:
         conv: the layer.
@@ -39,7 +39,7 @@ class Drafts:
         if key not in self._factorised:
             if channels not in self._given:
                 self._given[channels] = self._into(channels)
-            self._factorised[key] = method.draft(self._given[channels])
+            self._factorised[key] = method.prepare_quickly(self._given[channels])
         return self._factorised[key](rank)
 
     def back(self, made: Expression, channels: bool) -> Expression:
