@@ -1,1 +1,1 @@
-"""The layers inside a model: found, costed, watched, swapped, run."""
+"""Layers inside a model: found, costed, observed, swapped, run."""

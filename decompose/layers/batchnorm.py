@@ -1,4 +1,4 @@
-"""BatchNorm folded into the layer before it.
+"""Fold BatchNorms into the layers before them, and re-estimate their statistics.
 
 With running mean m and variance v, weight g and offset b, a normalisation makes of a layer's output y
 
@@ -6,8 +6,8 @@ With running mean m and variance v, weight g and offset b, a normalisation makes
 
 which is the same layer with kernel ``W g / sqrt(v + e)`` and another bias: exact in evaluation mode, up
 to rounding, and one operator less. A normalisation is folded where it reads nothing but one layer's
-outputs, channel by channel, and nothing else reads these, or the weights of either. That is watched, not
-guessed from names.
+outputs, channel by channel, and nothing else reads these, or the weights of either. That is observed in a
+forward pass, not guessed from names.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
 
     Args:
         model: left as it was.
-        example: one batch (``calls``); only its first input is used.
+        example: one batch (``utils.batches``); only its first input is used.
 
     Returns:
         A new model in evaluation mode, which computes the same; the normalisations are gone from it.
-        ``folded_of`` tells which; ``save`` keeps it.
+        ``folded_of`` lists them; ``save`` keeps the list.
 
     Raises:
         DecomposeError: nothing can be folded.
@@ -71,12 +71,12 @@ def fold_batchnorm(model: nn.Module, example: Example) -> nn.Module:
 
 
 def folded_of(model: nn.Module) -> dict[str, str]:
-    """The normalisations that were folded into layers of a model, by the layers' full names."""
+    """The normalisations that were folded into layers, by the full names of the layers."""
     return dict(getattr(model, _ATTRIBUTE, {}))
 
 
 def fold_pairs(model: nn.Module, pairs: Mapping[str, str]) -> nn.Module:
-    """Fold given normalisations into given layers; those that are folded already stay so.
+    """Fold given normalisations into given layers, except those that are folded already.
 
     Args:
         model: left as it was.
@@ -127,7 +127,7 @@ def _fused(layer: Decomposable, norm: Any) -> nn.Module:
 
 
 def _fused_factors(layer: DecomposedLayer, norm: Any) -> nn.Module:
-    """A decomposed layer whose last factors are scaled, in each of which it is linear."""
+    """Fold a normalisation into the last factors of a decomposed layer."""
     expression = layer.expression
     dtype = next(leaves(expression)).weight.dtype
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -149,14 +149,14 @@ def _num_outputs(layer: nn.Module) -> int:
 
 
 def _rest_behind(layer: nn.Module, norm: nn.Module | None) -> nn.Module | None:
-    """As ``_rest``; ``None`` also where the normalisation has other channels than a layer gives."""
+    """As ``_rest``, but ``None`` if the normalisation has another number of channels than the layer."""
     if norm is None or (rest := _rest(norm)) is None:
         return None
     return rest if len(norm.get_buffer("running_mean")) == _num_outputs(layer) else None
 
 
 def _rest(norm: nn.Module) -> nn.Module | None:
-    """What a normalisation does besides; ``None`` where it is none that can be folded."""
+    """The operators of a normalisation behind its own; ``None`` if it cannot be folded."""
     if getattr(norm, "running_mean", None) is None:
         return None
     if type(norm) in _PLAIN or type(norm).__name__ == "FrozenBatchNorm2d":
@@ -168,7 +168,7 @@ def _rest(norm: nn.Module) -> nn.Module | None:
 
 
 def _find_pairs(model: nn.Module, example: Example) -> dict[str, str]:
-    """The BatchNorm of each layer that it alone reads, and that reads nothing else."""
+    """Find the BatchNorms that alone read the output of one layer, and read nothing else."""
     layers: dict[str, nn.Module] = {
         n: layer
         for n, layer in find_decomposable(model).items()
@@ -211,7 +211,7 @@ def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
 
     Args:
         model: its modes are left as they were.
-        batches: one batch each (``calls``), on the model's device.
+        batches: one batch each (``utils.batches``), on the model's device.
     """
     norms = _running(model)
     if not norms:

@@ -1,4 +1,4 @@
-"""Functions that a model holds, bound to the modules of its copy.
+"""Bind the functions that a model holds to the modules of its copy.
 
 ``copy.deepcopy`` takes a function as it is: in the copy of a model with a hook defined inside ``__init__``,
 or with ``self.block = lambda x: self.b(x)``, it would still run the original's layers. Here such functions
@@ -24,7 +24,7 @@ def rebind_closures_(
 
     Args:
         model: a copy.
-        copies: by ``id``, what stands in the copy for each object of the original.
+        copies: the copy of each object of the original, by ``id``.
         replacements: modules of the copy that are none; what they hold is left as it is.
 
     >>> import copy
@@ -51,7 +51,7 @@ def rebind_closures_(
 
 
 class _Binder:
-    """Makes functions anew, each once."""
+    """Makes copies of functions, one of each."""
 
     def __init__(self, copies: Mapping[int, Any]) -> None:
         self._copies = copies
@@ -59,7 +59,7 @@ class _Binder:
         self._done: dict[int, tuple[Any, Any]] = {}
 
     def bound(self, value: Any) -> Any:
-        """What stands for a value in the copy: itself, unless it is a function bound to the original."""
+        """The counterpart of a value in the copy: itself, unless it is bound to the original."""
         if isinstance(value, nn.Module | Tensor):
             return self._copies.get(id(value), value)
         if id(value) not in self._done:

@@ -1,4 +1,4 @@
-"""Running a layer in pieces, so that what lies between its convolutions stays in the cache.
+"""Run a layer in pieces, so that the maps between its convolutions stay in the cache.
 
 T branches write and read T maps of the output's size. Where those are larger than the cache, memory is
 what the layer waits for, and each fresh map costs as many page faults as it has pages. So a batch is
@@ -30,13 +30,13 @@ Body = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What a row of an expression's output depends on.
+    """Rows of the input that one row of an expression's output depends on.
 
     Attributes:
         outline: the expression, without weights.
         before: rows of the input before it.
         after: rows of the input after it.
-        in_rows: whether its output may be made row by row.
+        in_rows: whether its output may be computed row by row.
     """
 
     outline: Expression
@@ -46,7 +46,7 @@ class ReceptiveField:
 
     @classmethod
     def of(cls, expression: Expression) -> ReceptiveField:
-        """The reach of an expression."""
+        """Compute the receptive field of an expression."""
         outline = map_leaves(Conv.without_weights, expression)
         in_rows = all(
             g.num_axes == 2
@@ -64,7 +64,7 @@ class ReceptiveField:
         return max(leaf.out_channels for leaf in leaves(self.outline))
 
     def room_for(self, x: Tensor) -> Tensor:
-        """An output for an input, uninitialised, in the same memory format."""
+        """Allocate an uninitialised output for an input, in the same memory format."""
         *_, last = leaves(self.outline)
         size = output_size(self.outline, x.shape[2:])
         channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ def run_in_pieces(body: Body, x: Tensor, reach: ReceptiveField) -> Tensor:
 
 
 def run_in_images(body: Body, x: Tensor, reach: ReceptiveField, num_images: int) -> Tensor:
-    """Run a layer on so many images at a time."""
+    """Run a layer on ``num_images`` images at a time."""
     # Before what is made on the way, lest the heap's end moves with every layer.
     y = reach.room_for(x)
     for start in range(0, len(x), num_images):
@@ -106,7 +106,7 @@ def run_in_images(body: Body, x: Tensor, reach: ReceptiveField, num_images: int)
 
 
 def run_in_strips(body: Body, x: Tensor, reach: ReceptiveField, num_rows: int) -> Tensor:
-    """Run a layer on so many rows of output of one image at a time.
+    """Run a layer on ``num_rows`` rows of one image's output at a time.
 
     Args:
         body: as for ``run_in_pieces``, of a reach with ``in_rows``.

@@ -1,4 +1,4 @@
-"""What reads a layer's output and its weight, recorded in one forward pass.
+"""Find the readers of layers' outputs and weights, in one forward pass.
 
 A model may read ``self.conv.weight`` itself, or ask a transposed convolution for a certain output size;
 a decomposed layer would have to compose the weight, and takes no size. So the pass runs a copy of the
@@ -54,7 +54,7 @@ _POOLING = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor that a layer wrote, or that channelwise operators made of one.
+    """A tensor written by a layer, or made of one by channelwise operators.
 
     Attributes:
         layer: full name of the layer.
@@ -91,7 +91,7 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Consumers:
-    """What reads the layers of a model.
+    """Readers of the layers' weights and outputs.
 
     Attributes:
         weights: by layer, the reason why it cannot be swapped: the model reads its weight, or calls it
@@ -113,7 +113,7 @@ def find_consumers(
     norms: Mapping[str, nn.Module] | None = None,
     whole: Mapping[str, nn.Module] | None = None,
 ) -> Consumers:
-    """Find what reads the layers' weights and outputs in one pass.
+    """Find the readers of the layers' weights and outputs in one forward pass.
 
     Args:
         model: left as it was; it takes the example.
@@ -139,7 +139,7 @@ def find_consumers(
 
 
 class _WeightSpy(nn.Module):
-    """Passes everything on to a layer, and notes what a decomposed one could not do."""
+    """Passes calls on to a layer, and notes uses of it that a decomposed layer could not serve."""
 
     def __init__(self, layer: nn.Module, note: Callable[[str], object]) -> None:
         super().__init__()
@@ -167,13 +167,13 @@ class _WeightSpy(nn.Module):
             self.__dict__["_is_called"] = False
 
     def note_caller(self, *_: Any) -> None:
-        """Note that the layer runs, by whoever calls it."""
+        """Note that the layer runs, whichever module calls it."""
         if not self.__dict__["_is_called"]:
             self.__dict__["_note"]("a function calls it that copies of the model share")
 
 
 class _Recorder(TorchDispatchMode):
-    """Records the operators that read what layers write."""
+    """Records the operators that read the layers' outputs."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -190,7 +190,7 @@ class _Recorder(TorchDispatchMode):
 
     @contextmanager
     def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Know which module runs, and what it reads and writes."""
+        """Follow the running module, its inputs and its output."""
         handles = []
         for name, module in modules.items():
             handles += [
@@ -204,7 +204,7 @@ class _Recorder(TorchDispatchMode):
                 handle.remove()
 
     def read(self, operator: str, values: Any) -> None:
-        """Note that an operator reads these and that what it makes of them is not followed."""
+        """Note that an operator reads tensors, and that its result is not followed."""
         for leaf in tree_leaves(values):
             if (value := self._value_of(leaf)) is not None:
                 value.uses.append(Use(operator, self._inside))

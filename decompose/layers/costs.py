@@ -1,4 +1,4 @@
-"""What layers and models cost: input shapes traced, MACs and parameters counted."""
+"""Trace input shapes, and count the MACs and parameters of layers and models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shapes = Mapping[str, list[tuple[int, ...]]]
 
 
 def trace_shapes(model: nn.Module, example: Example) -> Shapes:
-    """Input shapes that every layer sees when the first of the example's inputs passes.
+    """Trace the input shapes of every layer, in a pass of the first of the example's inputs.
 
     The second stage of a detector sees as many boxes as the first may propose (``detectors``).
 
@@ -54,7 +54,7 @@ def trace_shapes(model: nn.Module, example: Example) -> Shapes:
 
 
 def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
-    """MACs of every layer for one input of the model; 0 for layers that it does not reach.
+    """Count the MACs of every layer for one input of the model; 0 for layers that it does not reach.
 
     Convolutions that a model names in ``other_macs`` are counted with them.
 
@@ -71,7 +71,7 @@ def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
 
 
 def count_params(*modules: nn.Module) -> int:
-    """Number of parameters of modules together, shared ones counted once.
+    """Count the parameters of modules together, shared ones once.
 
     So are those that a model names together in ``tied_parameters``, as its file holds them once.
     """
@@ -131,7 +131,7 @@ def _first_of_tied(*modules: nn.Module) -> dict[int, int]:
 
 
 def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """MACs of one call of a layer, rewritten or not.
+    """Count the MACs of one call of a layer, decomposed or not.
 
     Args:
         module: a convolution, a fully connected layer or a ``DecomposedLayer``.
@@ -141,7 +141,7 @@ def layer_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int:
-    """MACs of one call of the module that an expression becomes, as ``layer_macs``."""
+    """Count the MACs of one call of the module that an expression becomes, as ``layer_macs``."""
     num_axes = next(leaves(expression)).geometry.num_axes
     if num_axes == 0:
         return prod(input_shape[:-1]) * macs(expression, ())
@@ -149,5 +149,5 @@ def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int
 
 
 def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:
-    """MACs of an expression in a layer's place, in all calls of the layer."""
+    """Count the MACs of an expression in all calls of the layer that it replaces."""
     return sum(expression_macs(expression, shape) for shape in shapes)

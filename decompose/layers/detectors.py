@@ -1,4 +1,4 @@
-"""Detectors of torchvision, asked so that their answers can be compared.
+"""Run torchvision's detectors so that their outputs can be compared.
 
 What a detector returns are the boxes that are left after suppression: another number for every model, in
 another order. So models are compared by what their heads give for every anchor. In a model of two
@@ -39,11 +39,11 @@ def is_detector(model: nn.Module) -> bool:
 
 
 def useful_scale(resizing: Any, width: int, height: int) -> float:
-    """How far a picture can be shrunk without a detector seeing less of it; 1 where it cannot.
+    """Scale to which an image can be shrunk before it is smaller than a detector's own input; at most 1.
 
     Args:
         resizing: the detector's ``transform``.
-        width: of the picture, in pixels.
+        width: of the image, in pixels.
         height: of it.
     """
     if resizing.fixed_size is None:
@@ -54,7 +54,7 @@ def useful_scale(resizing: Any, width: int, height: int) -> float:
 
 @contextmanager
 def comparable(model: nn.Module) -> Iterator[list[Any]]:
-    """Let a detector be called so that its heads' outputs can be compared.
+    """Collect the outputs of a detector's heads while it is called, with fixed proposals.
 
     Yields:
         A list that the heads' outputs are added to, in the order of the calls; it stays empty where
@@ -73,7 +73,7 @@ def comparable(model: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def with_all_proposals(model: nn.Module) -> Iterator[None]:
-    """Let the second stage of a detector have as much to do as it ever has, so that MACs can be counted.
+    """Give the second stage of a detector the most boxes that it may have, so that MACs can be counted.
 
     It is given as many boxes as the first stage may propose, and finds in them as much as it may: so
     counts depend neither on the weights nor on what a picture shows. Other models are left alone.
@@ -85,7 +85,7 @@ def with_all_proposals(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
-    """Show the second stage, if there is one, a lattice of boxes, and let it find something in each.
+    """Give the second stage, if there is one, a lattice of boxes, and let it detect an object in each.
 
     Args:
         modules: of the model, by name.
@@ -106,7 +106,7 @@ def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
 
 
 def _restore(module: nn.Module, name: str, before: Any) -> None:
-    """Put back what an attribute was in an outer context, or the class's own."""
+    """Restore an attribute to its value in an outer context, or to the class's own."""
     if before is None:
         module.__dict__.pop(name)
     else:
@@ -122,7 +122,7 @@ def _propose_lattice(_: nn.Module, inputs: tuple[Any, ...], output: Any, num: in
 
 
 def _lattice(size: tuple[int, int], like: Tensor) -> Tensor:
-    """Boxes over a picture of ``(height, width)`` pixels, ``(n, 4)``: left, top, right, bottom."""
+    """Boxes over an image of ``(height, width)`` pixels, ``(n, 4)``: left, top, right, bottom."""
     height, width = size
     boxes = [
         (width * x / n, height * y / n, width * (x + 1) / n, height * (y + 1) / n)
@@ -140,7 +140,7 @@ def _keep_proposals(
     image_shapes: Any,
     most: int,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The first of the proposals as what was found, each of class 1."""
+    """Return the first of the proposals as detections of class 1."""
     proposals = [boxes[:most] for boxes in proposals]
     scores = [boxes.new_ones(len(boxes)) for boxes in proposals]
     labels = [torch.ones(len(boxes), dtype=torch.int64, device=boxes.device) for boxes in proposals]

@@ -1,4 +1,4 @@
-"""The layers of a model: where they sit, what they see, what they cost."""
+"""Find the layers of a model by name, decomposable or decomposed, and swap them in a copy."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Convolutions, decomposed ones and fully connected layers, by their full names.
+    """Find convolutions, decomposed layers and fully connected layers, by full name.
 
-    A module used in several places is listed once, under its first name. The factors inside a
+    A module that is held several times is listed once, under its first name. The factors inside a
     decomposed convolution are not listed.
 
     Raises:
-        DecomposeError: what is given is no module whose layers could be exchanged.
+        DecomposeError: the model is no module whose layers could be exchanged.
     """
     _require_module(model)
     layers: dict[str, nn.Module] = {}
@@ -42,7 +42,7 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
-    """The convolutions and fully connected layers that are not rewritten yet, by full name.
+    """Find the convolutions and fully connected layers that are not decomposed yet, by full name.
 
     Raises:
         DecomposeError: a weight is NaN or infinite, or there is none yet; nothing can be decomposed
@@ -62,11 +62,11 @@ def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
 
 
 def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyType({})) -> Model:
-    """A deep copy of a model with other modules in the place of some.
+    """Copy a model deeply, with replacements for some of its modules.
 
     Args:
         model: left as it was.
-        replacements: by the ``id`` of the module that each stands for, wherever that is held.
+        replacements: by the ``id`` of the module that each replaces, wherever that is held.
     """
     # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
     # wherever it is held, becomes one to its replacement. It refuses tensors that torch computed, as
@@ -97,14 +97,14 @@ def _require_module(model: nn.Module) -> None:
 
 
 def is_plain(weight: Tensor, *, meta: bool = False) -> bool:
-    """Whether a weight can be computed with; on the meta device only where that is admitted."""
+    """Whether a weight is a plain floating tensor; one on the meta device only if ``meta`` is set."""
     if weight.is_meta and not meta:
         return False
     return type(weight) in (Tensor, nn.Parameter) and weight.dtype in _DTYPES
 
 
 def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
-    """The rewritten layers of a model, by their full names."""
+    """Find the decomposed layers of a model, by full name."""
     layers = find_layers(model).items()
     return {name: layer for name, layer in layers if isinstance(layer, DecomposedLayer)}
 
@@ -112,13 +112,13 @@ def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
 def find_lossy(
     small: nn.Module, originals: Mapping[str, Decomposable], names: Iterable[str]
 ) -> dict[str, tuple[DecomposedLayer, Decomposable]]:
-    """The rewritten layers that have lost something, each with the original's, by full name.
+    """Find the decomposed layers with an error, each with the original's layer, by full name.
 
-    What is exact has nothing to win back. It could only be bent to make good what other layers lost, on
-    inputs like those at hand; on others a classifier bent so can be ruined.
+    An exact layer has nothing to win back. Refitted to make up for other layers on the inputs at hand,
+    it may ruin a classifier on others.
 
     Args:
-        small: what ``apply`` made of the model.
+        small: the decomposed model.
         originals: the layers of the model by full name, not decomposed.
         names: of layers, in the order of the result.
 

@@ -1,4 +1,4 @@
-"""Reasons why a layer cannot be decomposed: hooks, parametrised or quantised weights, skipped by name."""
+"""Reasons why a layer stays dense: hooks, parametrised or quantised weights, skipped by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNREACHED = "not reached by the example"
 
 
 def find_quantised(model: nn.Module) -> dict[str, str]:
-    """The layers of a model whose weights are quantised by torch, by full name, with the word for it."""
+    """Find the layers whose weights are quantised by torch, by full name, each with the reason."""
     return {
         name: f"its weights are quantised ({type(module).__name__})"
         for name, module in model.named_modules()
@@ -45,7 +45,7 @@ def why_not_decomposable(module: Decomposable) -> str | None:
 
 
 def what_is_attached(module: nn.Module) -> str | None:
-    """What was put on a module, and would go with it: hooks, or another forward; ``None`` if nothing."""
+    """Hooks or another forward on a module, which would be lost with it; ``None`` if there are none."""
     if "forward" in vars(module):
         return "its forward was replaced"
     hooks = (
@@ -61,7 +61,7 @@ def what_is_attached(module: nn.Module) -> str | None:
 def why_skipped(
     name: str, module: Decomposable, skip: Sequence[str], *, reached: bool
 ) -> str | None:
-    """Why a layer stays as it is whatever the budget, or ``None`` if it need not.
+    """Why a layer stays dense whatever the budget, or ``None`` if it need not.
 
     Args:
         name: full name of the layer.

@@ -1,4 +1,4 @@
-"""Forms: equal ways to run what a method made of a layer.
+"""Forms of a decomposed layer: equal ways to run it, as branches, merged or dense.
 
 They compute the same at the same number of MACs (but for ``dense``), and take different times, each the
 fastest somewhere: which one depends on the engine, the machine and the shape, so it is measured
@@ -21,10 +21,10 @@ class Form:
     """A way to run an expression.
 
     Attributes:
-        title: what it is, in words.
+        title: its description.
         rewrite: the expression that is run instead.
         in_pieces: whether eager torch, on a CPU and without gradients, may run it on images or strips
-            of rows whose maps fit the cache (``strips``).
+            of rows whose maps fit the cache (``cache_blocking``).
     """
 
     title: str
@@ -47,7 +47,7 @@ FORMS: Mapping[str, Form] = {
 
 
 def get_form(name: str) -> Form:
-    """The form of a name.
+    """Get a form by its name.
 
     Raises:
         DecomposeError: there is none.

@@ -1,4 +1,4 @@
-"""Evaluation mode, and the outputs by which models are compared."""
+"""Run models in evaluation mode, and collect the outputs by which they are compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NUMBERS_TOGETHER = 2**17
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; each module's own mode again outside."""
+    """Switch models to evaluation mode without gradients; restore each module's mode afterwards."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:
@@ -34,16 +34,16 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Outputs of a model, one image at a time, since large temporaries cost more than calls."""
+    """Compute the outputs of a model one image at a time, since large temporaries cost more than calls."""
     with evaluating(model):
         return torch.cat([model(image) for image in images.split(1)])
 
 
 def floating_tensors(output: object) -> list[Tensor]:
-    """The floating tensors in what a model returns: a tensor, or a nest of such.
+    """Collect the floating tensors in a model's output: a tensor, or a nest of tensors.
 
     Raises:
-        DecomposeError: it returns something else.
+        DecomposeError: the output holds something else.
     """
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
@@ -55,9 +55,9 @@ def floating_tensors(output: object) -> list[Tensor]:
 
 
 def comparable_outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    """The floating tensors by which models are compared: what one returns for an example.
+    """Run a model, and collect the floating tensors of its output, by which models are compared.
 
-    Of a detector, what its heads give (``detectors``).
+    Of a detector they are the outputs of its heads (``detectors``).
 
     Raises:
         DecomposeError: it returns something else.
@@ -68,7 +68,7 @@ def comparable_outputs(model: nn.Module, example: Example) -> list[Tensor]:
 
 
 def warn_of_infinite(count: int, total: int) -> None:
-    """Say that some of the original's outputs cannot be compared, since they are not finite.
+    """Warn that some of the original's outputs are not finite, and so cannot be compared.
 
     Args:
         count: of the outputs that are NaN or infinite.
@@ -91,7 +91,7 @@ def warn_of_infinite(count: int, total: int) -> None:
 
 
 def largest_batch(model: nn.Module, some: Sequence[Any]) -> int:
-    """Inputs to pass together: as many as fill small layers, where the model takes them so.
+    """Choose the number of inputs that pass together: enough to fill small layers, if the model allows it.
 
     Args:
         model: left as it was.
@@ -106,7 +106,7 @@ def largest_batch(model: nn.Module, some: Sequence[Any]) -> int:
 
 
 def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:
-    """Whether a model gives for two inputs together what it gives for each alone.
+    """Whether a model's outputs for two inputs together are those for each alone.
 
     Args:
         model: in evaluation mode, gradients off.

@@ -1,4 +1,4 @@
-"""Expressions as torch modules, and torch modules as expressions.
+"""Convert expressions to torch modules, and torch modules to expressions.
 
 The leaves become plain ``torch.nn.Conv*d``, so that state dicts, ``torch.compile``, automatic
 mixed precision, DDP and export see nothing unusual.
@@ -62,7 +62,7 @@ _COPIED = (
 
 
 class Branches(nn.ModuleList):
-    """Modules side by side on one input, their outputs added."""
+    """Modules side by side on one input, with their outputs added."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the branches' outputs."""
@@ -76,10 +76,10 @@ class DecomposedLayer(nn.Module):
     """A convolution or fully connected layer rewritten by a method.
 
     Args:
-        original: the layer that it stands for; its attributes are copied for readers.
-        expression: what the method made of it.
+        original: the layer that it replaces; its attributes are copied for readers.
+        expression: the layer as the method rewrote it.
         choice: the method and rank.
-        note: what the search knew of it, for readers.
+        note: its predicted cost and error, for readers.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class DecomposedLayer(nn.Module):
 
     @property
     def expression(self) -> Expression:
-        """The expression that it computes now, in its form, sharing its weights."""
+        """The expression that the layer computes now, in its form, sharing its weights."""
         return to_expression(self.body)
 
     @property
     def weight(self) -> Tensor:
-        """The dense kernel that it stands for, as torch lays it out, composed each time it is read.
+        """The dense kernel that the layer replaces, in torch's layout, composed each time it is read.
 
         No parameter: for modules that look at a layer's weight now and then, such as for its device.
-        Those that do so in each call save nothing; ``plan`` leaves their layers dense (``readers``).
+        Those that do so in each call save nothing; ``plan`` leaves their layers dense (``consumers``).
 
         Raises:
-            AttributeError: something in its place is no convolution.
+            AttributeError: a module inside is no convolution.
         """
         conv = compose(self._differentiable())
         is_transposed = conv.geometry.transposed
@@ -130,7 +130,7 @@ class DecomposedLayer(nn.Module):
             raise AttributeError(str(error)) from None
 
     def take_form(self, name: str) -> None:
-        """Run in another of the ``forms`` from now on; its parameters are new ones.
+        """Run in another form (``execution_forms``) from now on; its parameters are new ones.
 
         Raises:
             DecomposeError: there is no such form, or the layer is ``dense`` already.
@@ -161,9 +161,9 @@ class DecomposedLayer(nn.Module):
         self.body.load_state_dict(made.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``.
+        """Map ``(batch, in_channels, *input_size)`` to ``(batch, out_channels, *output_size)``.
 
-        On a CPU, and without gradients, large inputs are run in pieces (``strips``), which computes
+        On a CPU, and without gradients, large inputs are run in pieces (``cache_blocking``), which computes
         a few rows twice.
         """
         in_whole = (
@@ -183,14 +183,14 @@ class DecomposedLayer(nn.Module):
 
 
 def copy_attributes(layer: nn.Module, other: nn.Module) -> None:
-    """Give another module what others read off a layer: its sizes, but no weights."""
+    """Copy the sizes of a layer to another module, but no weights, for readers."""
     for name in _COPIED:
         if hasattr(layer, name):
             setattr(other, name, getattr(layer, name))
 
 
 def to_expression(module: nn.Module, *, differentiable: bool = False) -> Expression:
-    """Read a module back as an expression, sharing its weights.
+    """Convert a module to an expression that shares its weights.
 
     Args:
         module: a convolution, a ``Sequential`` or ``Branches`` of such, or a ``DecomposedLayer``.
@@ -210,7 +210,7 @@ def to_expression(module: nn.Module, *, differentiable: bool = False) -> Express
 
 
 def to_conv(module: Decomposable, *, differentiable: bool = False) -> Conv:
-    """Read a convolution or fully connected module as a ``Conv``, sharing its weights.
+    """Convert a convolution or fully connected module to a ``Conv`` that shares its weights.
 
     Args:
         module: the layer.
@@ -240,7 +240,7 @@ def to_module(expression: Expression) -> nn.Module:
 
 
 def give_bias(leaf: Decomposable) -> None:
-    """Give a convolution or fully connected module that has none a bias of zeros."""
+    """Add a bias of zeros to a convolution or fully connected module without one."""
     outputs = leaf.out_features if isinstance(leaf, nn.Linear) else leaf.out_channels
     bias = nn.Parameter(leaf.weight.new_zeros(outputs), leaf.weight.requires_grad)
     leaf.register_parameter("bias", bias)

@@ -1,4 +1,4 @@
-"""Layers that a ReLU follows, so that their outputs below its threshold do not matter.
+"""Find the layers that a ReLU follows, whose outputs below its threshold do not matter.
 
 A layer is rectified if nothing reads its outputs but ReLUs, or BatchNorms by running statistics that
 nothing but ReLUs read (``consumers``). Then only ``max(a y + b, 0)`` of its output y goes on, with a
@@ -22,7 +22,7 @@ _RECTIFIERS = {"relu", "relu_", "hardtanh", "hardtanh_"}
 
 @dataclass(frozen=True, eq=False)
 class Rectifier:
-    """What goes on of a layer's output: ``max(slope y + offset, 0)``.
+    """The part of a layer's output that passes a ReLU: ``max(slope y + offset, 0)``.
 
     Attributes:
         slope: ``(O,)``.
@@ -33,15 +33,15 @@ class Rectifier:
     offset: Tensor
 
     def passes(self, outputs: Tensor) -> Tensor:
-        """Which of the outputs ``(..., O)`` go on."""
+        """Which of the outputs ``(..., O)`` pass."""
         return outputs * self.slope + self.offset > 0
 
     def read(self, outputs: Tensor) -> Tensor:
-        """What goes on of the outputs ``(..., O)``."""
+        """The outputs ``(..., O)`` behind the ReLU."""
         return (outputs * self.slope + self.offset).clamp_min(0)
 
     def targets(self, wanted: Tensor, given: Tensor) -> Tensor:
-        """What a layer should write to pass on what is wanted, with the least change.
+        """Targets for a layer's output that give the wanted output behind the ReLU, with the least change.
 
         Where the wanted output ``(..., O)`` goes on, itself; elsewhere what is given, if that does
         not go on either, or else the threshold. The squared distance to it bounds that of the
@@ -83,7 +83,7 @@ def find_rectifiers(
 
 
 def _rectifiers_behind(value: Value, width: int) -> list[Rectifier] | None:
-    """The rectifiers of one output; ``None`` where anything else reads it."""
+    """The rectifiers of one output; ``None`` if anything else reads it."""
     slope = torch.ones(width, dtype=value.dtype, device=value.device)
     return _follow(value, slope, torch.zeros_like(slope))
 

@@ -1,4 +1,4 @@
-"""Passes that begin at a layer, as good as: what the layers before it wrote is remembered.
+"""Replay layers' recorded outputs, so that a pass computes only from one layer on.
 
 To try many things in the place of one layer, the layers before it need not compute anew for each. A
 pass still goes through what lies between the layers, which is cheap beside them.
@@ -70,7 +70,7 @@ class Recording:
 
     @contextmanager
     def until(self, name: str) -> Iterator[None]:
-        """Let the layers that are done before a layer's first call give what they gave.
+        """Replay the outputs of the layers that are done before a layer's first call.
 
         Args:
             name: of the layer; passes inside must be of the same example.
@@ -86,7 +86,7 @@ class Recording:
 
 
 class _Player:
-    """Gives remembered outputs one after another, again and again."""
+    """Returns recorded outputs one after another, again and again."""
 
     def __init__(self, outputs: list[Tensor]) -> None:
         self._outputs, self._next = outputs, 0

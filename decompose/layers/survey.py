@@ -1,4 +1,4 @@
-"""Survey of a model's layers: found, traced and checked once, and handed down from there.
+"""Survey a model's layers: find, trace and check them once.
 
 Planning, measuring and repairing all need the layers of a model, the shapes that reach them, why some
 stay dense, and what reads their outputs. One look-up and two passes of one input find it all.
@@ -25,7 +25,7 @@ from decompose.utils.batches import Example
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is known of a model's layers; references only, no copies.
+    """Facts about a model's layers; it holds references, no copies.
 
     Attributes:
         model: the model.
@@ -64,7 +64,7 @@ class Survey:
         return find_rectifiers(self.consumers, self.chosen(names))
 
     def warn_of_readers(self, stacklevel: int) -> None:
-        """Warn of layers that stay dense because of how the model uses them.
+        """Warn of layers that stay dense because of the way in which the model uses them.
 
         Args:
             stacklevel: of the warning, counted from the caller.
