@@ -1,1 +1,1 @@
-"""A model and a budget become a smaller model."""
+"""Compress a model to a budget: plan, apply, repair."""

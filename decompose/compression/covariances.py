@@ -1,8 +1,8 @@
 """Covariances of a layer's input by channel, and by tap along each axis of its kernel.
 
 Those of whole patches (``statistics``) have D^2 entries for a patch of D; these have I^2 and k_n^2,
-so that one quick pass gathers them for every layer. They are what a Kronecker product
-approximates the patches' covariance by, and what a kernel is whitened with.
+so that one quick pass gathers them for every layer. Their Kronecker product approximates the
+covariance of patches, and whitens kernels.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class AxisMoments(InputMoments):
         self._taps += (taps.mT @ taps).cpu().double()
 
     def covariances(self) -> AxisCovariances:
-        """Covariances by channel and by tap."""
+        """Compute the covariances by channel and by tap."""
         mean = self.mean()
         channels = self._channels / self.count - mean @ mean.mT
         flat = mean.flatten(0, 1)
@@ -117,7 +117,7 @@ class AxisMoments(InputMoments):
 
 
 def _along_axes(between: Tensor, kernel_size: Sequence[int]) -> tuple[Tensor, ...]:
-    """The covariance between taps along each axis, from that between all of them."""
+    """Average the covariance between all taps to one between the taps along each axis."""
     num_axes = len(kernel_size)
     blocks = between.reshape((*kernel_size, *kernel_size))
     found = []

@@ -1,4 +1,4 @@
-"""Sums of patches that a layer reads, call after call, and of products of their entries."""
+"""Add up the moments of the patches that a layer reads, call after call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_POSITIONS = 512
 
 
 class InputMoments(ABC):
-    """Count and sum of a layer's patches; which products are summed, a subclass says.
+    """Count and sum of the patches that a layer reads; subclasses add sums of products.
 
     Args:
         conv: the layer; of a transposed one the patches are single pixels.

@@ -1,4 +1,4 @@
-"""Moments of one layer's input, and whether tensors of a file can be such."""
+"""Moments of one layer's input, and their validation when they come from a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LayerStatistics:
     A patch has D = I / groups k_1 ... k_N entries.
 
     Attributes:
-        num_patches: how many were seen.
+        num_patches: number of patches.
         mean: of a patch, ``(groups, D)``.
         covariance: of a patch, ``(groups, D, D)``; ``(groups, D)``, its diagonal, where a patch is
             too long.
@@ -34,7 +34,7 @@ class LayerStatistics:
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether the covariance is known by its diagonal only."""
+        """Whether only the diagonal of the covariance is known."""
         return self.covariance.ndim == 2
 
     def channel_covariance(self, num_taps: int) -> Tensor:
@@ -76,20 +76,20 @@ def require_moments(layer: LayerStatistics) -> None:
 
 
 def require(holds: object) -> None:
-    """Raise a ``ValueError`` where something does not hold."""
+    """Raise a ``ValueError`` unless a condition holds."""
     if not holds:
         raise ValueError
 
 
 def is_count(value: object) -> bool:
-    """Whether a value of JSON is a whole number from 1."""
+    """Whether a value from JSON is a whole number from 1."""
     return type(value) is int and value > 0
 
 
 def require_corrections(
     corrections: Mapping[str, Mapping[str, float]], layers: Mapping[str, LayerStatistics]
 ) -> None:
-    """Check that corrections are such numbers, of layers that are known.
+    """Check that corrections are finite, not negative, and of known layers.
 
     Raises:
         ValueError: they are not.

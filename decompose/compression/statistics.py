@@ -1,18 +1,18 @@
-"""What a layer's input looks like, and how much its output matters.
+"""Statistics of layers: moments of their inputs, and the metric of their outputs.
 
 One pass over unlabelled inputs gathers, for every layer to be decomposed,
 
 - the mean and the covariance C of its input's patches, from which the channels' covariance
   follows;
 - the metric B of its output: how strongly the model's output y moves with it, to first order.
-  With z the layer's output at one place and v of random signs,
-  ``B = E[sum over places g g^T] / E|y|^2`` for ``g = d(v . y) / dz``.
+  With z the layer's output at one position and v of random signs,
+  ``B = E[sum over positions g g^T] / E|y|^2`` for ``g = d(v . y) / dz``.
 
-An expression in the layer's place whose kernel differs by D then moves the model's output by a
-relative squared error of ``tr(B D C D^T)``, as if its errors at different places had nothing to do
-with one another: the Kronecker-factored Gauss-Newton matrix of Martens and Grosse 2015 (arXiv
-1503.05671), for convolutions Grosse and Martens 2016 (arXiv 1602.01407), put to use on a
-perturbation of known shape instead of a gradient.
+An expression whose kernel differs from the layer's by D then moves the model's output by a relative
+squared error of ``tr(B D C D^T)``, as if its errors at different positions were uncorrelated: the
+Kronecker-factored Gauss-Newton matrix of Martens and Grosse 2015 (arXiv 1503.05671), for convolutions
+Grosse and Martens 2016 (arXiv 1602.01407), put to use on a perturbation of known shape instead of a
+gradient.
 
 Only sums are kept, so memory does not grow with the number of inputs: 4 bytes for each entry of a
 covariance, about half a gigabyte for VGG16.
@@ -65,13 +65,13 @@ _PARTS = ("mean", "covariance", "metric")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What ``gather`` found.
+    """Statistics of the layers of a model.
 
     Attributes:
         layers: by full name.
-        num_inputs: inputs seen.
+        num_inputs: number of inputs.
         corrections: by layer and methods, the measured error of the model's output over the predicted
-            one (``probing``); empty until probed.
+            one (``search.sensitivity``); empty until measured.
     """
 
     layers: Mapping[str, LayerStatistics]
@@ -102,7 +102,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
-        """Read what ``save`` wrote.
+        """Read statistics from a file that ``save`` wrote.
 
         Raises:
             DecomposeError: there is no such file, or it holds no statistics.
@@ -132,7 +132,7 @@ class Statistics:
             return cls(layers, record["num_inputs"], record["gains"])
         except Exception:  # noqa: BLE001
             raise DecomposeError(
-                f"{path}: is damaged: what it holds are no statistics; measure them again"
+                f"{path}: is damaged and holds no statistics; measure them again"
             ) from None
 
 
@@ -171,7 +171,7 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
 
 
 class PatchMoments(InputMoments):
-    """Sums of products of one layer's patches, and of its output's gradients."""
+    """Sums of products of the patches of one layer, and of the gradients of its output."""
 
     is_shifted = True
     thins_pixels = True
@@ -238,7 +238,7 @@ def _observing(
 
 
 def _as_leaf(leaves: list[Tensor], x: Tensor) -> Tensor:
-    """An input that gradients go back to, added to the others."""
+    """Make an input a leaf that gradients go back to, and add it to the others."""
     if not x.is_floating_point():
         return x
     leaves.append(x.detach().requires_grad_())
@@ -252,7 +252,7 @@ def _finite_entries(y: Tensor) -> Tensor:
 
 
 def _trained(model: nn.Module) -> list[Tensor]:
-    """Where gradients go back to in a model of tokens."""
+    """Parameters that gradients go back to, in a model of tokens."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

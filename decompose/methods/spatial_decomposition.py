@@ -3,7 +3,7 @@
 Jaderberg, Vedaldi, Zisserman: "Speeding up Convolutional Neural Networks with Low Rank Expansions",
 BMVC 2014 (arXiv 1405.3866), scheme 2, solved in closed form: the kernel, unfolded to
 ``M[(i, a), (o, b)] = W[o, i, a, b]``, has the rank-r approximation that Chain(k x 1 I->r, 1 x k
-r->O) can hold, by one SVD, O(I O K min(I k_h, O k_w)). In 3-D the first axis stands alone and the
+r->O) can hold, by one SVD, O(I O K min(I k_h, O k_w)). In 3-D the first axis is split off and the
 others stay together.
 
 Every axis keeps its stride, padding and dilation, on the part that is spatial along it.

@@ -19,7 +19,7 @@ import decompose
 from decompose.algebra import Deviation, weight_deviation
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
 from decompose.compression.search.error_prediction import output_error
-from decompose.compression.search.quick_truncations import Drafts
+from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.layers.costs import expression_macs
@@ -70,7 +70,8 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
         with evaluating(small):
             measured.append(Deviation.between(small(images), expected).relative)
         rewritten = {
-            name: Drafts(convs[name]).expression(choice) for name, choice in chosen.items()
+            name: QuickTruncations(convs[name]).expression(choice)
+            for name, choice in chosen.items()
         }
         kernels = [weight_deviation(e, convs[name]).relative for name, e in rewritten.items()]
         losses["weights"].append(sum(map(loss, kernels)))

@@ -1,1 +1,1 @@
-"""The papers' data-driven methods, layer after layer."""
+"""Data-driven methods of the literature, layer after layer."""

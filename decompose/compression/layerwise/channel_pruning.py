@@ -1,9 +1,10 @@
-"""Models with fewer channels: what a layer does not read, the layer before it does not write.
+"""Prune channels: of layers, of the layers before them, and of the normalisations between.
 
-He et al. 2017 (arXiv 1707.06168), section 3: where a layer's inputs are pruned (``lasso``), the
-filters that make them go as well, and with them the channels of every normalisation between. Only
-possible where nothing else reads them (``successions``). The layers stay plain modules with fewer
-channels, and remember which ones, so that the model can still be compared with its original.
+He et al. 2017 (arXiv 1707.06168), section 3: where a layer's inputs are pruned
+(``channel_selection``), the filters that write them go as well, and with them the channels of every
+normalisation between. Only possible where nothing else reads them (``dependencies``). The layers stay
+plain modules with fewer channels, and remember which ones, so that the model can still be compared with
+its original.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ _ATTRIBUTE = "decompose_kept"
 
 
 class Kept(NamedTuple):
-    """Which channels of the original a layer still has, ``(n,)`` int64 each; ``None`` for all."""
+    """Indices of the original's channels that a layer keeps, ``(n,)`` int64 each; ``None`` for all."""
 
     inputs: Tensor | None = None
     outputs: Tensor | None = None
 
 
 def remember_kept(layer: nn.Module, kept: Kept) -> None:
-    """Note on a layer which channels it has."""
+    """Note the kept channels on a layer."""
     setattr(layer, _ATTRIBUTE, kept)
 
 
 def kept_channels(layer: nn.Module) -> Kept:
-    """The channels that a layer has, all where nothing was noted."""
+    """The kept channels of a layer; all of them if none are noted."""
     return getattr(layer, _ATTRIBUTE, Kept())
 
 
 def kept_outputs(layer: nn.Module, output: Tensor) -> Tensor:
-    """Those channels of the original's output ``(batch, O, ...)`` that a layer writes."""
+    """Select the channels of the original's output ``(batch, O, ...)`` that a layer keeps."""
     outputs = kept_channels(layer).outputs
     return output if outputs is None else output.index_select(1, outputs.to(output.device))
 
 
 def embedded(conv: Conv, layer: nn.Module, out_channels: int, in_channels: int) -> Conv:
-    """A pruned layer's kernel at the original's size, zero where channels are missing.
+    """Embed a pruned layer's kernel in one of the original's size, zero where channels are missing.
 
     Args:
         conv: the kernel, of one group where channels are missing.

@@ -1,17 +1,17 @@
-"""Which input channels a layer can do without, and the best kernel for the others.
+"""Select the input channels that a layer keeps by the LASSO, and refit its kernel to them.
 
 He, Zhang, Sun: "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017
-(arXiv 1707.06168), eq. 2. With ``Z_i = X_i W_i^T`` the part of the output that channel i makes, and
+(arXiv 1707.06168), eq. 2. With ``Z_i = X_i W_i^T`` the part of the output due to channel i, and
 y the original's output, the channels kept are those with a weight in
 
     min over beta  |y - sum_i beta_i Z_i|^2 / 2N + lambda |beta|_1,
 
-with lambda so large that no more than wanted have one; scikit-learn's least-angle regression gives
-the solutions for all lambda at once. Then the kernel of the kept channels is refitted to y by least
-squares, pulled towards what it was by a ridge. The paper holds every |W_i| at 1, to tell W from beta
+with lambda so large that no more channels than asked for have one; scikit-learn's least-angle regression
+gives the solutions for all lambda at once. Then the kernel of the kept channels is refitted to y by least
+squares, pulled towards the old kernel by a ridge. The paper holds every |W_i| at 1, to separate W from beta
 where both are fitted in turns; here beta is fitted once, with W as it was trained.
 
-Both need no more than sums over places: those of ``Z_i . Z_j`` are the second moments of the patches
+Both need no more than sums over positions: those of ``Z_i . Z_j`` are the second moments of the patches
 times those of the kernel, entry by entry, O(n (I K)^2) in all.
 """
 
@@ -30,17 +30,17 @@ RIDGE = 1e-2
 
 
 def moments(samples: Samples) -> Moments:
-    """The sums that selection and refit need, of one group."""
-    return Moments.of(samples.seen.flatten(1).unsqueeze(0), samples.wanted.unsqueeze(0)).cpu()
+    """Sums over samples for selection and refit, of one group."""
+    return Moments.of(samples.patches.flatten(1).unsqueeze(0), samples.targets.unsqueeze(0)).cpu()
 
 
 def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:
-    """The input channels that the LASSO keeps.
+    """Select input channels by the LASSO.
 
     Args:
         conv: of one group.
         rows: the layer's ``moments``.
-        num_kept: how many.
+        num_kept: number of channels to keep.
 
     Returns:
         Their indices, ``(num_kept,)`` int64, rising.
@@ -70,7 +70,7 @@ def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:
 
 
 def refit_inputs(conv: Conv, rows: Moments, kept: Tensor, *, ridge: float = RIDGE) -> Conv:
-    """The convolution on some of its input channels, refitted.
+    """Restrict a convolution to some of its input channels, and refit it.
 
     Args:
         conv: of one group.
@@ -96,11 +96,14 @@ def refit_inputs(conv: Conv, rows: Moments, kept: Tensor, *, ridge: float = RIDG
 
 
 def channel_products(conv: Conv, rows: Moments) -> tuple[Tensor, Tensor]:
-    """``Z_i . Z_j``, ``(I, I)``, and ``Z_i . y``, ``(I,)``, summed over places, in float64.
+    """Products of the channels' parts of the output, summed over positions.
 
     Args:
         conv: of one group.
         rows: the layer's ``moments``.
+
+    Returns:
+        ``Z_i . Z_j``, ``(I, I)``, and ``Z_i . y``, ``(I,)``, float64.
     """
     weight = conv.weight.flatten(1).double().cpu()
     blocks = (conv.in_channels, conv.num_taps)

@@ -1,4 +1,4 @@
-"""Pairs of layers of which the second alone reads the first, so that channels can be pruned.
+"""Find pairs of layers of which the second alone reads the first, for channel pruning.
 
 A layer depends on another if its input is that one's output, through nothing but operators that treat
 each channel by itself, such as ReLU, BatchNorm and pooling, and if nothing else reads the output on its
@@ -17,7 +17,7 @@ from decompose.layers.survey import Survey
 
 @dataclass(frozen=True)
 class Dependency:
-    """One layer's output, read by one other layer.
+    """A layer, and the one layer that reads its output.
 
     Attributes:
         producer: the full name of the layer that writes it.
@@ -51,7 +51,7 @@ def find_dependencies(survey: Survey) -> dict[str, Dependency]:
 
 
 def _follow(producer: str, survey: Survey, layers: set[str]) -> Dependency | None:
-    """The dependency of the layer that alone reads a producer's output."""
+    """Find the one layer that reads a producer's output, and the normalisations between."""
     consumers = survey.consumers
     (value,) = consumers.outputs[producer]
     normalisations: list[str] = []

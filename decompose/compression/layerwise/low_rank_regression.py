@@ -1,25 +1,25 @@
-"""Channel and spatial decomposition from data: what a layer writes is kept, not its kernel.
+"""Channel and spatial decomposition by regression on the original's responses.
 
 Zhang, Zou, He, Sun: "Accelerating Very Deep Convolutional Networks for Classification and Detection",
 TPAMI 2016 (arXiv 1505.06798). With a layer's response y in the original model, and the response
-``y^`` of its kernel W to what it sees after the layers before it were rewritten, find M of rank r
+``y^`` of its kernel W to its input once the layers before it are decomposed, find M of rank r
 
     min sum |r(y) - r(M y^ + b)|^2,     M = P Q,  P (O, r), Q (r, O).
 
 Then ``Q W`` are the r filters and P mixes them. Without the rectifier r it is a reduced-rank
 regression, the truncated GSVD of section 3.3; where y^ = y, the principal components of y, section
-3.1. With it (section 3.2) an auxiliary output z stands between,
+3.1. With it (section 3.2) an auxiliary output z comes between,
 
     min sum |r(y) - r(z)|^2 + lambda |z - M y^ - b|^2,
 
-alternating: z in closed form at every place, M by reduced-rank regression on z; lambda grows.
+alternating: z in closed form at every position, M by reduced-rank regression on z; lambda grows.
 
 Spatial decomposition (Jaderberg et al., BMVC 2014, arXiv 1405.3866, section 3.2) is truncated as a
 kernel and its second factor refitted to the responses. They refine both factors by gradient
 descent; here the second one has its best in closed form.
 
-Where the paper's data are ample, ours may be few: everything is pulled a little towards what is
-known without data, M = 1 or the truncated factor, by a ridge in the units of ``regression``.
+Where the paper's data are ample, ours may be few: everything is pulled a little towards the
+result without data, M = 1 or the truncated factor, by a ridge in the units of ``ridge``.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ RIDGE = 1e-2
 
 @dataclass(frozen=True, eq=False)
 class LowRankFit:
-    """``y = mixing @ weights @ x + bias``, in float64.
+    """Fit of a low-rank regression: ``y = mixing @ weights @ x + bias``, in float64.
 
     Attributes:
-        mixing: P, ``(O, r)``, with orthonormal columns where no rectifier was in play.
+        mixing: P, ``(O, r)``, with orthonormal columns where no rectifier follows.
         weights: Q, ``(r, F)``.
         bias: ``(O,)``.
     """
@@ -73,12 +73,12 @@ class LowRankFit:
     bias: Tensor
 
     def predict(self, x: Tensor) -> Tensor:
-        """``(n, F)`` to ``(n, O)``."""
+        """Predict outputs ``(n, O)`` from inputs ``(n, F)``."""
         return x @ self.weights.to(x).T @ self.mixing.to(x).T + self.bias.to(x)
 
 
 class ReducedRank:
-    """Regressions of rank r on the same inputs, O(n F (F + O) + F^3 + O^3) each.
+    """Reduced-rank regressions on the same inputs, O(n F (F + O) + F^3 + O^3) each.
 
     Minimises ``sum |y - M x - b|^2 + n ridge d |M - M_0|^2`` over M of rank r, where d is the mean
     variance of x. With C its covariance and B that of y and x, both with the ridge's part added, that
@@ -100,7 +100,7 @@ class ReducedRank:
         self._root = torch.linalg.cholesky(covariance)
 
     def fit(self, y: Tensor, rank: int) -> LowRankFit:
-        """The best of a rank for targets ``(n, O)``."""
+        """Fit targets ``(n, O)`` with a rank."""
         mean = y.mean(0)
         cross = ((y - mean).T @ (self._x - self._mean)).double() / len(y) + self._pulled
         fitted = torch.linalg.solve_triangular(self._root, cross.T, upper=False)
@@ -120,14 +120,14 @@ def rectified_reduced_rank(
     rounds: int = ROUNDS,
     penalties: Sequence[float] = PENALTIES,
 ) -> LowRankFit:
-    """The regression of a rank whose rectified outputs are near the rectified targets.
+    """Reduced-rank regression on targets behind a ReLU.
 
     Args:
         x: ``(n, F)``.
         y: ``(n, O)``.
         rank: r.
         prior: M_0, ``(O, F)``.
-        rectifier: what follows.
+        rectifier: of the ReLU that follows.
         ridge: as for ``ReducedRank``.
         rounds: alternations with each penalty.
         penalties: lambda, growing.
@@ -172,13 +172,13 @@ def decompose_channels(
     ridge: float = RIDGE,
     rounds: int = ROUNDS,
 ) -> Chain:
-    """Channel decomposition of a layer's last kernel, from data.
+    """Decompose a layer's last kernel by channels, from data.
 
     Args:
         expression: a convolution, or a chain that ends in one, of one group.
         samples: of the layer.
         rank: r, from 1 to O.
-        rectifier: what follows the layer.
+        rectifier: of the ReLU that follows the layer, if one does.
         ridge: pull towards M = 1.
         rounds: alternations with each penalty, where a rectifier follows.
 
@@ -193,14 +193,14 @@ def decompose_channels(
     if not 1 <= rank <= last.out_channels:
         raise ValueError(f"rank {rank} is out of bounds: it is 1 to {last.out_channels}")
     bias = bias_of(expression)
-    response = _responses(expression, samples.seen)
+    response = _responses(expression, samples.patches)
     response = response if bias is None else response - bias.to(response)
     eye = torch.eye(last.out_channels, dtype=torch.float64)
     if rectifier is None:
-        fit = ReducedRank(response, eye, ridge).fit(samples.wanted, rank)
+        fit = ReducedRank(response, eye, ridge).fit(samples.targets, rank)
     else:
         fit = rectified_reduced_rank(
-            response, samples.wanted, rank, eye, rectifier, ridge, rounds=rounds
+            response, samples.targets, rank, eye, rectifier, ridge, rounds=rounds
         )
     weight = last.weight
     filters = torch.einsum("ro,o...->r...", fit.weights.to(weight), weight)
@@ -218,13 +218,13 @@ def decompose_spatially(
     *,
     ridge: float = RIDGE,
 ) -> Expression:
-    """Spatial decomposition of a layer, its second factor refitted to data.
+    """Decompose a layer spatially, and refit its second factor to data.
 
     Args:
         conv: the layer.
         samples: of it.
         rank: r.
-        rectifier: what follows the layer.
+        rectifier: of the ReLU that follows the layer, if one does.
         ridge: pull towards the truncated factor.
     """
     return refit_last(get_method("spatial")(conv, rank), samples, rectifier, ridge=ridge)
@@ -237,17 +237,17 @@ def refit_last(
     *,
     ridge: float = RIDGE,
 ) -> Expression:
-    """The expression whose last factors, and bias, give the nearest to what is wanted.
+    """Refit an expression's last factors and bias to the targets.
 
     Args:
         expression: whose last factors have as many groups each.
         samples: of the layer.
-        rectifier: what follows the layer; what it cuts off is left free.
+        rectifier: of the ReLU that follows the layer, if one does; outputs that it cuts off are free.
         ridge: pull towards the factors as they are.
     """
     conv = last_factors(expression)[0].conv
-    seen = features(on_patches(expression), samples.seen)
-    wanted = samples.wanted.unflatten(1, (conv.groups, -1)).transpose(0, 1)
+    seen = features(on_patches(expression), samples.patches)
+    wanted = samples.targets.unflatten(1, (conv.groups, -1)).transpose(0, 1)
     rows, prior = Moments.of(seen, wanted).cpu(), last_weights(expression).double().cpu()
     path = RidgePath(rows, prior)
     fit = path.fit(ridge)
@@ -261,15 +261,15 @@ def refit_last(
 def sampled_error(
     expression: Expression, samples: Samples, rectifier: Rectifier | None = None
 ) -> float:
-    """Relative squared error of what a layer writes; where a rectifier follows, of what goes on."""
-    made, wanted = _responses(expression, samples.seen), samples.wanted
+    """Relative squared error of an expression's outputs; behind the ReLU, if one follows."""
+    made, wanted = _responses(expression, samples.patches), samples.targets
     if rectifier is not None:
         made, wanted = rectifier.read(made), rectifier.read(wanted)
     return float((made - wanted).square().sum() / wanted.square().sum())
 
 
 def _responses(expression: Expression, seen: Tensor) -> Tensor:
-    """What an expression makes of patches, ``(n, O)``."""
+    """Outputs of an expression for patches, ``(n, O)``."""
     return run(on_patches(expression), seen).flatten(1)
 
 

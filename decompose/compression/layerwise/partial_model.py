@@ -1,8 +1,8 @@
-"""A model on its way from the original to what is made of it, layer after layer.
+"""The model while its layers are decomposed one after another.
 
-A layer that is treated is put in its place at once, so that the layers after it see what it gives. Where
-its inputs are pruned, the layer that writes them is put there anew with fewer outputs, whatever it
-has become by then.
+A decomposed layer replaces the original's at once, so that the layers after it read its output. Where
+its inputs are pruned, the layer that writes them is replaced by one with fewer outputs, decomposed or
+not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from decompose.models.conversion import like_original
 
 
 class PartialModel:
-    """A copy of a model, and what has become of its layers.
+    """A copy of a model whose layers are replaced one after another.
 
     Args:
         model: left as it was.
@@ -39,7 +39,7 @@ class PartialModel:
 
     Attributes:
         small: the model as it is now.
-        convs: the dense layers as pruning left them, in float32 at least, on the CPU.
+        convs: the dense layers, pruned so far, in float32 at least, on the CPU.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PartialModel:
         return self._kept[name].inputs
 
     def prune(self, name: str, num_kept: int, samples: Samples, ridge: float) -> Samples:
-        """Choose a layer's inputs, refit it, and let nothing write the others.
+        """Select a layer's inputs, refit it, and remove the others from the layer that writes them.
 
         Args:
             name: of the layer, without ``why_not_decomposable``.
@@ -93,12 +93,12 @@ class PartialModel:
         return samples.of_inputs(kept)
 
     def take(self, name: str, expression: Expression, choice: Choice | None) -> None:
-        """Put what a layer became in its place.
+        """Replace a layer by an expression.
 
         Args:
             name: of the layer.
-            expression: what it computes.
-            choice: what made it; ``None`` where it is one convolution.
+            expression: the new one.
+            choice: that made it; ``None`` for one convolution.
         """
         self._made[name] = expression, choice
         original = self._originals[name]
@@ -122,7 +122,7 @@ class PartialModel:
 
 
 def _at_hand(conv: Conv) -> Conv:
-    """The convolution where it can be computed with: on the CPU, in float32 at least."""
+    """Convert a convolution to float32 at least, on the CPU."""
     wide = widened(conv)
     assert isinstance(wide, Conv)
     return replace(

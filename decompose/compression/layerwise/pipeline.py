@@ -1,4 +1,4 @@
-"""What the papers do to a layer with data, one after another, and to a model layer by layer.
+"""Prune and decompose the layers of a model from data, one after another, as the papers do.
 
 Layers are treated in the order in which they run, each on what it sees now and towards what the
 original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
@@ -45,7 +45,7 @@ from decompose.utils.progress import track
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What is done to one layer; what is ``None`` is not.
+    """Steps for one layer; those that are ``None`` are left out.
 
     Attributes:
         num_inputs: input channels that are kept.
@@ -63,28 +63,28 @@ class LayerSpec:
 
     @property
     def needs_data(self) -> bool:
-        """Whether there is anything to fit: network decoupling alone needs none."""
+        """Whether the steps need data; network decoupling alone needs none."""
         return any(part is not None for part in (self.num_inputs, self.spatial, self.channel))
 
 
 def compress_layerwise(
-    treatments: Mapping[str, LayerSpec],
+    specs: Mapping[str, LayerSpec],
     model: nn.Module,
     sampler: Sampler,
     *,
     ridge: float = RIDGE,
     rounds: int = ROUNDS,
 ) -> nn.Module:
-    """Treat layers of a model.
+    """Prune and decompose layers of a model from data.
 
     A model whose channels were pruned is a module like any other, but no plan can
     rebuild it from its architecture: save its ``state_dict`` together with your own code.
 
     Args:
-        treatments: by the full names of convolutions of one group.
+        specs: by the full names of convolutions of one group.
         model: left as it was.
         sampler: of the model, for these layers.
-        ridge: pull of every fit towards what is known without data, in the units of ``regression``.
+        ridge: pull of every fit towards the result without data, in the units of ``ridge``.
         rounds: alternations of the rectified channel decomposition with each penalty.
 
     Returns:
@@ -95,43 +95,45 @@ def compress_layerwise(
             take it.
     """
     originals = sampler.survey.layers
-    for name, treatment in treatments.items():
+    for name, spec in specs.items():
         if name not in originals:
             raise DecomposeError(f"layer {name}: there is no such dense layer")
-        if reason := _obstacle(originals[name], treatment):
-            raise DecomposeError(f"layer {name} cannot be treated: {reason}")
-    prunes = any(treatment.num_inputs is not None for treatment in treatments.values())
+        if reason := _obstacle(originals[name], spec):
+            raise DecomposeError(f"layer {name} cannot be decomposed: {reason}")
+    prunes = any(spec.num_inputs is not None for spec in specs.values())
     work = PartialModel(model, originals, find_dependencies(sampler.survey) if prunes else {})
     rectifiers = {
         name: Rectifier(at_least_float32(r.slope).cpu(), at_least_float32(r.offset).cpu())
-        for name, r in sampler.survey.rectifiers(treatments).items()
+        for name, r in sampler.survey.rectifiers(specs).items()
     }
-    todo = {name: t for name, t in treatments.items() if name in sampler.names}
-    for name, treatment in todo.items():
-        if treatment.num_inputs is not None and (reason := work.why_not_prunable(name)):
+    todo = {name: t for name, t in specs.items() if name in sampler.names}
+    for name, spec in todo.items():
+        if spec.num_inputs is not None and (reason := work.why_not_prunable(name)):
             warnings.warn(f"{name}: its inputs are not pruned: {reason}", stacklevel=2)
-            todo[name] = replace(treatment, num_inputs=None)
+            todo[name] = replace(spec, num_inputs=None)
 
-    def treat_layer(name: str, samples: Samples | None) -> None:
-        """Prune and decompose a layer of a full name, in its place."""
-        treatment = todo[name]
-        if samples is not None and treatment.num_inputs is not None:
-            samples = work.prune(name, treatment.num_inputs, samples, ridge)
+    def decompose_in_place(name: str, samples: Samples | None) -> None:
+        """Prune and decompose a layer, by its full name."""
+        spec = todo[name]
+        if samples is not None and spec.num_inputs is not None:
+            samples = work.prune(name, spec.num_inputs, samples, ridge)
         conv, rectifier = work.convs[name], rectifiers.get(name)
-        work.take(name, *treat(conv, treatment, samples, rectifier, ridge=ridge, rounds=rounds))
+        work.take(
+            name, *decompose_layer(conv, spec, samples, rectifier, ridge=ridge, rounds=rounds)
+        )
 
     if sampler.batch is not None:
-        _treat_in_passing(work, sampler, todo, treat_layer)
+        _decompose_on_arrival(work, sampler, todo, decompose_in_place)
     else:
-        for name in track([n for n in sampler.names if n in todo], "treating layers"):
+        for name in track([n for n in sampler.names if n in todo], "decomposing layers"):
             needs_data = todo[name].needs_data
-            treat_layer(name, sampler.sample(work.small, name) if needs_data else None)
+            decompose_in_place(name, sampler.sample(work.small, name) if needs_data else None)
     return work.small
 
 
-def treat(
+def decompose_layer(
     conv: Conv,
-    treatment: LayerSpec,
+    spec: LayerSpec,
     samples: Samples | None = None,
     rectifier: Rectifier | None = None,
     *,
@@ -142,81 +144,81 @@ def treat(
 
     Args:
         conv: the layer, in float32 at least, on the CPU.
-        treatment: what is done.
-        samples: of the layer; not needed where network decoupling is all that is done.
-        rectifier: what follows it.
+        spec: the steps.
+        samples: of the layer; not needed for network decoupling alone.
+        rectifier: of the ReLU that follows it, if one does.
         ridge: as for ``compress_layerwise``.
         rounds: as for ``compress_layerwise``.
 
     Returns:
-        What it becomes, and the choice that says so; ``None`` where it stays one convolution.
+        The expression, and the choice that made it; ``None`` where it stays one convolution.
     """
-    treatment = _bounded(treatment, conv)
-    assert samples is not None or not treatment.needs_data
+    spec = _bounded(spec, conv)
+    assert samples is not None or not spec.needs_data
     expression: Expression = conv
-    if samples is not None and treatment.spatial is not None:
-        expression = decompose_spatially(conv, samples, treatment.spatial, rectifier, ridge=ridge)
-    if samples is not None and treatment.channel is not None:
+    if samples is not None and spec.spatial is not None:
+        expression = decompose_spatially(conv, samples, spec.spatial, rectifier, ridge=ridge)
+    if samples is not None and spec.channel is not None:
         expression = decompose_channels(
-            expression, samples, treatment.channel, rectifier, ridge=ridge, rounds=rounds
+            expression, samples, spec.channel, rectifier, ridge=ridge, rounds=rounds
         )
-    decoupled: list[Choice | None] = [_decoupling(leaf, treatment) for leaf in leaves(expression)]
+    decoupled: list[Choice | None] = [_decoupling(leaf, spec) for leaf in leaves(expression)]
     if any(decoupled):
         expression = Choice("", 0, tuple(decoupled)).go_on(expression)
         if samples is not None:
             expression = refit_last(expression, samples, rectifier, ridge=ridge)
-    return expression, _choice(treatment, decoupled)
+    return expression, _choice(spec, decoupled)
 
 
-def _obstacle(module: Decomposable, treatment: LayerSpec) -> str | None:
-    grouped = treatment.needs_data and to_conv(module).groups != 1
+def _obstacle(module: Decomposable, spec: LayerSpec) -> str | None:
+    grouped = spec.needs_data and to_conv(module).groups != 1
     return "it has groups" if grouped else why_not_decomposable(module)
 
 
-def _bounded(treatment: LayerSpec, conv: Conv) -> LayerSpec:
-    spatial, channel = treatment.spatial, treatment.channel
+def _bounded(spec: LayerSpec, conv: Conv) -> LayerSpec:
+    spatial, channel = spec.spatial, spec.channel
     return replace(
-        treatment,
+        spec,
         spatial=spatial and min(spatial, get_method("spatial").max_rank(conv)),
         channel=channel and min(channel, conv.out_channels),
     )
 
 
-def _decoupling(leaf: Conv, treatment: LayerSpec) -> Choice | None:
-    """Network decoupling of a kernel, where that takes fewer weights."""
-    method = get_method(treatment.method)
-    if treatment.energy is None or method.why_not(leaf) is not None:
+def _decoupling(leaf: Conv, spec: LayerSpec) -> Choice | None:
+    """Choose network decoupling for a kernel, if that takes fewer weights."""
+    method = get_method(spec.method)
+    if spec.energy is None or method.why_not(leaf) is not None:
         return None
-    choice = Choice(method.name, method.rank_for_energy(leaf, treatment.energy))
+    choice = Choice(method.name, method.rank_for_energy(leaf, spec.energy))
     smaller = num_weights(choice.rewrite(leaf.without_weights())) < leaf.weight.numel()
     return choice if smaller else None
 
 
-def _choice(treatment: LayerSpec, decoupled: list[Choice | None]) -> Choice | None:
-    if treatment.spatial is None and treatment.channel is None:
+def _choice(spec: LayerSpec, decoupled: list[Choice | None]) -> Choice | None:
+    if spec.spatial is None and spec.channel is None:
         return decoupled[0]
-    if treatment.channel is None:
-        assert treatment.spatial is not None
-        return Choice("spatial", treatment.spatial, tuple(decoupled))
-    if treatment.spatial is None:
-        return Choice("channel", treatment.channel, tuple(decoupled))
+    if spec.channel is None:
+        assert spec.spatial is not None
+        return Choice("spatial", spec.spatial, tuple(decoupled))
+    if spec.spatial is None:
+        return Choice("channel", spec.channel, tuple(decoupled))
     first, *others = decoupled
-    inner = Choice("channel", treatment.channel, tuple(others))
-    return Choice("spatial", treatment.spatial, (first, inner))
+    inner = Choice("channel", spec.channel, tuple(others))
+    return Choice("spatial", spec.spatial, (first, inner))
 
 
-def _treat_in_passing(
+def _decompose_on_arrival(
     work: PartialModel,
     sampler: Sampler,
     todo: Mapping[str, LayerSpec],
-    treat_layer: Callable[[str, Samples | None], None],
+    decompose_in_place: Callable[[str, Samples | None], None],
 ) -> None:
-    """Treat each layer when its input arrives, in one pass of all inputs at once."""
+    """Decompose each layer when its input arrives, in one pass of all inputs at once."""
     assert sampler.batch is not None
 
     def make(name: str, x: Tensor) -> Tensor:
-        """Treat a layer, and give what it makes of its input ``(batch, I, *input_size)`` then."""
-        treat_layer(name, sampler.samples_of(name, x) if todo[name].needs_data else None)
+        """Decompose a layer, and compute its output from its input ``(batch, I, *input_size)``."""
+        decompose_in_place(name, sampler.samples_of(name, x) if todo[name].needs_data else None)
         kept = work.kept_inputs(name)
         made = work.small.get_submodule(name)
         return made(x if kept is None else x.index_select(1, kept.to(x.device)))
@@ -228,10 +230,10 @@ def _treat_in_passing(
 
 
 class _Awaiting(nn.Module):
-    """Stands where a layer will be that is made from what it sees.
+    """Placeholder for a layer that is decomposed once its input arrives.
 
     Args:
-        make: makes the layer and puts it in its place; from its input to its output.
+        make: decomposes the layer and replaces the placeholder; from its input to its output.
     """
 
     def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
@@ -239,5 +241,5 @@ class _Awaiting(nn.Module):
         self._make = make
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(batch, I, *input_size)`` to ``(batch, O, *output_size)``."""
+        """Map ``(batch, I, *input_size)`` to ``(batch, O, *output_size)``."""
         return self._make(x)

@@ -1,12 +1,12 @@
-"""A few places of many inputs: what a layer sees there, and what the original makes of it.
+"""Sample layers' inputs, and the original's outputs, at random positions.
 
-Neighbouring places of one picture tell nearly the same, so that a fit learns more from ten places of
-each of many pictures than from all places of a few (Zhang et al. 2016, arXiv 1505.06798, section 4;
-He et al. 2017, arXiv 1707.06168, section 4). The places are drawn once, by a seed, from those of
-the layer's output, without repeating any within a picture.
+Neighbouring positions of one image are nearly alike, so that a fit learns more from ten positions of
+each of many images than from all positions of a few (Zhang et al. 2016, arXiv 1505.06798, section 4;
+He et al. 2017, arXiv 1707.06168, section 4). The positions are drawn once, by a seed, from those
+of the layer's output, without repeating any within an image.
 
-The original runs once, for all layers. What a layer sees is taken from the smaller model as it is
-when it is asked for, so that layers before it may have been rewritten: with the original's output
+The original runs once, for all layers. A layer's input is taken from the smaller model at the
+time of the call, so that layers before it may be decomposed already: with the original's output
 as the target, that is the asymmetric reconstruction of Zhang et al., section 3.3. Activations are
 streamed; only the samples are kept, n (I K + O) numbers a layer.
 """
@@ -32,31 +32,31 @@ from decompose.utils.errors import DecomposeError
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What a layer sees at n places, and what it should write there; in float32 at least.
+    """Patches of a layer's input, and targets for its output, at n positions; in float32 at least.
 
     Attributes:
-        seen: patches of its present input, ``(n, I, *kernel_size)``.
-        wanted: the original's output, ``(n, O)``.
+        patches: of its present input, ``(n, I, *kernel_size)``.
+        targets: the original's output, ``(n, O)``.
     """
 
-    seen: Tensor
-    wanted: Tensor
+    patches: Tensor
+    targets: Tensor
 
     def of_inputs(self, kept: Tensor) -> Samples:
-        """The same of some of the input channels, ``(n,)`` int64."""
-        return replace(self, seen=self.seen[:, kept])
+        """Restrict the samples to some of the input channels, ``(n,)`` int64."""
+        return replace(self, patches=self.patches[:, kept])
 
 
 class Sampler:
-    """Draws places, and keeps what the original writes there.
+    """Draws positions, and keeps the original's outputs there.
 
     Args:
         model: the original; left as it was.
         images: unlabelled inputs that give the same each time they are gone through.
         names: of layers with a spatial axis that are not transposed, in full.
-        num_positions: places of each output; all of them where there are fewer.
+        num_positions: positions of each output; all of them where there are fewer.
         batch_size: inputs at a time.
-        seed: of the places.
+        seed: of the positions.
 
     Attributes:
         survey: of the model, on the first input.
@@ -82,18 +82,18 @@ class Sampler:
         for name, conv in self._convs.items():
             if conv.geometry.transposed or conv.geometry.num_axes == 0:
                 raise DecomposeError(f"layer {name}: only ordinary convolutions can be sampled")
-        self._chosen: dict[str, list[Tensor]] = defaultdict(list)
-        self._wanted: dict[str, list[Tensor]] = defaultdict(list)
+        self._positions: dict[str, list[Tensor]] = defaultdict(list)
+        self._targets: dict[str, list[Tensor]] = defaultdict(list)
         self._num_batches = 0
         generator = torch.Generator().manual_seed(seed)
 
         def keep(name: str, _: Tensor, output: Tensor) -> None:
-            """Draw places of a layer's output ``(batch, O, *output_size)``, and keep what is there."""
+            """Draw positions of an output ``(batch, O, *output_size)``, and keep the values there."""
             conv = self._convs[name]
             size = output.shape[output.ndim - conv.geometry.num_axes :]
             chosen = _draw(len(output), prod(size), num_positions, generator).to(output.device)
-            self._chosen[name].append(chosen)
-            self._wanted[name].append(at_least_float32(outputs_at(conv, output, chosen)).cpu())
+            self._positions[name].append(chosen)
+            self._targets[name].append(at_least_float32(outputs_at(conv, output, chosen)).cpu())
 
         with evaluating(model), observing(layers, keep):
             for x in self._inputs.batches(batch_size):
@@ -103,42 +103,42 @@ class Sampler:
     @property
     def batch(self) -> Tensor | None:
         """All inputs, if they are one batch that calls each layer once."""
-        one = all(len(chosen) == 1 for chosen in self._chosen.values())
+        one = all(len(chosen) == 1 for chosen in self._positions.values())
         return next(self._inputs.batches(self._batch_size)) if one else None
 
     @property
     def names(self) -> list[str]:
         """The layers that the original reaches, in the order in which they run."""
-        return list(self._chosen)
+        return list(self._positions)
 
     def sample(self, small: nn.Module, name: str) -> Samples:
-        """What a layer of a smaller model sees, and what the original writes.
+        """Sample a layer's input in a smaller model, and the original's output.
 
         Args:
             small: a model with the same layers, rewritten or not.
             name: of one of ``names``.
         """
         layer = small.get_submodule(name)
-        chosen = iter(self._chosen[name])
-        calls = len(self._chosen[name]) // self._num_batches
+        chosen = iter(self._positions[name])
+        calls = len(self._positions[name]) // self._num_batches
         with evaluating(small):
-            seen = [
+            rows = [
                 self._taken(name, before, next(chosen))
                 for x in self._inputs.batches(self._batch_size)
                 for before, _ in calls_until(small, layer, calls, x)
             ]
-        return Samples(torch.cat(seen), torch.cat(self._wanted[name]))
+        return Samples(torch.cat(rows), torch.cat(self._targets[name]))
 
     def samples_of(self, name: str, before: Tensor) -> Samples:
-        """The same from the layer's input when ``batch`` passes, ``(batch, I, *input_size)``."""
-        (chosen,), (wanted,) = self._chosen[name], self._wanted[name]
-        return Samples(self._taken(name, before, chosen), wanted)
+        """As ``sample``, from the layer's input when ``batch`` passes, ``(batch, I, *input_size)``."""
+        (positions,), (targets,) = self._positions[name], self._targets[name]
+        return Samples(self._taken(name, before, positions), targets)
 
     def _taken(self, name: str, before: Tensor, chosen: Tensor) -> Tensor:
         return at_least_float32(patches_at(self._convs[name], before, chosen)).cpu()
 
 
 def _draw(batch: int, num_positions: int, most: int, generator: torch.Generator) -> Tensor:
-    """Different places for each input, ``(batch, n)``, int64."""
+    """Draw different positions for each input, ``(batch, n)``, int64."""
     order = torch.rand(batch, num_positions, generator=generator)
     return order.topk(min(most, num_positions)).indices

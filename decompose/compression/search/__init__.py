@@ -1,1 +1,1 @@
-"""From a budget to a plan."""
+"""Search: from a budget to a plan."""

@@ -1,4 +1,4 @@
-"""The best mixture under a budget: one candidate a layer, by integer programming.
+"""Choose the best candidates under a budget, one for each layer, by integer programming.
 
 With candidates c of layer l that cost a_lc and lose e_lc, minimise ``sum e_lc x_lc`` over binary x
 with one candidate a layer and ``sum a_lc x_lc <= budget``: a multiple-choice knapsack, which
@@ -27,8 +27,8 @@ def allocate(
 
     Args:
         candidates: for every layer, by name.
-        budget: what all layers together may cost.
-        unit: what costs are counted in, for errors.
+        budget: cost of all layers together, at most.
+        unit: of costs, for errors.
 
     Raises:
         BudgetError: even the cheapest candidates cost more.
@@ -90,9 +90,9 @@ def mixture(
 
     Args:
         scored: the candidates of every layer that may be rewritten.
-        dense: why the others may not.
-        allowed: what the candidates may cost together.
-        unit: what costs are counted in.
+        dense: reasons why the others stay dense.
+        allowed: cost of the candidates together, at most.
+        unit: of costs.
 
     Raises:
         DecomposeError: even the cheapest candidates cost more.

@@ -1,4 +1,4 @@
-"""The candidates of a layer: methods and combinations, at ranks worth trying."""
+"""Candidates of a layer: methods and combinations, at ranks worth trying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from decompose.algebra import Conv, Expression, Geometry, Whitening, weight_deviation
-from decompose.compression.search.quick_truncations import Drafts
+from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import Combination, combine
@@ -39,12 +39,12 @@ _SHARES = np.geomspace(0.85, 0.05, 24)
 """Shares of a layer's weights at which a low-rank method is tried by itself."""
 
 _OUTER_STEP = 5
-"""Of those, every so many are tried as the outer method of a combination."""
+"""Of those, every fifth is tried as the outer method of a combination."""
 
 _MOST_INNER_TERMS = 3
 
-_MOST_GAIN = 3.0
-"""How much more a combination may win by repair than its outer method alone."""
+_MOST_WON = 3.0
+"""Factor by which repair may win back more with a combination than with its outer method."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,23 @@ def find_candidates(
     error: Callable[[Expression], float] | None = None,
     whitening: Whitening | None = None,
 ) -> list[Candidate]:
-    """Ways to rewrite a layer, none both dearer and worse than another of the same methods.
+    """Find candidates for a layer, none both dearer and worse than another of the same methods.
 
     Args:
         conv: the layer.
         combinations: methods and combinations, as ``parse_combination`` reads them.
         cost: counts an expression's MACs or parameters.
-        error: measures an expression in the layer's place; by default the relative squared error
-            of its kernel.
+        error: of an expression instead of the layer; by default the relative squared error of its
+            kernel.
         whitening: the coordinates in which the methods truncate, where errors are measured.
 
     Returns:
         The layer as it is, then the others.
     """
     dense = Candidate(None, cost(conv), 0.0)
-    drafts = Drafts(conv, whitening)
+    truncations = QuickTruncations(conv, whitening)
     outers = [
-        _Outer(method, conv, cost, error, drafts)
+        _Outer(method, conv, cost, error, truncations)
         for method in dict.fromkeys(combination[0] for combination in combinations)
         if not method.why_not(conv)
     ]
@@ -112,7 +112,7 @@ def find_candidates(
 
 
 class _Outer:
-    """A method of one layer, alone and with others inside."""
+    """A method for one layer, alone and as the outer method of combinations."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class _Outer:
         conv: Conv,
         cost: Callable[[Expression], int],
         error: Callable[[Expression], float] | None,
-        drafts: Drafts,
+        truncations: QuickTruncations,
     ) -> None:
         self.method = method
         self._conv, self._cost, self._error = conv, cost, error
-        self._drafts = drafts
+        self._truncations = truncations
         self._shape, self._shapes = _outlines(
             tuple(conv.weight.shape), conv.bias is not None, conv.geometry, conv.groups
         )
@@ -133,7 +133,7 @@ class _Outer:
         self._measured: dict[int, float] = {}
 
     def alone(self) -> list[Candidate]:
-        """One for every rank."""
+        """Candidates of the method alone, one for every rank."""
         name = self.method.name
         return [
             Candidate(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
@@ -143,33 +143,35 @@ class _Outer:
     def combined(
         self, combinations: Sequence[Combination], others: Sequence[Candidate]
     ) -> list[Candidate]:
-        """Combinations that promise more than others do."""
+        """Combinations whose error may be lower than that of other candidates of their cost."""
         found = []
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._measure(rank)
             outline, known = self._outline(rank), Truncations()
-            made = cache(partial(self._drafts.made, self.method, rank))
+            made = cache(partial(self._truncations.made, self.method, rank))
             for choice in _combined(combinations, self._shape, rank, self._shapes):
                 shape = choice.go_on(outline, self._shapes)
                 price = self._cost(shape)
-                if not any(o.cost <= price and o.error * _MOST_GAIN <= least for o in others):
-                    channels = self._drafts.whitens_channels(shape)
-                    expression = self._drafts.back(choice.go_on(made(channels), known), channels)
+                if not any(o.cost <= price and o.error * _MOST_WON <= least for o in others):
+                    channels = self._truncations.whitens_channels(shape)
+                    expression = self._truncations.back(
+                        choice.go_on(made(channels), known), channels
+                    )
                     found.append(Candidate(choice, price, self._error_of(expression)))
         return found
 
     def _outline(self, rank: int) -> Expression:
-        """What the method makes of the layer, without weights."""
+        """The expression that the method makes of the layer, without weights."""
         return self._shapes(self.method.name, self._shape, rank)
 
     def _measure(self, rank: int) -> float:
         if self._error is None:
             return self._weight_errors()[rank - 1]
         if rank not in self._measured:
-            channels = self._drafts.whitens_channels(self._outline(rank))
-            made = self._drafts.made(self.method, rank, channels)
-            self._measured[rank] = self._error(self._drafts.back(made, channels))
+            channels = self._truncations.whitens_channels(self._outline(rank))
+            made = self._truncations.made(self.method, rank, channels)
+            self._measured[rank] = self._error(self._truncations.back(made, channels))
         return self._measured[rank]
 
     def _error_of(self, expression: Expression) -> float:
@@ -182,13 +184,13 @@ class _Outer:
 def _outlines(
     weight_shape: tuple[int, ...], has_bias: bool, geometry: Geometry, groups: int
 ) -> tuple[Conv, Truncations]:
-    """A convolution without weights, and what methods made of it; layers of one shape share them."""
+    """A convolution without weights, and the expressions of methods; layers of one shape share them."""
     bias = torch.empty(weight_shape[0], device="meta") if has_bias else None
     return Conv(torch.empty(weight_shape, device="meta"), bias, geometry, groups), Truncations()
 
 
 def undominated(found: Sequence[Candidate]) -> list[Candidate]:
-    """Sorted by falling cost; each does worse than the one before."""
+    """Keep the candidates that no other beats in cost and error, by falling cost."""
     kept: list[Candidate] = []
     for candidate in sorted(found, key=lambda o: (o.cost, o.error)):
         if not kept or candidate.error < kept[-1].error:
@@ -215,7 +217,7 @@ def _combined(
 
 
 def _ranks(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:
-    """All ranks where they are few, and else those that keep the shares of ``_SHARES``."""
+    """All ranks if they are few, and else those that keep the shares of ``_SHARES``."""
     if bound <= len(_SHARES):
         return list(range(1, bound + 1))
     return sorted({largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES})

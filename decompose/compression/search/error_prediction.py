@@ -1,13 +1,13 @@
-"""What a rewritten layer does to the model's output, predicted from statistics.
+"""Predict the error of the model's output from a decomposed layer, by statistics.
 
 With D the difference of two kernels as matrices, C the covariance of the input's patches and B the
 metric of the output (``statistics``), the relative squared error of the model's output is about
 
     correction tr(B D C D^T).
 
-Means are left out: a bias makes them good. The trace knows nothing of errors that are alike at
-neighbouring places, nor of what repair wins back; the correction stands for both, and is measured on the
-model itself, once for each layer and family of methods (``probing``).
+Means are left out: a bias makes them good. The trace leaves out that errors are alike
+at neighbouring positions, and that repair wins some back; the correction makes up for both, and is
+measured on the model itself, once for each layer and family of methods (``sensitivity``).
 
 C enters by its square root's random projection, a few hundred rows S with ``E[S^T S] = C``, on which
 expressions run as they are: no expression need be multiplied out.
@@ -30,7 +30,7 @@ _JITTER = 1e-4
 
 
 def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expression], float]:
-    """The function from an expression in a layer's place to tr(B D C D^T).
+    """Make the function from an expression instead of a layer to its error tr(B D C D^T).
 
     Where no gradient came back, it is the relative error of the layer's own output.
 
@@ -56,7 +56,7 @@ def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expressio
 
 
 def _pseudo_patches(statistics: LayerStatistics) -> Tensor:
-    """Rows whose second moments are the covariance, ``(groups, rows, D)``."""
+    """Draw rows whose second moments are the covariance, ``(groups, rows, D)``."""
     depth = statistics.mean.shape[1]
     generator = torch.Generator().manual_seed(0)
     if depth > _NUM_ROWS:

@@ -1,13 +1,13 @@
-"""Plans for a budget of time, in one engine.
+"""Make plans for a budget of time, in one engine.
 
-The candidates of a layer are priced by what they take there alone (``latencies``). With T the original's
+The candidates of a layer are timed there alone (``inference.latency``). With T the original's
 time, t_l that of its layer l alone and t_l(candidate) that of a candidate, a plan is predicted to take
 
     R + s sum_l t_l(candidate),    R = max(0, T - sum_l t_l),    s = min(1, T / sum_l t_l):
 
-what the layers do not account for stays, and where alone they take longer than together, so do the
+the time outside the layers stays, and where alone they take longer than together, so do the
 candidates. Chosen layers run in the form that is the fastest there (``tuning``). The plan is then made and
-timed, and where it misses the budget, made again with what was missing taken off.
+timed, and where it misses the budget, made again for a budget smaller by the excess.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _NUM_TRIES = 4
 def plan_for_latency(
     known: Survey, scored: Mapping[str, Sequence[Candidate]], share: float, target: Target
 ) -> Plan:
-    """The mixture that loses the least within a share of the original's time.
+    """Make the plan of least error within a share of the original's time.
 
     Args:
         known: the survey of the original, on one batch as large as it is to be fast for.
@@ -97,7 +97,7 @@ def plan_for_latency(
 def _unreachable(
     share: float, original_ms: float, least: float, pace: LatencyReport | None
 ) -> DecomposeError:
-    """That no plan takes so small a share of the time, and which one may be had."""
+    """The error that no plan takes so small a share of the time, with the least share."""
     last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
     return DecomposeError(
         f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest candidates "
@@ -108,7 +108,7 @@ def _unreachable(
 def _fastest_forms(
     small: nn.Module, shapes: Shapes, batch_size: int, latencies: Latencies
 ) -> dict[str, str]:
-    """The forms of the rewritten layers that are faster than the default one."""
+    """The forms of the decomposed layers that are faster than the default one."""
     forms = {
         name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
         for name, layer in find_decomposed(small).items()
@@ -127,7 +127,7 @@ def _price(
     batch_size: int,
     latencies: Latencies,
 ) -> dict[str, list[Candidate]]:
-    """Options of every layer, their costs in microseconds for one batch."""
+    """Time a few candidates of every layer; their costs in microseconds for one batch."""
     priced = {}
     for name in track(list(convs), "timing candidates"):
         conv = convs[name].without_weights()
@@ -144,14 +144,14 @@ def _price(
 
 
 def _hopeless(candidate: Candidate, others: Sequence[Candidate], share: float) -> bool:
-    """Whether another loses no more with so small a share of the MACs that it is faster for certain."""
+    """Whether another candidate loses no more with so few MACs that it is certainly faster."""
     return candidate.choice is not None and any(
         o.cost <= share * candidate.cost and o.error <= candidate.error for o in others
     )
 
 
 def _aligned(candidate: Candidate, conv: Conv) -> Candidate:
-    """The candidate with its rank raised to whole blocks of channels, which lose no more."""
+    """Raise the rank of a candidate to whole blocks of channels, which lose no more."""
     choice = candidate.choice
     if choice is None or choice.then or choice.rank < _CHANNEL_BLOCK:
         return candidate
@@ -164,7 +164,7 @@ def _aligned(candidate: Candidate, conv: Conv) -> Candidate:
 
 
 def _thinned(found: Sequence[Candidate]) -> list[Candidate]:
-    """A few candidates of each family, evenly from the dearest to the cheapest."""
+    """Keep a few candidates of each family, evenly from the dearest to the cheapest."""
     families: dict[str, list[Candidate]] = {}
     for candidate in found:
         families.setdefault(candidate.label, []).append(candidate)

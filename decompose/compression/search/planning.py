@@ -1,4 +1,4 @@
-"""Choose a method and a rank for each layer of a model: the plan."""
+"""Make a plan from a model and options."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _allowed_params(known: Survey, share: float) -> float:
 
 
 def _without_sharers(known: Survey) -> Survey:
-    """The survey with those layers dense whose weight stays, whatever is made of them."""
+    """Leave layers dense whose weight a module outside of them holds as well."""
     sharers = find_sharers(known.model, known.chosen(known.convs))
     reasons = {name: f"its weight is {other} as well" for name, other in sharers.items()}
     return replace(known, dense={**known.dense, **reasons})
@@ -183,7 +183,7 @@ def _uniform(
     dense: Mapping[str, str],
     named: Mapping[str, int],
 ) -> Plan:
-    """One rule for all layers; one that would cost no less stays as it is, unless it is named."""
+    """Apply one rule to all layers; one that would cost no less stays dense, unless it is named."""
     layers: dict[str, Choice] = {}
     dense = dict(dense)
     for name, conv in convs.items():
@@ -213,7 +213,7 @@ def _require_one_request(
             raise DecomposeError("one method's rank needs no inputs to calibrate on; apply does")
         return
     if len(given) > 1 or any(rule is not None for rule in rules):
-        raise DecomposeError(f"a budget of {_or(budgets)} stands alone, with methods and skip")
+        raise DecomposeError(f"a budget of {_or(budgets)} goes with methods and skip only")
     for name, share in given.items():
         if not 0 < share <= 1:
             raise DecomposeError(f"{name} {share} is out of bounds: it lies in (0, 1]")

@@ -1,4 +1,4 @@
-"""Quick truncations of one layer, by any method and rank, each method factorised once."""
+"""Truncate one layer quickly, by any method and rank, factorising once for each method."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from decompose.methods.choices import Choice
 from decompose.methods.truncations import Truncations
 
 
-class Drafts:
-    """Expressions in a layer's place, by ``Method.prepare_quickly``; to be dropped with the layer.
+class QuickTruncations:
+    """Expressions for a layer by ``Method.prepare_quickly``; to be dropped with the layer.
 
     Args:
         conv: the layer.
@@ -28,7 +28,7 @@ class Drafts:
         return self._whitening is not None and self._whitening.reads_channels(outline)
 
     def made(self, method: Method, rank: int, channels: bool) -> Expression:
-        """What a method makes of the kernel, in the coordinates in which it truncates.
+        """Truncate the kernel by a method, in whitened coordinates.
 
         Args:
             method: the method.
@@ -43,11 +43,11 @@ class Drafts:
         return self._factorised[key](rank)
 
     def back(self, made: Expression, channels: bool) -> Expression:
-        """The expression in the coordinates of the layer's input."""
+        """Return a truncation to the coordinates of the layer's input."""
         return made if self._whitening is None else self._whitening.back(made, channels=channels)
 
     def expression(self, choice: Choice) -> Expression:
-        """The expression of a choice, its factors decomposed in turn.
+        """The expression of a choice, with the factors decomposed in turn.
 
         Raises:
             DecomposeError: as ``Choice.rewrite``.

@@ -31,7 +31,7 @@ _NUM_SYNTHETIC = 6
 
 
 Cost = Callable[[Expression], int]
-"""What an expression in a layer's place costs."""
+"""From an expression instead of a layer to its cost."""
 
 
 def measure(
@@ -80,14 +80,14 @@ def score(
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
 ) -> dict[str, list[Candidate]]:
-    """The candidates of every layer, their errors those that the model's output would show.
+    """Find the candidates of every layer, with their predicted errors of the model's output.
 
     Args:
         known: the survey of the model.
         combinations: methods and combinations to choose from.
-        costs: what an expression in each layer's place costs.
-        calibrate: inputs, or what ``measure`` took from them; synthetic ones by default, and no
-            repair is then supposed.
+        costs: by layer, from an expression instead of it to its cost.
+        calibrate: inputs, or the statistics that ``measure`` took from them; synthetic ones by default,
+            and no repair is then supposed.
 
     Raises:
         DecomposeError: the statistics are those of another model, or there are no inputs.

@@ -1,9 +1,9 @@
-"""How predicted errors become real: layers rewritten one at a time, and the model run.
+"""Measure the sensitivity of the model's output to each layer, decomposed one at a time.
 
-The correction of a layer and of the methods that rewrite it is the relative squared error of the model's
-output with that layer alone rewritten, over what ``prediction`` says of it. Where rewritten layers
-will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
-Methods differ in what repair wins them back: the pointwise kernels of DW+PW have more freedom
+The correction of a layer and of a combination of methods is the relative squared error of the model's
+output with that layer alone decomposed, over the error that ``error_prediction`` gives. Where decomposed
+layers will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
+Methods differ in how much repair wins back: the pointwise kernels of DW+PW have more freedom
 than the depthwise ones of PW+DW.
 """
 
@@ -26,7 +26,7 @@ from decompose.compression.reconstruction.last_factors import (
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
 from decompose.compression.search.candidates import Candidate
-from decompose.compression.search.quick_truncations import Drafts
+from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import calls_until, replacing
 from decompose.layers.modules import Decomposable, to_conv, to_module
@@ -36,26 +36,26 @@ from decompose.utils.batches import Batches, Example, InputBatches, batch_size, 
 from decompose.utils.progress import track
 
 _SHARE = 0.4
-"""A layer's cost at which its methods are probed, as a share of what it costs dense."""
+"""Cost at which a layer's methods are measured, as a share of its dense cost."""
 
 _WORTHWHILE = 3.0
-"""Methods that lose so many times more than another of their cost are not probed."""
+"""Methods that lose this many times more than another of their cost are not measured."""
 
 _RIDGES = (3.0, 0.3, 0.03, 0.003)
 _EVERY = 3
-"""One input of so many tells which ridge."""
+"""One in this number of inputs is held out to choose the ridge."""
 
 _HELD, _FITTED = 4, 12
 """Inputs that errors are measured on, and that repairs are fitted to, at most."""
 
-_MOST_KINDS, _FEW_KINDS = 5, 2
-"""How many kinds of rewriting are probed in a layer: with repair, and without."""
+_MOST_LABELS, _FEW_LABELS = 5, 2
+"""Number of combinations that are measured in a layer: with repair, and without."""
 
 _MOST_BYTES = 1 << 28
-"""What layers' outputs remembered of the inputs that repairs are fitted to may take."""
+"""Bytes of layers' outputs recorded for the inputs that repairs are fitted to, at most."""
 
 _LEAST = 1e-8
-"""Predicted errors below this say nothing of others."""
+"""Predicted errors below this are mostly rounding, and are not measured."""
 
 _LARGEST = 1e6
 """Error of outputs that become NaN or infinite: a number that files hold."""
@@ -69,18 +69,18 @@ def measure_sensitivity(
     repaired: bool,
     whitenings: Mapping[str, Whitening] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Measure the corrections of every layer.
+    """Measure the correction of the predicted errors, by layer and combination of methods.
 
     Args:
         survey: of the model.
         images: unlabelled inputs.
         candidates: by layer, with their predicted errors.
-        repaired: whether rewritten layers will be repaired.
-        whitenings: by layer, the coordinates in which it is rewritten.
+        repaired: whether decomposed layers will be repaired.
+        whitenings: by layer, the coordinates in which it is truncated.
 
     Returns:
-        By layer and label of the choice; a layer that was not probed is missing. Labels that were
-        not probed have the median of their layer's. Empty where the output never changed.
+        By layer and label of the choice; a layer that was not measured is missing. Labels that were
+        not measured have the median of their layer's. Empty where the output never changed.
     """
     model, originals, calls = survey.model, survey.layers, survey.num_calls
     inputs = InputBatches(images, model)
@@ -93,15 +93,17 @@ def measure_sensitivity(
         recorded = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
         together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
         room = _MOST_BYTES // len(together)
-        shown = [(x, Recording(model, originals, x, room)) for x in together] if repaired else []
-        for name, found in track(candidates.items(), "probing", total=len(candidates)):
-            chosen = _worth_probing(found)[: _MOST_KINDS if repaired else _FEW_KINDS]
+        to_fit = [(x, Recording(model, originals, x, room)) for x in together] if repaired else []
+        for name, found in track(
+            candidates.items(), "measuring sensitivity", total=len(candidates)
+        ):
+            chosen = _worth_measuring(found)[: _MOST_LABELS if repaired else _FEW_LABELS]
             whitening = (whitenings or {}).get(name)
-            drafts = Drafts(to_conv(originals[name]), whitening)
-            expressions = [drafts.expression(o.choice) for o in chosen if o.choice is not None]
+            truncations = QuickTruncations(to_conv(originals[name]), whitening)
+            expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
             if repaired and chosen:
-                seen = _calls(model, name, originals[name], calls[name], shown)
-                expressions = [_repaired(expression, seen) for expression in expressions]
+                recorded_calls = _calls(model, name, originals[name], calls[name], to_fit)
+                expressions = [_repaired(expression, recorded_calls) for expression in expressions]
             measured = {
                 candidate.label: _output_error(model, name, originals[name], e, recorded)
                 / candidate.error
@@ -111,12 +113,12 @@ def measure_sensitivity(
                 middle = median(measured.values())
                 labels = {candidate.label for candidate in found}
                 corrections[name] = {label: measured.get(label, middle) for label in labels}
-    # An output that nothing moves, such as a class, tells nothing of the layers.
+    # An output that nothing moves, such as a class, has no sensitivity.
     return corrections if any(any(found.values()) for found in corrections.values()) else {}
 
 
-def _worth_probing(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """One of each kind, near the share of cost, unless another is far better; the best first."""
+def _worth_measuring(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate a label, near the share of cost, unless another is far better; the best first."""
     dense = max(candidate.cost for candidate in candidates)
     nearest: dict[str, Candidate] = {}
     for candidate in candidates:
@@ -142,14 +144,14 @@ def _calls(
     name: str,
     layer: Decomposable,
     num_calls: int,
-    shown: Sequence[tuple[Example, Recording]],
+    to_fit: Sequence[tuple[Example, Recording]],
 ) -> list[tuple[Tensor, Targets]]:
     """A layer's inputs and outputs, at the positions that a regression sees."""
     conv, found = to_conv(layer), []
-    for x, recording in shown:
+    for x, recording in to_fit:
         with recording.until(name):
             calls = calls_until(model, layer, num_calls, x)
-        found += [(seen, Targets.of(conv, output, batch_size(x))) for seen, output in calls]
+        found += [(x, Targets.of(conv, output, batch_size(x))) for x, output in calls]
     return found
 
 

@@ -14,7 +14,7 @@ from decompose.layers.forward import evaluating
 from tests.support.strategies import Mixed
 
 X = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-TREATMENTS = {
+SPECS = {
     "pruned": {"4": LayerSpec(num_inputs=7), "6": LayerSpec(num_inputs=5)},
     "and decomposed": {
         "0": LayerSpec(channel=4),
@@ -42,8 +42,8 @@ def make_model() -> nn.Sequential:
     return model.eval()
 
 
-def pruned(model: nn.Module, treatments: dict[str, LayerSpec]) -> nn.Module:
-    return compress_layerwise(treatments, model, Sampler(model, X, list(treatments)))
+def pruned(model: nn.Module, specs: dict[str, LayerSpec]) -> nn.Module:
+    return compress_layerwise(specs, model, Sampler(model, X, list(specs)))
 
 
 def masked(small: nn.Module) -> nn.Module:
@@ -65,7 +65,7 @@ def masked(small: nn.Module) -> nn.Module:
 
 
 def test_a_pruned_network_is_the_one_whose_kernels_are_masked() -> None:
-    small = pruned(make_model(), TREATMENTS["pruned"])
+    small = pruned(make_model(), SPECS["pruned"])
     with evaluating(small):
         torch.testing.assert_close(small(X), masked(small)(X), atol=1e-5, rtol=1e-5)
     assert [m.weight.shape[:2] for m in small.modules() if isinstance(m, nn.Conv2d)] == [
@@ -75,10 +75,10 @@ def test_a_pruned_network_is_the_one_whose_kernels_are_masked() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("name", SPECS)
 def test_the_macs_counted_are_those_executed(name: str) -> None:
     model = make_model()
-    small = pruned(model, TREATMENTS[name])
+    small = pruned(model, SPECS[name])
     counted = sum(count_macs(small, trace_shapes(model, X)).values())
     with evaluating(small), FlopCounterMode(display=False) as counter, torch.enable_grad():
         small(X[:1])

@@ -31,13 +31,13 @@ def layer(sizes: Tensor = SIZES) -> tuple[Conv, Samples]:
 
 def parts(conv: Conv, samples: Samples) -> Tensor:
     """Z, the output's parts, ``(I, n O)``."""
-    return torch.einsum("nikl,oikl->ino", samples.seen, conv.weight).flatten(1).double()
+    return torch.einsum("nikl,oikl->ino", samples.patches, conv.weight).flatten(1).double()
 
 
 def unbiased(conv: Conv, samples: Samples) -> Tensor:
     """What the parts are to add up to, ``(n O,)``."""
     assert conv.bias is not None
-    return (samples.wanted - conv.bias).flatten().double()
+    return (samples.targets - conv.bias).flatten().double()
 
 
 def test_the_products_are_those_of_the_channels_parts() -> None:
@@ -85,9 +85,9 @@ def test_the_refit_is_the_least_squares_solution() -> None:
     conv, samples = layer()
     kept = torch.tensor([1, 2, 4])
     pruned = refit_inputs(conv, moments(samples), kept, ridge=1e-12)
-    seen = samples.of_inputs(kept).seen.flatten(1)
+    seen = samples.of_inputs(kept).patches.flatten(1)
     design = torch.cat([seen, torch.ones(len(seen), 1)], dim=1).double()
-    solution = torch.linalg.lstsq(design, samples.wanted.double()).solution.float()
+    solution = torch.linalg.lstsq(design, samples.targets.double()).solution.float()
     torch.testing.assert_close(pruned.weight.flatten(1), solution[:-1].T, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(pruned.bias, solution[-1], atol=1e-3, rtol=1e-3)
 
@@ -99,8 +99,8 @@ def test_it_errs_less_with_more_channels_and_less_than_without_the_refit() -> No
     for num_kept in (2, 4, 6, 8):
         kept = select_inputs(conv, rows, num_kept)
         errors.append(sampled_error(refit_inputs(conv, rows, kept), samples.of_inputs(kept)))
-        masked = samples.seen * torch.zeros(8).index_fill(0, kept, 1.0).view(1, -1, 1, 1)
-        assert errors[-1] <= sampled_error(conv, Samples(masked, samples.wanted)) + 1e-9
+        masked = samples.patches * torch.zeros(8).index_fill(0, kept, 1.0).view(1, -1, 1, 1)
+        assert errors[-1] <= sampled_error(conv, Samples(masked, samples.targets)) + 1e-9
     assert all(a > b for a, b in pairwise(errors))
 
 

@@ -123,7 +123,7 @@ def test_channel_decomposition_errs_less_with_rank_and_never_more_than_without_d
 
 def test_full_rank_on_unchanged_inputs_is_exact() -> None:
     conv, changed = layer()
-    samples = Samples(changed.seen, run(on_patches(conv), changed.seen).flatten(1))
+    samples = Samples(changed.patches, run(on_patches(conv), changed.patches).flatten(1))
     for expression in (
         decompose_channels(conv, samples, 12),
         decompose_spatially(conv, samples, 15),
@@ -144,9 +144,9 @@ def test_the_refit_is_the_least_squares_solution() -> None:
     conv, samples = layer()
     truncated = get_method("spatial")(conv, 4)
     first, second = leaves(truncated)
-    middle = torch.einsum("nihw,rih->nrw", samples.seen, first.weight[..., 0]).flatten(1)
+    middle = torch.einsum("nihw,rih->nrw", samples.patches, first.weight[..., 0]).flatten(1)
     design = torch.cat([middle, torch.ones(len(middle), 1)], dim=1)
-    solution = torch.linalg.lstsq(design.double(), samples.wanted.double()).solution
+    solution = torch.linalg.lstsq(design.double(), samples.targets.double()).solution
     _, refitted = leaves(refit_last(truncated, samples, ridge=NONE))
     weights = solution[:-1].T.reshape(second.weight.shape).float()
     torch.testing.assert_close(refitted.weight, weights, atol=1e-4, rtol=1e-4)

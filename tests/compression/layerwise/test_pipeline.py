@@ -24,8 +24,8 @@ def error(model: nn.Module, small: nn.Module) -> float:
 
 
 def treated(model: nn.Module, **what: float) -> nn.Module:
-    treatments = {name: LayerSpec(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
-    return compress_layerwise(treatments, model, Sampler(model, X, list(treatments)))
+    specs = {name: LayerSpec(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
+    return compress_layerwise(specs, model, Sampler(model, X, list(specs)))
 
 
 @pytest.mark.parametrize("what", ["spatial", "channel"])
@@ -75,16 +75,16 @@ class InPasses(Sampler):
 
 def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
     model = make_model()
-    treatments = {
+    specs = {
         "0": LayerSpec(channel=4),
         "4": LayerSpec(num_inputs=7, spatial=9, channel=5, energy=0.9),
         "6": LayerSpec(num_inputs=5, spatial=6),
     }
     assert Sampler(model, X, ["0"], batch_size=16).batch is None
     kinds = (Sampler, InPasses)
-    samplers = [kind(model, X, list(treatments), batch_size=len(X)) for kind in kinds]
+    samplers = [kind(model, X, list(specs), batch_size=len(X)) for kind in kinds]
     assert samplers[0].batch is not None
-    one, each = (compress_layerwise(treatments, model, sampler) for sampler in samplers)
+    one, each = (compress_layerwise(specs, model, sampler) for sampler in samplers)
     with evaluating(one, each):
         torch.testing.assert_close(one(X), each(X), atol=1e-4, rtol=1e-4)
 
