@@ -99,7 +99,7 @@ def test_nothing_to_do_is_the_network_itself() -> None:
 def test_layers_that_cannot_be_treated_are_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
     sampler = Sampler(model, X, ["0"])
-    with pytest.raises(DecomposeError, match="layer 0 cannot be treated: it has groups"):
+    with pytest.raises(DecomposeError, match="layer 0 cannot be decomposed: it has groups"):
         compress_layerwise({"0": LayerSpec(channel=2)}, model, sampler)
     with pytest.raises(DecomposeError, match="layer 1: there is no such dense layer"):
         compress_layerwise({"1": LayerSpec(channel=2)}, model, sampler)
