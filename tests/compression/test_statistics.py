@@ -157,7 +157,7 @@ def test_what_are_no_statistics_is_one_line(
     assert Statistics.load(path).layers.keys() == {"first", "conv"}
     gathered().save(path)
     rewritten(path, change, None)
-    with pytest.raises(DecomposeError, match=r"a\.safetensors: is damaged: what it holds are no"):
+    with pytest.raises(DecomposeError, match=r"a\.safetensors: is damaged and holds no statistics"):
         Statistics.load(path)
 
 
