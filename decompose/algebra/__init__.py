@@ -1,6 +1,6 @@
 """The algebra: a decomposed convolution is a small expression of ordinary ones.
 
-``Conv``, ``Chain`` and ``Sum`` are the whole language. What follows from an expression is
+``Conv``, ``Chain`` and ``Sum`` are the whole language. The operations on expressions are
 written once, for every method and every combination of methods:
 
 - :func:`compose` multiplies it back into one dense convolution,

@@ -31,7 +31,7 @@ def balanced(expression: Expression) -> Expression:
     """Give the factors of an expression equal norms in every channel between them.
 
     Args:
-        expression: of any nesting, its factors of one dtype; computed in float64, whatever that is.
+        expression: of any nesting, its factors of one dtype; computed in float64.
 
     Returns:
         One of the same structure and dtype that composes to the same kernel and bias, but for

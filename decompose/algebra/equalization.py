@@ -11,7 +11,7 @@ c being the root mean square of a channel over its range. The first part's kerne
 middle channel and mind no scale. With q_m = max_o |b_om|, the scales that are tried are
 ``q_m^(1-a) / r_m^a``: all weights alike (a = 0), all channels alike (a = 1), and between a = 1/2, where
 both have the same share of their steps (Nagel et al. 2019, arXiv 1906.04721, eq. 11, with the range of
-what passes for the first kernel's; a is SmoothQuant's migration strength, Xiao et al. 2022, arXiv
+the channels instead of the first kernel's; a is SmoothQuant's migration strength, Xiao et al. 2022, arXiv
 2211.10438, eq. 4). A depthwise part reads every channel by a kernel of its own: there a = 1 is best.
 """
 
@@ -33,7 +33,7 @@ _SMALLEST = 1e-4
 _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _MEAN_SQUARE = 1 / 9
-"""Of a channel over its squared range: what a normal distribution has if its range is three deviations."""
+"""Of a channel over its squared range: that of a normal distribution whose range is three deviations."""
 
 _NUM_SWEEPS = 3
 
@@ -68,7 +68,7 @@ def equalized(expression: Expression, ranges: Sequence[Tensor]) -> Expression:
     """Scale the factors against each other, so that quantisation is predicted to lose the least.
 
     Args:
-        expression: of any nesting, its factors of one dtype; computed in float64, whatever that is.
+        expression: of any nesting, its factors of one dtype; computed in float64.
         ranges: as ``middle_ranges`` gives them; the largest over several inputs.
 
     Returns:

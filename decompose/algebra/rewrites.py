@@ -34,7 +34,7 @@ def merged(expression: Expression) -> Expression:
         return expression
     same = type(expression)(*map(merged, expression.parts))
     if isinstance(same, Sum):
-        # What cannot be merged stays a sum.
+        # Branches that cannot be merged stay a sum.
         with suppress(ValueError):
             return merge_branches(same)
     return same

@@ -2,7 +2,7 @@
 
 For a batch of matrices M, N x M, with N >= M, the eigenvectors of M^T M are the right singular
 vectors V, and M V holds the left ones, each as long as its singular value. So ``(M V) V^T`` is M but
-for rounding, whatever the eigenvectors' own error, and a truncation loses the energy left out.
+for rounding, even where the eigenvectors are inexact, and a truncation loses the energy left out.
 Singular values below sqrt(eps) of the largest are known to that share only. O(N M^2), with a small
 factor where one side is short: kernels have nine taps, and hundreds of channels.
 """

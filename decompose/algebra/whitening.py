@@ -1,7 +1,7 @@
 """Whiten a kernel: change its coordinates, so that its input has no correlations, and back.
 
-A method that keeps the largest singular values of a kernel minimises the kernel's error. What
-matters is the output's: with the covariance C of the input's patches, ``tr(D C D^T)`` for a kernel
+A method that keeps the largest singular values of a kernel minimises the kernel's error, but
+the output's error matters: with the covariance C of the input's patches, ``tr(D C D^T)`` for a kernel
 that differs by D. Where C is a Kronecker product of covariances of the channels and of the taps
 along each axis, as it nearly is,
 
@@ -95,11 +95,11 @@ def _roots(covariance: Tensor, softness: float) -> tuple[Tensor, Tensor]:
     """A square root of a softened covariance, ``L L^T``, and its inverse."""
     wide = covariance.double()
     scale = wide.diagonal(dim1=-2, dim2=-1).mean(-1)
-    # A layer that saw nothing but zeros is left in its own coordinates.
+    # A layer whose input is zero is left in its own coordinates.
     scale = torch.where(scale > 0, scale, 1.0)[..., None, None]
     eye = torch.eye(wide.shape[-1], dtype=wide.dtype)
     softened = wide / scale + softness * eye
-    # So is one that saw a constant: what is left of its covariance is rounding, of any sign.
+    # So is one whose input is constant: the rest of its covariance is rounding, of any sign.
     sound = torch.linalg.cholesky_ex(softened).info == 0
     root = torch.linalg.cholesky(torch.where(sound[..., None, None], softened, softness * eye))
     inverse = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)

@@ -262,7 +262,7 @@ def _backpropagate(
     """Send random signs back from the outputs; the layers' hooks see the gradients."""
     wanted = [y for y in outputs if y.requires_grad]
     signs = [(2 * torch.randint(2, y.shape, generator=generator) - 1).to(y) for y in wanted]
-    # What is not finite is not compared, so nothing goes back from it.
+    # Outputs that are not finite are not compared, so no gradient goes back from them.
     signs = [sign.masked_fill(~torch.isfinite(y), 0) for sign, y in zip(signs, wanted, strict=True)]
     if wanted and leaves:
         torch.autograd.grad(wanted, leaves, signs, allow_unused=True)

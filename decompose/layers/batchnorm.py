@@ -220,7 +220,7 @@ def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
     with evaluating(model):
         for norm in norms:
             norm.reset_running_stats()
-            # None stands for the average of all that is seen.
+            # None averages over all batches.
             norm.momentum = None
             norm.train()
         try:

@@ -25,7 +25,7 @@ def rebind_closures_(
     Args:
         model: a copy.
         copies: the copy of each object of the original, by ``id``.
-        replacements: modules of the copy that are none; what they hold is left as it is.
+        replacements: modules of the copy that are new; their functions are left as they are.
 
     >>> import copy
     >>> def network():
@@ -77,7 +77,7 @@ class _Binder:
             if isinstance(owner, nn.Module) and not hasattr(type(owner), name):
                 return value
             if isinstance(owner, nn.Module) and function not in _inherited(owner, name):
-                # Of the layer that stands in its owner's place.
+                # Of the layer that replaces its owner.
                 return getattr(owner, name)
             is_same = owner is value.__self__ and function is value.__func__
             return value if is_same else MethodType(function, owner)
@@ -123,7 +123,7 @@ class _Binder:
         return made
 
     def _is_same(self, held: Any) -> bool:
-        # What a closure holds besides, such as a list of results, is shared with the original.
+        # Other contents of a closure, such as a list of results, are shared with the original.
         is_bound = isinstance(held, nn.Module | Tensor | FunctionType | MethodType | partial)
         return not is_bound or self.bound(held) is held
 

@@ -1,8 +1,8 @@
 """Run a layer in pieces, so that the maps between its convolutions stay in the cache.
 
-T branches write and read T maps of the output's size. Where those are larger than the cache, memory is
-what the layer waits for, and each fresh map costs as many page faults as it has pages. So a batch is
-cut into images, and an image into strips of rows. Strips overlap by what the kernels reach, and the
+T branches write and read T maps of the output's size. Where those are larger than the cache, the
+layer waits for memory, and each fresh map costs as many page faults as it has pages. So a batch is
+cut into images, and an image into strips of rows. Strips overlap by the kernels' reach, and the
 rows that saw the padding at a cut are dropped:
 
     y[a:b] = body(x[a - before : b + after]) without the rows of the overlap.
@@ -23,7 +23,7 @@ _MAP_BYTES = 7 << 19
 """Size of the maps between convolutions that runs fastest on two cores with 1 MiB of cache each."""
 
 _LEAST_OVERLAPS = 6
-"""Strips of fewer rows than so many overlaps compute too much twice."""
+"""Strips of fewer rows than six overlaps compute too much twice."""
 
 Body = Callable[[Tensor], Tensor]
 
@@ -97,7 +97,7 @@ def run_in_pieces(body: Body, x: Tensor, reach: ReceptiveField) -> Tensor:
 
 def run_in_images(body: Body, x: Tensor, reach: ReceptiveField, num_images: int) -> Tensor:
     """Run a layer on ``num_images`` images at a time."""
-    # Before what is made on the way, lest the heap's end moves with every layer.
+    # Before the temporaries, so that the heap's end does not move with every layer.
     y = reach.room_for(x)
     for start in range(0, len(x), num_images):
         piece = slice(start, start + num_images)

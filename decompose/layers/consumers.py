@@ -4,7 +4,7 @@ A model may read ``self.conv.weight`` itself, or ask a transposed convolution fo
 a decomposed layer would have to compose the weight, and takes no size. So the pass runs a copy of the
 model in which stand-ins let everything through to the layers and note such reads. A dispatch mode
 records which operators read what the layers write. Operators that treat each channel by itself, such as
-ReLU, BatchNorm in evaluation mode and pooling, are followed to what they write.
+ReLU, BatchNorm in evaluation mode and pooling, are followed to their outputs.
 """
 
 from __future__ import annotations

@@ -28,11 +28,11 @@ Shapes = Mapping[str, list[tuple[int, ...]]]
 def trace_shapes(model: nn.Module, example: Example) -> Shapes:
     """Trace the input shapes of every layer, in a pass of the first of the example's inputs.
 
-    The second stage of a detector sees as many boxes as the first may propose (``detectors``).
+    The second stage of a detector gets as many boxes as the first may propose (``detectors``).
 
     Args:
         model: left as it was, its mode and running statistics included.
-        example: one batch (``calls``); only its first input is used.
+        example: one batch (``utils.batches``); only its first input is used.
 
     Raises:
         DecomposeError: the model does not take the example.
@@ -60,7 +60,7 @@ def count_macs(model: nn.Module, shapes: Shapes) -> dict[str, int]:
 
     Args:
         model: any module.
-        shapes: what ``trace_shapes`` returned for it, or for the model it was made from.
+        shapes: from ``trace_shapes`` of it, or of the model that it was made from.
     """
     counted = {
         name: sum(layer_macs(layer, shape) for shape in shapes.get(name, ()))

@@ -1,7 +1,7 @@
 """Run torchvision's detectors so that their outputs can be compared.
 
-What a detector returns are the boxes that are left after suppression: another number for every model, in
-another order. So models are compared by what their heads give for every anchor. In a model of two
+A detector returns the boxes that are left after suppression: another number for every model, in another
+order. So models are compared by the outputs of their heads for every anchor. In a model of two
 stages (Ren et al. 2015, Faster R-CNN) the second one would see as many boxes as the first
 proposes; it is shown a lattice of boxes instead, the same for every model.
 """
@@ -25,7 +25,7 @@ _HEADS = (
 )
 
 _LATTICE = (1, 2, 4, 8)
-"""Boxes along each side of the picture, from large ones to small ones."""
+"""Boxes along each side of the image, from large ones to small ones."""
 
 _NUM_FOUND = 21
 """The largest boxes, in which masks and keypoints are looked for: that is dear, and all are alike."""
@@ -76,7 +76,7 @@ def with_all_proposals(model: nn.Module) -> Iterator[None]:
     """Give the second stage of a detector the most boxes that it may have, so that MACs can be counted.
 
     It is given as many boxes as the first stage may propose, and finds in them as much as it may: so
-    counts depend neither on the weights nor on what a picture shows. Other models are left alone.
+    counts depend neither on the weights nor on the image. Other models are left alone.
     """
     modules = dict(model.named_modules()) if is_detector(model) else {}
     with _second_stage(modules, fully=True):
@@ -96,7 +96,7 @@ def _second_stage(modules: Mapping[str, Any], *, fully: bool) -> Iterator[None]:
             propose = partial(_propose_lattice, num=rpn.post_nms_top_n() if fully else None)
             stack.callback(rpn.register_forward_hook(propose).remove)
         if (second := modules.get("roi_heads")) is not None:
-            # What is found is looked at again for masks and keypoints.
+            # Each detection is looked at again for masks and keypoints.
             most = second.detections_per_img if fully else _NUM_FOUND
             keep = partial(_keep_proposals, most=most)
             before = second.__dict__.get("postprocess_detections")

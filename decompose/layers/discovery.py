@@ -68,7 +68,7 @@ def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyTyp
         model: left as it was.
         replacements: by the ``id`` of the module that each replaces, wherever that is held.
     """
-    # A memo tells deepcopy which objects have their copy already, so every reference to a layer,
+    # By its memo deepcopy knows which objects have their copy already, so every reference to a layer,
     # wherever it is held, becomes one to its replacement. It refuses tensors that torch computed, as
     # weights are that a hook makes of others.
     computed = {

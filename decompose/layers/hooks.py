@@ -22,7 +22,7 @@ def hooked(
 
     Args:
         layers: by name.
-        hook: what it returns replaces the output, unless it is ``None``.
+        hook: its result replaces the output, unless it is ``None``.
     """
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -72,7 +72,7 @@ def calls_until(
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: str, seen: Tensor, output: Tensor) -> None:
-        # What runs on may change them in place.
+        # Later layers may change them in place.
         calls.append((seen.clone(), output.clone()))
 
     observe_until(model, {"": layer}, {"": num_calls}, keep, x)

@@ -47,7 +47,7 @@ Convolution = (
 
 Decomposable = Convolution | nn.Linear
 
-# What others read off a layer, of a convolution and of a fully connected one.
+# Attributes that other code reads from a convolution or fully connected layer.
 _COPIED = (
     "in_channels",
     "out_channels",
@@ -231,7 +231,7 @@ def to_module(expression: Expression) -> nn.Module:
 
     Raises:
         DecomposeError: torch has no module for a leaf, because its padding is asymmetric and not
-            what ``padding='same'`` does.
+            that of ``padding='same'``.
     """
     if isinstance(expression, Conv):
         return _to_leaf_module(expression)

@@ -43,10 +43,10 @@ class Rectifier:
     def targets(self, wanted: Tensor, given: Tensor) -> Tensor:
         """Targets for a layer's output that give the wanted output behind the ReLU, with the least change.
 
-        Where the wanted output ``(..., O)`` goes on, itself; elsewhere what is given, if that does
-        not go on either, or else the threshold. The squared distance to it bounds that of the
-        rectified outputs from above, and meets it at the given one where that one goes on too, so
-        that regressing on it again and again lowers theirs (Zhang et al. 2016, arXiv 1505.06798,
+        They are the wanted output ``(..., O)`` where that passes the ReLU; elsewhere the given output, if
+        that does not pass either, or else the threshold. The squared distance to them bounds that of
+        the outputs behind the ReLU from above, and meets it at given outputs that pass, so that
+        regressing on them again and again lowers that error (Zhang et al. 2016, arXiv 1505.06798,
         section 3.2, asks for the same by alternating with an auxiliary output).
         """
         threshold = torch.where(self.slope != 0, -self.offset / self.slope, 0.0)

@@ -1,7 +1,7 @@
 """Replay layers' recorded outputs, so that a pass computes only from one layer on.
 
-To try many things in the place of one layer, the layers before it need not compute anew for each. A
-pass still goes through what lies between the layers, which is cheap beside them.
+To try many replacements of one layer, the layers before it need not compute anew for each. A pass
+still computes the operators between the layers, which are cheap beside them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from decompose.layers.hooks import observing, replacing
 from decompose.utils.batches import Example
 
 MOST_BYTES = 1 << 26
-"""What the outputs remembered of one pass may take."""
+"""Bytes of the recorded outputs of one pass, at most."""
 
 
 class Recording:
     """Outputs of a model and of its layers for one example.
 
     Args:
-        model: in evaluation mode and without gradients, here and in what follows.
+        model: in evaluation mode and without gradients, here and in later passes.
         layers: of it, by full name.
         x: one batch.
         most_bytes: to remember; layers with the largest outputs compute theirs anew where there
@@ -60,7 +60,7 @@ class Recording:
         self._calls.append(name)
         if name in self._forgotten:
             return
-        # What runs on may change the output in place.
+        # Later layers may change the output in place.
         self._written.setdefault(name, []).append(output.clone())
         self._room -= output.nbytes
         while self._room < 0 and self._written:

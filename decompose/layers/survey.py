@@ -1,7 +1,7 @@
 """Survey a model's layers: find, trace and check them once.
 
 Planning, measuring and repairing all need the layers of a model, the shapes that reach them, why some
-stay dense, and what reads their outputs. One look-up and two passes of one input find it all.
+stay dense, and the readers of their outputs. One look-up and two passes of one input find it all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Survey:
         layers: convolutions and fully connected layers that are not decomposed yet, by full name.
         shapes: input shapes of every layer that the example reaches, one for each call.
         dense: why layers stay as they are, by full name.
-        consumers: what reads each layer's weight and output.
+        consumers: the readers of each layer's weight and output.
     """
 
     model: nn.Module

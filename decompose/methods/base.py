@@ -101,7 +101,7 @@ class Method(ABC):
         """Share of the energy that the first terms hold.
 
         Returns:
-            ``(max_rank,)``, float64: entry t - 1 is what t terms hold, non-decreasing, 1 at last.
+            ``(max_rank,)``, float64: entry t - 1 is the share of t terms; non-decreasing, 1 at last.
         """
 
     def errors(self, conv: Conv) -> Tensor:

@@ -55,7 +55,7 @@ class Choice:
                 default.
 
         Raises:
-            DecomposeError: a method does not exist or cannot take what it is given, a rank is out
+            DecomposeError: a method does not exist or cannot take a kernel, a rank is out
                 of bounds, or there are more choices than factors.
         """
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))

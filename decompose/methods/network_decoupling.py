@@ -12,7 +12,7 @@ BMVC 2018 (arXiv 1808.05517). With K taps, O outputs and I inputs (of each group
 
 All terms together are the convolution itself (theorem 1); the first T are its best approximation
 of that form, by Eckart and Young, and the squared error is the sum of the squared singular values
-left out. Stride, padding and dilation sit on the depthwise kernel and nothing stands between the
+left out. Stride, padding and dilation sit on the depthwise kernel and nothing comes between the
 two, so both orders are exact at the border as well.
 
 The SVDs of a layer are one batched call, O(O I K min(I, K)) in all.

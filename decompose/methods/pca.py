@@ -46,7 +46,7 @@ class PrincipalComponents:
         Zero in a slice whose kernels are all alike.
         """
         total = self.explained_variance.sum(dim=1, keepdim=True)
-        # What rounding leaves of kernels that are all alike is no variance.
+        # The rounding of kernels that are all alike is no variance.
         noise = torch.finfo(total.dtype).eps ** 2 * self.mean.flatten(1).square().sum(
             1, keepdim=True
         )

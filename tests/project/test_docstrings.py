@@ -11,7 +11,7 @@ import pytest
 import decompose
 from decompose.inference import allocator
 
-FACES = ["decompose"]
+FACES = ["decompose", "decompose.algebra", "decompose.methods"]
 """Packages whose ``__all__`` is public."""
 
 PUBLIC = [

@@ -63,7 +63,7 @@ def select_inputs(conv: Conv, rows: Moments, num_kept: int) -> Tensor:
     weights = torch.from_numpy(path)  # (I, steps)
     fitting = (weights != 0).sum(0) <= num_kept
     held = weights[:, int(fitting.nonzero().max())].abs()
-    # Where the path ends early, channels without a weight follow by what they contribute.
+    # Where the path ends early, channels without a weight follow by their contribution.
     rank = torch.where(held > 0, 2 + held / held.max().clamp_min(1e-30), 0.0)
     rank = rank + gram.diagonal() / gram.diagonal().max().clamp_min(1e-30)
     return rank.topk(num_kept).indices.sort().values

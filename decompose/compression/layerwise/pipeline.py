@@ -1,10 +1,10 @@
 """Prune and decompose the layers of a model from data, one after another, as the papers do.
 
-Layers are treated in the order in which they run, each on what it sees now and towards what the
-original makes of its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
+Layers are decomposed in the order in which they run, each on its present input and towards the output
+that the original's layer has for its own input: the asymmetric reconstruction of Zhang et al. 2016 (arXiv
 1505.06798, section 3.3). Within a layer, as He et al. 2017 (arXiv 1707.06168, section 4.1) combine
 theirs: its inputs are pruned, the kernel that is left is decomposed spatially, the last factor of
-that by channels. Network decoupling (Guo et al. 2018) comes last, to whatever kernel takes fewer
+that by channels. Network decoupling (Guo et al. 2018) comes last, for each kernel that takes fewer
 weights by it. Alone it needs no data; after other methods the last factors are refitted to the data
 once more, which the paper does not say.
 

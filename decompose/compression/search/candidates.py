@@ -33,7 +33,7 @@ COMBINATIONS = (
     "tucker+pw_dw",
     "tucker+dw_pw",
 )
-"""What a budget chooses from by default: all but CP, which iterates too long."""
+"""Combinations that a budget chooses from by default: all but CP, which iterates too long."""
 
 _SHARES = np.geomspace(0.85, 0.05, 24)
 """Shares of a layer's weights at which a low-rank method is tried by itself."""

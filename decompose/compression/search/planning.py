@@ -118,7 +118,7 @@ def plan(
     _require_one_request(budgets, (method, rank, energy, ratio), methods, calibrate)
     if latency is None and (engine is not None or threads is not None or int8):
         raise DecomposeError(
-            "an engine, its threads and INT8 are what a latency is of; give latency"
+            "an engine, its threads and INT8 belong to a budget of latency; give latency"
         )
     device = device_of(example)
     runs = (int8_engine if int8 else get_engine)(engine or default_engine(device))
@@ -208,7 +208,7 @@ def _require_one_request(
     given = {name: share for name, share in budgets.items() if share is not None}
     if not given:
         if methods is not None:
-            raise DecomposeError(f"methods are what a budget chooses from; give {_or(budgets)}")
+            raise DecomposeError(f"a budget chooses from methods; give {_or(budgets)}")
         if calibrate is not None:
             raise DecomposeError("one method's rank needs no inputs to calibrate on; apply does")
         return

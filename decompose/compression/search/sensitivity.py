@@ -146,7 +146,7 @@ def _calls(
     num_calls: int,
     to_fit: Sequence[tuple[Example, Recording]],
 ) -> list[tuple[Tensor, Targets]]:
-    """A layer's inputs and outputs, at the positions that a regression sees."""
+    """A layer's inputs and outputs, at the positions sampled for a regression."""
     conv, found = to_conv(layer), []
     for x, recording in to_fit:
         with recording.until(name):

@@ -98,7 +98,7 @@ def test_layers_that_cannot_be_judged_stay_dense() -> None:
         ({"energy": 1.2}, "energy 1.2 is out of bounds"),
         ({"macs": 0.5, "params": 0.5}, "goes with methods and skip only"),
         ({"macs": 0.5, "rank": 2}, "goes with methods and skip only"),
-        ({"rank": 2, "methods": ["svd"]}, "methods are what a budget chooses from"),
+        ({"rank": 2, "methods": ["svd"]}, "a budget chooses from methods"),
         ({"macs": 0.001}, "no plan meets the budget of .* MACs: the least is"),
         ({"macs": 1.5}, "macs 1.5 is out of bounds"),
         ({"method": "spatial+pw_dw", "ratio": 2}, "of a combination, give"),
