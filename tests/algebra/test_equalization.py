@@ -1,4 +1,4 @@
-"""Equalised factors compute the same, and what passes between them is alike in range."""
+"""Equalised factors compute the same, and the channels between them have like ranges."""
 
 import torch
 from hypothesis import assume, given, settings
@@ -42,7 +42,7 @@ def quantisation_error(expression: Expression, x: torch.Tensor) -> float:
 
 @settings(max_examples=25)
 @given(conv_cases(), st.data())
-def test_the_float_network_is_the_same_to_rounding(case: Case, data: st.DataObject) -> None:
+def test_the_float_model_is_the_same_to_rounding(case: Case, data: st.DataObject) -> None:
     conv, x = to_conv(case[0]), case[1]
     able = [method for method in METHODS.values() if method.why_not(conv) is None]
     assume(able)

@@ -1,4 +1,4 @@
-"""Running an expression gives what torch's modules give."""
+"""An expression's output is that of torch's modules."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""An expression that pads by itself gives what it gives on a padded input."""
+"""An expression that pads by itself, beside the original on a padded input."""
 
 import torch
 import torch.nn.functional as F

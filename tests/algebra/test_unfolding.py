@@ -50,14 +50,14 @@ def test_an_expression_acts_on_patches_as_its_kernel(case: Case, name: str) -> N
     torch.testing.assert_close(given, run(on_patches(compose(expression)), seen))
 
 
-def test_the_step_leaves_few_places() -> None:
+def test_the_step_leaves_few_positions() -> None:
     assert subsampling_for((1, 3, 10, 10), 2, 100) == (1, 1)
     assert subsampling_for((1, 3, 10, 10), 2, 99) == (1, 2)
     assert subsampling_for((1000, 3), 0, 1) == (1, 1)
 
 
 @given(st.integers(1, 2000), st.lists(st.integers(1, 40), min_size=1, max_size=3))
-def test_strides_leave_about_as_many_places_as_are_wanted(batch: int, size: list[int]) -> None:
+def test_strides_leave_about_as_many_positions_as_are_wanted(batch: int, size: list[int]) -> None:
     most = 512
     every, step = subsampling_for((batch, 3, *size), len(size), most)
     left = len(range(0, batch, every)) * prod(len(range(0, pixels, step)) for pixels in size)
@@ -70,7 +70,7 @@ def test_strides_leave_about_as_many_places_as_are_wanted(batch: int, size: list
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @given(conv_cases(groups=False), st.integers(0, 1000))
-def test_chosen_places_are_those_among_all(case: Case, seed: int) -> None:
+def test_chosen_positions_are_those_among_all(case: Case, seed: int) -> None:
     module, x = case
     conv = to_conv(module)
     assume(not conv.geometry.transposed)

@@ -117,7 +117,7 @@ def gathered() -> Statistics:
 
 
 def rewritten(path: Path, change: Callable[[dict, dict], None], digest: str | None) -> None:
-    """Change what a file of statistics holds."""
+    """Change the contents of a file of statistics."""
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""BatchNorm folded into what it follows."""
+"""BatchNorm folded into the layer before it."""
 
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def test_timms_norm_leaves_its_rectifier() -> None:
         torch.testing.assert_close(folded(x), model(x))
 
 
-def test_a_folded_network_goes_through_files(tmp_path: Path) -> None:
+def test_a_folded_model_goes_through_files(tmp_path: Path) -> None:
     model = decompose.load("torchvision:resnet18,weights=none,num_classes=3")
     x = torch.randn(2, 3, 48, 48)
     reestimate_(model, [x])
@@ -169,7 +169,7 @@ def test_modes_and_weights_stay() -> None:
     assert all(torch.equal(weights[name], value) for name, value in model.named_parameters())
 
 
-def test_networks_without_them_are_left_alone() -> None:
+def test_models_without_them_are_left_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
     assert not has_statistics(model)
     reestimate_(model, iter(()))
@@ -195,7 +195,7 @@ def test_it_is_exact_behind_decomposed_layers(method: str, tmp_path: Path) -> No
     assert torch.equal(again(x), folded(x))
 
 
-def test_an_example_that_the_network_does_not_take_is_one_line() -> None:
+def test_an_example_that_the_model_does_not_take_is_one_line() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 9), nn.BatchNorm2d(4)).eval()
     with pytest.raises(DecomposeError, match="does not take an input of shape"):
         fold_batchnorm(model, torch.zeros(1, 3, 8, 8))

@@ -1,4 +1,4 @@
-"""A copy of a model runs its own layers, whatever functions the model holds."""
+"""A copy of a model runs its own layers, by the functions that it holds as well."""
 
 from __future__ import annotations
 

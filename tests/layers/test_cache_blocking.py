@@ -1,4 +1,4 @@
-"""A layer in pieces gives what it gives as a whole."""
+"""The output of a layer in pieces is that of the whole."""
 
 import pytest
 import torch

@@ -31,7 +31,7 @@ CHOSEN = {
     "ssdlite320_mobilenet_v3_large": ("head.regression_head.module_list.0.1",),
     "fasterrcnn_mobilenet_v3_large_320_fpn": ("rpn.head.conv.0.0", "roi_heads.box_head.fc7"),
 }
-"""What is rewritten, by detector."""
+"""Layers to decompose, by detector."""
 
 
 @pytest.mark.parametrize("name", CHOSEN)

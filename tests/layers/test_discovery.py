@@ -60,7 +60,7 @@ def test_every_call_of_a_shared_layer_is_seen() -> None:
     assert shapes["blocks.0.0"] == [(1, 16, 16, 16)] * 2
 
 
-def test_tracing_leaves_the_network_as_it_was() -> None:
+def test_tracing_leaves_the_model_as_it_was() -> None:
     model = Mixed().train()
     model.blocks[0].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -160,7 +160,7 @@ def test_what_truncation_lost_nothing_of_is_exact_in_every_precision(dtype: torc
     assert list(find_lossy(small, find_decomposable(model), ["2", "0"])) == ["2"]
 
 
-def test_another_network_is_named_as_such() -> None:
+def test_another_model_is_named_as_such() -> None:
     model = low_rank(torch.float32)
     plan = decompose.plan(model, torch.zeros(1, 12, 8, 8), method="channel", rank=4)
     small = decompose.apply(plan, model)

@@ -1,4 +1,4 @@
-"""Layers that must stay what they are, told by a pass and by their kind."""
+"""Layers that must stay dense, by their use in a pass and by their kind."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ REASONS = {
 }
 
 
-def test_what_a_network_reads_or_asks_is_told() -> None:
+def test_layers_that_the_model_uses_otherwise_stay_dense() -> None:
     model = Nosy().train()
     names = [name for name, _ in model.named_modules()]
     assert find_consumers(model, X, find_decomposable(model)).weights == REASONS

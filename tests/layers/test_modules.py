@@ -125,7 +125,7 @@ def test_macs_of_layers_count_every_position() -> None:
     assert layer_macs(nn.Conv2d(3, 4, 3, padding=1), (3, 8, 8)) == 64 * 4 * 27
 
 
-def test_a_compiled_network_has_no_graph_breaks() -> None:
+def test_a_compiled_model_has_no_graph_breaks() -> None:
     model = Mixed().eval()
     x = torch.randn(2, 3, 32, 32)
     small = decompose.apply(decompose.plan(model, x, rank=2), model)

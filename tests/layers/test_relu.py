@@ -82,7 +82,7 @@ def test_what_follows(after: nn.Module, is_rectified: bool) -> None:
     assert model.training
 
 
-def test_one_layer_in_two_places() -> None:
+def test_one_layer_in_two_positions() -> None:
     assert found(Reused(alike=True)) == {"conv"}
     assert found(Reused(alike=False)) == set()
 

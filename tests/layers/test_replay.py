@@ -1,4 +1,4 @@
-"""Passes with remembered outputs give what whole passes give."""
+"""Outputs of replayed passes are those of whole passes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for every method, on every kind of convolution. A new method joins by existing."""
+"""The contract of every method, on every kind of convolution. A new method joins by existing."""
 
 from itertools import pairwise
 from pathlib import Path

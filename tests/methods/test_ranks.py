@@ -29,16 +29,16 @@ def test_a_ratio_has_a_least_rank_and_a_bound() -> None:
 
 
 def test_a_combination_goes_on_where_it_makes_something_smaller() -> None:
-    recipe = parse_combination("spatial+pw_dw")
+    combination = parse_combination("spatial+pw_dw")
     two = Choice("pw_dw", 2)
-    assert combine(recipe, CONV, 64, 2) == Choice("spatial", 64, (two, two))
+    assert combine(combination, CONV, 64, 2) == Choice("spatial", 64, (two, two))
     # With three taps, three terms are more than there was.
-    assert combine(recipe, CONV, 64, 3) == Choice("spatial", 64)
+    assert combine(combination, CONV, 64, 3) == Choice("spatial", 64)
     tucker = combine(parse_combination("tucker+dw_pw"), CONV, 64, 3)
     assert tucker.then == (None, Choice("dw_pw", 3), None)
 
 
-def test_recipes_name_methods() -> None:
+def test_combinations_name_methods() -> None:
     assert [method.name for method in parse_combination("tucker+spatial+dw_pw")] == [
         "tucker", "spatial", "dw_pw",
     ]  # fmt: skip

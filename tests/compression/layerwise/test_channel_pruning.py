@@ -1,4 +1,4 @@
-"""Networks with fewer channels: whatever stands in them, they are modules like any other."""
+"""Models with fewer channels are modules like any other, decomposed or not."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def masked(small: nn.Module) -> nn.Module:
     return whole
 
 
-def test_a_pruned_network_is_the_one_whose_kernels_are_masked() -> None:
+def test_a_pruned_model_is_the_one_whose_kernels_are_masked() -> None:
     small = pruned(make_model(), SPECS["pruned"])
     with evaluating(small):
         torch.testing.assert_close(small(X), masked(small)(X), atol=1e-5, rtol=1e-5)

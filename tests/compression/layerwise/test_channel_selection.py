@@ -35,7 +35,7 @@ def parts(conv: Conv, samples: Samples) -> Tensor:
 
 
 def unbiased(conv: Conv, samples: Samples) -> Tensor:
-    """What the parts are to add up to, ``(n O,)``."""
+    """Sum of the channels' parts, ``(n O,)``."""
     assert conv.bias is not None
     return (samples.targets - conv.bias).flatten().double()
 

@@ -1,4 +1,4 @@
-"""What the papers do to a model, layer by layer."""
+"""Models pruned and decomposed from data, layer by layer."""
 
 from itertools import pairwise
 
@@ -23,15 +23,15 @@ def error(model: nn.Module, small: nn.Module) -> float:
     return found
 
 
-def treated(model: nn.Module, **what: float) -> nn.Module:
+def compressed(model: nn.Module, **what: float) -> nn.Module:
     specs = {name: LayerSpec(**what) for name in ("0", "4", "6")}  # type: ignore[arg-type]
     return compress_layerwise(specs, model, Sampler(model, X, list(specs)))
 
 
 @pytest.mark.parametrize("what", ["spatial", "channel"])
-def test_the_network_errs_less_with_rank(what: str) -> None:
+def test_the_model_errs_less_with_rank(what: str) -> None:
     model = make_model()
-    errors = [error(model, treated(model, **{what: rank})) for rank in (1, 3, 6)]
+    errors = [error(model, compressed(model, **{what: rank})) for rank in (1, 3, 6)]
     assert all(a > b for a, b in pairwise(errors))
 
 
@@ -39,12 +39,12 @@ def test_the_network_errs_less_with_rank(what: str) -> None:
 def test_data_help(what: str) -> None:
     model = make_model()
     free = decompose.apply(decompose.plan(model, X, method=what, rank=3), model)
-    assert error(model, treated(model, **{what: 3})) < 0.8 * error(model, free)
+    assert error(model, compressed(model, **{what: 3})) < 0.8 * error(model, free)
 
 
 def test_later_layers_make_good_what_earlier_ones_lost() -> None:
     model = make_model()
-    both = treated(model, channel=3)
+    both = compressed(model, channel=3)
     alone = make_model()
     for name in ("0", "4", "6"):
         sampler = Sampler(model, X, [name])
@@ -54,18 +54,18 @@ def test_later_layers_make_good_what_earlier_ones_lost() -> None:
 
 
 def test_decoupling_comes_last_and_only_where_it_saves() -> None:
-    small = treated(make_model(), spatial=9, channel=5, energy=0.6)
+    small = compressed(make_model(), spatial=9, channel=5, energy=0.6)
     layer = small.get_submodule("4")
     assert isinstance(layer, DecomposedLayer)
     assert layer.choice.label == "spatial+pw_dw+channel+pw_dw"
-    alone = treated(make_model(), energy=0.6)
+    alone = compressed(make_model(), energy=0.6)
     assert plan_of(alone).layers["4"].method == "pw_dw"
-    exact = treated(make_model(), energy=1.0)
+    exact = compressed(make_model(), energy=1.0)
     assert not plan_of(exact).layers
 
 
 class InPasses(Sampler):
-    """The same places, without the short cut of one pass for all layers."""
+    """The same positions, without the short cut of one pass for all layers."""
 
     @property
     def batch(self) -> None:
@@ -89,14 +89,14 @@ def test_one_pass_does_what_a_pass_for_each_layer_does() -> None:
         torch.testing.assert_close(one(X), each(X), atol=1e-4, rtol=1e-4)
 
 
-def test_nothing_to_do_is_the_network_itself() -> None:
+def test_nothing_to_do_is_the_model_itself() -> None:
     model = make_model()
     small = compress_layerwise({"4": LayerSpec()}, model, Sampler(model, X, ["4"]))
     with evaluating(small):
         assert torch.equal(small(X), model(X))
 
 
-def test_layers_that_cannot_be_treated_are_named() -> None:
+def test_layers_that_cannot_be_decomposed_are_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 4, 3)).eval()
     sampler = Sampler(model, X, ["0"])
     with pytest.raises(DecomposeError, match="layer 0 cannot be decomposed: it has groups"):
@@ -107,7 +107,7 @@ def test_layers_that_cannot_be_treated_are_named() -> None:
 
 def test_what_keeps_its_channels_can_be_saved_as_any_other(tmp_path) -> None:
     model = make_model()
-    small = treated(model, spatial=5, channel=4, energy=0.8)
+    small = compressed(model, spatial=5, channel=4, energy=0.8)
     save(small, tmp_path / "small.safetensors")
     again = load(tmp_path / "small.safetensors", model)
     with evaluating(again):

@@ -1,4 +1,4 @@
-"""Sampled activations: the right places, the same ones each time."""
+"""Activations sampled at the right positions, the same ones each time."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_the_original_makes_of_what_it_sees_what_is_wanted() -> None:
         torch.testing.assert_close(made, samples.targets, atol=1e-5, rtol=1e-5)
 
 
-def test_what_is_seen_is_the_smaller_networks_and_what_is_wanted_the_originals() -> None:
+def test_what_is_seen_is_the_smaller_models_and_what_is_wanted_the_originals() -> None:
     model = make_model()
     small = decompose.apply(decompose.plan(model, X, rank={"0": 1}), model)
     sampler = Sampler(model, X, ["2"])

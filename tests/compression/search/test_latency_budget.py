@@ -29,10 +29,10 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_is_timed_and_says_how_fast_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     time = latency_budget.time_networks
 
-    def as_fast_as_wished(*arguments: Any) -> dict[str, float]:
+    def as_fast_as_planned(*arguments: Any) -> dict[str, float]:
         return dict.fromkeys(time(*arguments), 5.0)
 
-    monkeypatch.setattr(latency_budget, "time_networks", as_fast_as_wished)
+    monkeypatch.setattr(latency_budget, "time_networks", as_fast_as_planned)
     plan = decompose.plan(Mixed(), X, latency=1.0, engine="onnxruntime", threads=1, methods=METHODS)
     assert plan.pace is not None
     assert plan.pace.place.startswith("onnxruntime")

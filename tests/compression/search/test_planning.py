@@ -1,4 +1,4 @@
-"""From a wish to a plan."""
+"""Plans made from options."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_layers_that_cannot_be_judged_stay_dense() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("options", "message"),
     [
         ({}, "give one of rank, energy or ratio"),
         ({"rank": 2, "energy": 0.9}, "give one of"),
@@ -107,12 +107,12 @@ def test_layers_that_cannot_be_judged_stay_dense() -> None:
         ({"rank": {"conv9": 2}}, "conv9: no layer"),
     ],
 )
-def test_wishes_that_cannot_be_met(wish: dict, message: str) -> None:
+def test_options_that_contradict_or_cannot_be_met(options: dict, message: str) -> None:
     with pytest.raises(DecomposeError, match=message):
-        decompose.plan(Mixed(), EXAMPLE, **wish)
+        decompose.plan(Mixed(), EXAMPLE, **options)
 
 
-def test_a_network_without_layers() -> None:
+def test_a_model_without_layers() -> None:
     with pytest.raises(DecomposeError, match="no layer to decompose"):
         decompose.plan(nn.ReLU(), torch.zeros(1, 3), rank=1)
 
@@ -155,7 +155,7 @@ def test_a_budget_chooses_from_the_methods_given() -> None:
     assert plan.dense["stem"] == "skipped by name"
 
 
-def test_a_network_over_sound_is_planned_and_repaired_without_data() -> None:
+def test_a_model_over_sound_is_planned_and_repaired_without_data() -> None:
     model = nn.Sequential(
         nn.Conv1d(1, 24, 9, stride=4),
         nn.BatchNorm1d(24),
@@ -196,10 +196,10 @@ def test_scores_that_are_not_finite_are_left_out(masked: float) -> None:
     model = Masked(masked).eval()
     control = Masked(0.0).eval()
     control.load_state_dict(model.state_dict())
-    wish: dict[str, Any] = {"macs": 0.6, "methods": ["spatial", "svd"], "calibrate": images}
+    options: dict[str, Any] = {"macs": 0.6, "methods": ["spatial", "svd"], "calibrate": images}
     with pytest.warns(UserWarning, match="8 of 40 outputs .* are NaN or infinite"):
-        plan = decompose.plan(model, example, **wish)
-    expected = decompose.plan(control, example, **wish)
+        plan = decompose.plan(model, example, **options)
+    expected = decompose.plan(control, example, **options)
     assert plan.layers == expected.layers
     small = decompose.apply(plan, model)
     with pytest.warns(UserWarning, match="are left out of what is compared"):

@@ -1,4 +1,4 @@
-"""Candidates scored on inputs, and what is kept of them for other budgets."""
+"""Candidates scored on inputs, and statistics kept for other budgets."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_a_budget_is_planned_in_the_coordinates_that_repair_may_take() -> None:
     assert left < 0.5 * truncated
 
 
-def test_statistics_of_another_network_are_refused() -> None:
+def test_statistics_of_another_model_are_refused() -> None:
     statistics = decompose.measure(Mixed(), EXAMPLE, synthetic_inputs(EXAMPLE, num=2))
     other = nn.Sequential()
     other.add_module("stem", nn.Conv2d(3, 8, 5))

@@ -1,4 +1,4 @@
-"""Gains: what predicted errors are to be multiplied by."""
+"""Corrections by which predicted errors are multiplied."""
 
 import pytest
 import torch
@@ -37,5 +37,5 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
         assert set(corrections[name]) == {candidate.label for candidate in found}
         assert all(correction > 0 for correction in corrections[name].values())
     if not repaired:
-        # Nothing stands behind the last layer, so its corrections are what means and chance make.
+        # No layer follows the last one, so its corrections come from means and chance.
         assert all(0.3 < correction < 10 for correction in corrections["2"].values())
