@@ -16,7 +16,7 @@ from typing import Any
 
 from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leaves
 from decompose.methods import get_method
-from decompose.methods.truncations import Truncations
+from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.utils.errors import DecomposeError
 
 _DEEPEST = 16
@@ -60,12 +60,12 @@ class Choice:
         """
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
-    def go_on(self, expression: Expression, known: Truncations | None = None) -> Expression:
+    def go_on(self, expression: Expression, known: FactorisationCache | None = None) -> Expression:
         """Rewrite the factors that the method made, as ``then`` says.
 
         Args:
             expression: made by the method.
-            known: truncations of its factors that other choices share.
+            known: factorisations of its factors that other choices share.
 
         Raises:
             DecomposeError: as ``rewrite``.
@@ -73,7 +73,7 @@ class Choice:
         if not self.then:
             return expression
         following = iter(self.then)
-        rewritten = map_leaves(_follow(following, known or Truncations()), expression)
+        rewritten = map_leaves(_follow(following, known or FactorisationCache()), expression)
         if any(choice is not None for choice in following):
             raise DecomposeError(f"{self.method} makes fewer factors than the choice goes on with")
         return _flat(rewritten)
@@ -142,7 +142,9 @@ class Choice:
         return cls(method, rank, tuple(inner))
 
 
-def _follow(choices: Iterator[Choice | None], known: Truncations) -> Callable[[Conv], Expression]:
+def _follow(
+    choices: Iterator[Choice | None], known: FactorisationCache
+) -> Callable[[Conv], Expression]:
     def rewrite(leaf: Conv) -> Expression:
         choice = next(choices, None)
         if choice is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from decompose.algebra import Conv, Expression, leaves
 from decompose.methods import Method, get_method
 from decompose.methods.choices import Choice
-from decompose.methods.truncations import Truncations
+from decompose.methods.factorisation_cache import FactorisationCache
 
 Combination = Sequence[Method]
 """Methods that apply one inside the other, outermost first."""
@@ -32,7 +32,7 @@ def combine(
     conv: Conv,
     rank: int,
     inner_rank: int,
-    known: Truncations | None = None,
+    known: FactorisationCache | None = None,
 ) -> Choice:
     """Choose a method, and the next ones of a combination for the factors that they make smaller.
 
@@ -41,19 +41,21 @@ def combine(
         conv: the layer; only its shape matters.
         rank: of the outermost method.
         inner_rank: of the others; each factor takes its own bound where that is less.
-        known: truncations of its shape that other choices share; ``conv`` is then on the meta device.
+        known: factorisations of its shape that other choices share; ``conv`` is then on the meta device.
     """
     method, inner = combination[0], combination[1:]
     if not inner:
         return Choice(method.name, rank)
     if known is None:
-        conv, known = conv.without_weights(), Truncations()
+        conv, known = conv.without_weights(), FactorisationCache()
     factors = leaves(known(method.name, conv, rank))
     then = tuple(_smaller(inner, factor, inner_rank, known) for factor in factors)
     return Choice(method.name, rank, then if any(then) else ())
 
 
-def _smaller(combination: Combination, conv: Conv, rank: int, known: Truncations) -> Choice | None:
+def _smaller(
+    combination: Combination, conv: Conv, rank: int, known: FactorisationCache
+) -> Choice | None:
     """Combine for a factor; ``None`` where that makes nothing smaller."""
     method = combination[0]
     if method.why_not(conv) is not None:

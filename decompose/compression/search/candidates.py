@@ -16,8 +16,8 @@ from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import Combination, combine
+from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.methods.ranks import largest_rank
-from decompose.methods.truncations import Truncations
 
 COMBINATIONS = (
     "pw_dw",
@@ -148,7 +148,7 @@ class _Outer:
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._measure(rank)
-            outline, known = self._outline(rank), Truncations()
+            outline, known = self._outline(rank), FactorisationCache()
             made = cache(partial(self._truncations.made, self.method, rank))
             for choice in _combined(combinations, self._shape, rank, self._shapes):
                 shape = choice.go_on(outline, self._shapes)
@@ -183,10 +183,12 @@ class _Outer:
 @lru_cache(maxsize=32)
 def _outlines(
     weight_shape: tuple[int, ...], has_bias: bool, geometry: Geometry, groups: int
-) -> tuple[Conv, Truncations]:
+) -> tuple[Conv, FactorisationCache]:
     """A convolution without weights, and the expressions of methods; layers of one shape share them."""
     bias = torch.empty(weight_shape[0], device="meta") if has_bias else None
-    return Conv(torch.empty(weight_shape, device="meta"), bias, geometry, groups), Truncations()
+    return Conv(
+        torch.empty(weight_shape, device="meta"), bias, geometry, groups
+    ), FactorisationCache()
 
 
 def undominated(found: Sequence[Candidate]) -> list[Candidate]:
@@ -204,7 +206,7 @@ def loss(error: float) -> float:
 
 
 def _combined(
-    combinations: Sequence[Combination], conv: Conv, rank: int, known: Truncations
+    combinations: Sequence[Combination], conv: Conv, rank: int, known: FactorisationCache
 ) -> list[Choice]:
     """Choices of combinations with this outer rank, at inner ranks worth trying."""
     inner_ranks = range(1, _MOST_INNER_TERMS + 1)

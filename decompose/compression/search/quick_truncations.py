@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.methods import Method, get_method
 from decompose.methods.choices import Choice
-from decompose.methods.truncations import Truncations
+from decompose.methods.factorisation_cache import FactorisationCache
 
 
 class QuickTruncations:
@@ -56,7 +56,7 @@ class QuickTruncations:
         if self._whitening is not None:
             channels = self.whitens_channels(choice.rewrite(self._conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
-        return self.back(choice.go_on(made, Truncations()), channels)
+        return self.back(choice.go_on(made, FactorisationCache()), channels)
 
     def _into(self, channels: bool) -> Conv:
         if self._whitening is None:

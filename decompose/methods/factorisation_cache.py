@@ -1,4 +1,4 @@
-"""Methods applied to the convolutions of one layer, each factorised once for all ranks."""
+"""Cache of factorisations: the convolutions of one layer, each factorised once for all ranks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from decompose.algebra import Conv, Expression
 from decompose.methods import get_method
 
 
-class Truncations:
-    """Remembers what methods made of convolutions; drop it with the layer.
+class FactorisationCache:
+    """Caches the expressions of methods and ranks for convolutions; to be dropped with the layer.
 
     >>> import torch
     >>> conv = Conv(torch.randn(8, 8, 3, 3))
-    >>> known = Truncations()
+    >>> known = FactorisationCache()
     >>> known("spatial", conv, 2) is known("spatial", conv, 2)
     True
     """
@@ -24,7 +24,7 @@ class Truncations:
         self._made: dict[tuple[int, str, int], Expression] = {}
 
     def __call__(self, method: str, conv: Conv, rank: int) -> Expression:
-        """The expression that a method makes of a convolution.
+        """The expression of a convolution by a method and rank.
 
         Args:
             method: its name.

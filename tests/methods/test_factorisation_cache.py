@@ -5,7 +5,7 @@ import torch
 
 from decompose.algebra import Conv, compose
 from decompose.methods import METHODS
-from decompose.methods.truncations import Truncations
+from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.utils.errors import DecomposeError
 
 
@@ -13,7 +13,7 @@ def test_a_convolution_is_factorised_once_for_all_ranks(monkeypatch: pytest.Monk
     method, count = METHODS["spatial"], []
     prepare = method.prepare
     monkeypatch.setattr(method, "prepare", lambda conv: count.append(conv) or prepare(conv))
-    known, convs = Truncations(), [Conv(torch.randn(6, 5, 3, 3)) for _ in range(2)]
+    known, convs = FactorisationCache(), [Conv(torch.randn(6, 5, 3, 3)) for _ in range(2)]
     for conv in convs:
         for rank in (1, 4, 4):
             expected = compose(method(conv, rank)).weight
