@@ -125,12 +125,12 @@ def find_lossy(
     Raises:
         DecomposeError: ``small`` was not made from ``model``.
     """
-    rewritten = find_decomposed(small)
+    decomposed = find_decomposed(small)
     found = {}
-    for name in filter(rewritten.__contains__, names):
+    for name in filter(decomposed.__contains__, names):
         if name not in originals:
-            raise DecomposeError(f"layer {name}: it is rewritten in the original as well")
-        layer, original = rewritten[name], originals[name]
+            raise DecomposeError(f"layer {name}: it is decomposed in the original as well")
+        layer, original = decomposed[name], originals[name]
         try:
             exact = is_exact(layer.expression, to_conv(original))
         except ValueError as error:

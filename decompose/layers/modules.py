@@ -39,7 +39,7 @@ CONVOLUTIONS = (
 """The modules that are convolutions of the algebra: by number of axes, transposed ones last."""
 
 DECOMPOSABLE = (*CONVOLUTIONS, nn.Linear)
-"""The modules that can be rewritten; a fully connected layer is a convolution without axes."""
+"""The modules that can be decomposed; a fully connected layer is a convolution without axes."""
 
 Convolution = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -73,7 +73,7 @@ class Branches(nn.ModuleList):
 
 
 class DecomposedLayer(nn.Module):
-    """A convolution or fully connected layer rewritten by a method.
+    """A convolution or fully connected layer decomposed by a method.
 
     Args:
         original: the layer that it replaces; its attributes are copied for readers.

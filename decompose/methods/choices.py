@@ -171,7 +171,7 @@ class Note:
     """Predicted cost and error of a choice, and the best of the other methods.
 
     Attributes:
-        cost: of the rewritten layer, in ``unit``.
+        cost: of the decomposed layer, in ``unit``.
         unit: ``MACs``, ``parameters`` or ``µs``.
         error: predicted relative squared error of the model's output, from this layer alone.
         runner_up: the best of the other methods that cost no more; empty if none was better than

@@ -115,7 +115,7 @@ class Sampler:
         """Sample a layer's input in a smaller model, and the original's output.
 
         Args:
-            small: a model with the same layers, rewritten or not.
+            small: a model with the same layers, decomposed or not.
             name: of one of ``names``.
         """
         layer = small.get_submodule(name)

@@ -89,7 +89,7 @@ def mixture(
     """Pick a candidate for every layer, as a plan.
 
     Args:
-        scored: the candidates of every layer that may be rewritten.
+        scored: the candidates of every layer that may be decomposed.
         dense: reasons why the others stay dense.
         allowed: cost of the candidates together, at most.
         unit: of costs.

@@ -52,7 +52,7 @@ def plan_for_latency(
 
     Args:
         known: the survey of the original, on one batch as large as it is to be fast for.
-        scored: the candidates of every layer that may be rewritten.
+        scored: the candidates of every layer that may be decomposed.
         share: of the original's latency, in (0, 1].
         target: the engine, its threads and device.
 

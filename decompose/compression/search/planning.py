@@ -164,7 +164,7 @@ def _allowed_macs(known: Survey, share: float) -> float:
 
 
 def _allowed_params(known: Survey, share: float) -> float:
-    # Layers of one weight may be rewritten apart, so that each counts all of its own.
+    # Layers of one weight may be decomposed apart, so that each counts all of its own.
     chosen = known.chosen(known.convs)
     return share * count_params(known.model) - count_params_beside(known.model, chosen)
 

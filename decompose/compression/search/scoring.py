@@ -1,7 +1,7 @@
 """Cost of every layer's candidates, and the error each would cause in the model's output.
 
 The error is predicted from statistics of the layers (``error_prediction``), then corrected by the error
-that the output shows when one layer at a time is rewritten (``sensitivity``).
+that the output shows when one layer at a time is decomposed (``sensitivity``).
 """
 
 from __future__ import annotations
