@@ -28,9 +28,11 @@ from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdow
 from decompose.cli.outputs import (
     print_files,
     print_line,
+    print_record,
     print_table,
     print_unreadable,
     write_record,
+    write_table,
 )
 from decompose.cli.publishing import push_network
 from decompose.cli.quantization import quantize_model
@@ -51,7 +53,7 @@ from decompose.models.conversion import set_forms_
 from decompose.models.export import export, require_exported_name
 from decompose.utils.environment import VERSION
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable
+from decompose.utils.files import require_writable, writing_together
 
 app = typer.Typer(
     help="Rewrite pretrained convolutional models as smaller ones, without training.",
@@ -114,10 +116,14 @@ def inspect_model(
     get_method(method)
     network = to_device(load_network(model, arch, fix), device)
     inspection = inspect_network(network, blank_input(network, input_size))
-    if plot is not None:
-        plot_spectra(inspection, plot)
-    write_record(output, {"model": model, **inspection.to_dict()})
-    print_table(inspection.table(method, centred=pca), table)
+    record = {"model": model, **inspection.to_dict()}
+    with writing_together():
+        if plot is not None:
+            plot_spectra(inspection, plot)
+        write_record(output, record)
+        write_table(table, inspection.table(method, centred=pca))
+    print_record(record)
+    print_table(inspection.table(method, centred=pca))
     print_files(plot, output, table)
 
 
@@ -156,8 +162,12 @@ def compare_networks(
         comparison = compare(before, after, inputs)
         unreadable = inputs.unreadable
     record = {"original": original, "small": small, "images": str(images) if images else None}
-    write_record(output, {**record, **comparison.to_dict(), "unreadable": unreadable})
-    print_table(comparison.table(), table)
+    record |= {**comparison.to_dict(), "unreadable": unreadable}
+    with writing_together():
+        write_record(output, record)
+        write_table(table, comparison.table())
+    print_record(record)
+    print_table(comparison.table())
     if comparison.agreement is not None:
         print_line(
             f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} images"
@@ -218,10 +228,13 @@ def benchmark_networks(
         layers=layers,
         tuned=tuned,
     )
-    write_record(output, timed.to_dict())
-    if plot is not None:
-        plot_speed_up(timed, plot)
-    print_table(timed.table(), table)
+    with writing_together():
+        write_record(output, timed.to_dict())
+        if plot is not None:
+            plot_speed_up(timed, plot)
+        write_table(table, timed.table())
+    print_record(timed.to_dict())
+    print_table(timed.table())
     if layers:
         print_table(timed.layer_table())
     print_files(plot, output, table)
@@ -252,17 +265,23 @@ def tune_network(
     require_writable(output, table, inputs=[model])
     serialization.require_saved_name(output)
     network = serialization.load(model, arch).to(named_device(device))
+    times = None
     if form:
+        if table is not None:
+            raise DecomposeError("--table holds what is measured, and --form measures nothing")
         set_forms_(network, parse_forms(form, network))
     else:
         blank = blank_input(network, input_size)
         example = blank.expand(batch, *blank.shape[1:]).contiguous()
         tuned = tune(network, example, engine=engine, threads=threads)
-        network = tuned.network
-        print_table(tuned.table(), table)
-    serialization.save(network, output)
+        network, times = tuned.network, tuned.table()
+        print_table(times)
+    with writing_together():
+        serialization.save(network, output)
+        if times is not None:
+            write_table(table, times)
     forms_taken = {name: layer.form for name, layer in find_decomposed(network).items()}
-    write_record(None, {"model": model, "output": str(output), "forms": forms_taken})
+    print_record({"model": model, "output": str(output), "forms": forms_taken})
     print_files(output, table)
 
 
@@ -283,6 +302,6 @@ def export_network(
     blank = blank_input(network, input_size)
     images = synthetic_inputs(blank, network, num=2)
     deviation = export(network, images, output)
-    write_record(None, {"model": model, "output": str(output), "largest_deviation": deviation})
+    print_record({"model": model, "output": str(output), "largest_deviation": deviation})
     print_line(f"It gives what torch gives, to {deviation:.1e} of the largest output")
     print_files(output)

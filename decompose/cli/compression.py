@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,8 +39,9 @@ from decompose.cli.outputs import (
     print_dense,
     print_files,
     print_latency,
+    print_record,
     print_table,
-    write_record,
+    write_table,
 )
 from decompose.compression.application import apply
 from decompose.compression.reconstruction.repair import repair_, repair_table
@@ -59,7 +59,7 @@ from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable, writing
+from decompose.utils.files import require_writable, writing_together
 
 _BUDGETS = {"macs", "params", "latency"}
 
@@ -244,15 +244,15 @@ def compress_network(
     if repairing and within is None:
         _repair(small, model, example, pictures)
     comparison = compare_weights(model, small, example)
-    with nullcontext() if save_plan is None else writing(save_plan) as plan_text:
-        # Both files are there, or neither.
-        if plan_text is not None:
-            plan_text.write_text(choices.to_json(), encoding="utf-8")
+    with writing_together():
+        if save_plan is not None:
+            choices.save(save_plan)
         serialization.save(small, output)
+        write_table(table, comparison.table(weights=not repairing))
     record: dict[str, Any] = {"source": source, "output": str(output), "repaired": repairing}
     record |= {} if within is None else {"max_drop": within.to_dict()}
-    write_record(None, {**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
-    print_table(comparison.table(weights=not repairing), table)
+    print_record({**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
+    print_table(comparison.table(weights=not repairing))
     if within is not None:
         print_table(trials_table(within))
     print_dense(choices)

@@ -14,9 +14,11 @@ from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Re
 from decompose.cli.outputs import (
     print_files,
     print_line,
+    print_record,
     print_table,
     print_unreadable,
     write_record,
+    write_table,
 )
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
@@ -29,7 +31,7 @@ from decompose.models.architectures import Architecture, architecture_of
 from decompose.utils.distributed import Processes
 from decompose.utils.environment import environment
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable
+from decompose.utils.files import require_writable, writing_together
 
 _BATCH_SIZES = {"classification": 32, "detection": 4}
 _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.items())
@@ -107,10 +109,14 @@ def evaluate_models(
     # A folder by its full name: a record that says "." is of no use later.
     place = os.path.abspath(data) if os.path.exists(data) else data
     asked = {"models": model, "data": place, "task": task, "subset": subset, "seed": seed}
-    write_record(output, {**asked, **found.to_dict(), "environment": environment(where)})
+    record = {**asked, **found.to_dict(), "environment": environment(where)}
+    with writing_together():
+        write_record(output, record)
+        write_table(table, found.table())
     if output is not None:
         forget(output)
-    print_table(found.table(), table)
+    print_record(record)
+    print_table(found.table())
     if found.throughput is not None:
         print_line(found.throughput)
     print_unreadable(found.unreadable)

@@ -13,7 +13,14 @@ from torch import nn
 
 from decompose.cli.inputs import load_pair, named_device, resized
 from decompose.cli.options import SOURCES, Arch, InputSize, Markdown, Workers, settings_of
-from decompose.cli.outputs import is_quiet, print_files, print_table, print_unreadable, write_record
+from decompose.cli.outputs import (
+    is_quiet,
+    print_files,
+    print_record,
+    print_table,
+    print_unreadable,
+    write_table,
+)
 from decompose.data.folders import image_folder, labelled_images
 from decompose.data.images import ImageDataset, default_workers
 from decompose.models import serialization
@@ -24,7 +31,7 @@ from decompose.training.finetuning import finetune, require_trainable
 from decompose.training.recipe import Recipe
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable
+from decompose.utils.files import require_writable, writing_together
 
 
 @settings_of(Recipe, after="arch", without=("workers", "seconds_between"))
@@ -92,7 +99,9 @@ def finetune_network(
         tell=_report,
     )
     if Processes.joined(named_device(device)).is_first():
-        serialization.save(recomposed(tuned.network) if recompose else tuned.network, output)
+        with writing_together():
+            serialization.save(recomposed(tuned.network) if recompose else tuned.network, output)
+            write_table(table, tuned.table())
         record = {
             "output": str(output),
             "measure": tuned.measure,
@@ -101,10 +110,10 @@ def finetune_network(
             "blockwise": [asdict(layer) for layer in tuned.blockwise],
             "unreadable": dict(tuned.unreadable),
         }
-        write_record(None, record)
+        print_record(record)
         if tuned.blockwise:
             print_table(reconstruction_table(tuned.blockwise))
-        print_table(tuned.table(), table)
+        print_table(tuned.table())
         print_unreadable(tuned.unreadable)
         print_files(output, table)
 

@@ -58,22 +58,28 @@ def print_line(text: object) -> None:
         print(text)
 
 
-def print_table(table: Table, markdown: Path | None = None) -> None:
-    """Print a table for people, and write it to a Markdown file where one is named."""
+def print_table(table: Table) -> None:
+    """Print a table for people."""
     if _MODE.get() == _FOR_PEOPLE:
-        show_table(table, markdown)
-    elif markdown is not None:
-        write_text(markdown, table.to_markdown())
+        show_table(table)
+
+
+def write_table(path: Path | None, table: Table) -> None:
+    """Write a table as Markdown where a file was asked for."""
+    if path is not None:
+        write_text(path, table.to_markdown())
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """Print figures as JSON with ``--json``."""
+    if _MODE.get().as_json:
+        print(json.dumps(record, indent=2))
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
-    """Write figures as JSON where a file was asked for, and print them with ``--json``."""
-    if path is not None or _MODE.get().as_json:
-        text = json.dumps(record, indent=2)
-        if path is not None:
-            write_text(path, text + "\n")
-        if _MODE.get().as_json:
-            print(text)
+    """Write figures as JSON where a file was asked for."""
+    if path is not None:
+        write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def print_dense(plan: Plan) -> None:

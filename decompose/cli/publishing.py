@@ -9,7 +9,11 @@ import typer
 
 from decompose.cli.inputs import blank_input
 from decompose.cli.options import Arch, InputSize
-from decompose.cli.outputs import print_files, print_line, write_record
+from decompose.cli.outputs import (
+    print_files,
+    print_line,
+    print_record,
+)
 from decompose.evaluation.model_card import model_card
 from decompose.evaluation.records import read_record
 from decompose.models import serialization
@@ -57,5 +61,5 @@ def push_network(
         print_files(*write_folder(source, card, folder))
     else:
         address = upload(source, card, repo, private=private)
-        write_record(None, {"repo": repo, "address": address})
+        print_record({"repo": repo, "address": address})
         print_line(f"Published {address}")

@@ -15,7 +15,13 @@ from decompose.cli.inputs import (
     preprocessing_options,
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
-from decompose.cli.outputs import print_files, print_line, print_table, write_record
+from decompose.cli.outputs import (
+    print_files,
+    print_line,
+    print_record,
+    print_table,
+    write_table,
+)
 from decompose.inference.quantization.post_training import (
     DEFAULT_ENGINE,
     Quantized,
@@ -23,7 +29,7 @@ from decompose.inference.quantization.post_training import (
     require_suffix,
 )
 from decompose.inference.quantization.quantizers import QUANTIZERS, get_quantizer_class
-from decompose.utils.files import require_writable
+from decompose.utils.files import require_writable, writing_together
 
 _NUM_IMAGES = 64
 
@@ -86,11 +92,13 @@ def quantize_model(
         max_error=max_error,
         weight_bits=weight_bits,
     )
-    written = made.save(output)
+    with writing_together():
+        written = made.save(output)
+        write_table(table, made.table())
     record = {"source": source, "engine": made.engine, "files": [str(path) for path in written]}
-    write_record(None, {**record, "error": made.error, "weight_bits": made.weight_bits})
+    print_record({**record, "error": made.error, "weight_bits": made.weight_bits})
     if keep_float or max_error is not None:
-        print_table(made.table(), table)
+        print_table(made.table())
     _print_summary(made)
     print_files(*written, table)
 

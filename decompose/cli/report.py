@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from decompose.cli.inputs import FolderInputs, blank_input, load_all, named_device, parse_counts
 from decompose.cli.options import SOURCES, Arch, Device, InputSize
-from decompose.cli.outputs import print_files, print_unreadable, write_record
+from decompose.cli.outputs import (
+    print_files,
+    print_record,
+    print_unreadable,
+)
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
@@ -81,7 +85,7 @@ def report_models(
     if isinstance(inputs, FolderInputs):
         print_unreadable(inputs.unreadable)
     write_text(output, render(report))
-    write_record(None, {"original": original, "small": small, "output": str(output)})
+    print_record({"original": original, "small": small, "output": str(output)})
     print_files(output)
 
 

@@ -25,7 +25,7 @@ from decompose.models.onnx.nodes import to_onnx_model
 from decompose.models.onnx.rewriting import self_contained
 from decompose.models.onnx.writing import model_bytes
 from decompose.utils.errors import DecomposeError, first_line
-from decompose.utils.files import writing
+from decompose.utils.files import writing, writing_together
 from decompose.utils.optional_dependencies import required
 
 TOLERANCE = 1e-4
@@ -152,9 +152,10 @@ def to_openvino(model: nn.Module, example: Tensor, path: str | Path) -> float:
     given = [np.array(y) for y in outputs if y.dtype.kind == "f"]
     deviation = _checked(model, example, given, path, "OpenVINO")
     # The file that names the other comes last.
-    for name, content in ((path.with_suffix(".bin"), files[".bin"]), (path, files[".xml"])):
-        with writing(name) as temporary:
-            temporary.write_bytes(content)
+    with writing_together():
+        for name, content in ((path.with_suffix(".bin"), files[".bin"]), (path, files[".xml"])):
+            with writing(name) as temporary:
+                temporary.write_bytes(content)
     return deviation
 
 

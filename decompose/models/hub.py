@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decompose.utils.errors import DecomposeError, first_line, reason
-from decompose.utils.files import write_text, writing
+from decompose.utils.files import write_text, writing, writing_together
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -112,9 +112,10 @@ def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:
     except OSError as error:
         raise DecomposeError(f"{folder}: cannot be written: {reason(error)}") from None
     network, readme = folder / FILE, folder / "README.md"
-    with writing(network) as temporary:
-        shutil.copyfile(source, temporary)
-    write_text(readme, str(card))
+    with writing_together():
+        with writing(network) as temporary:
+            shutil.copyfile(source, temporary)
+        write_text(readme, str(card))
     return [network, readme]
 
 

@@ -6,8 +6,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,39 +19,120 @@ from safetensors import SafetensorError
 from decompose.utils.errors import DecomposeError, reason
 
 
+class Outputs:
+    """Files that are written beside their places until all of them are whole.
+
+    Args:
+        temporary: what is removed in the end, whatever happens.
+    """
+
+    def __init__(self, temporary: ExitStack) -> None:
+        self._temporary = temporary
+        self._whole: dict[Path, tuple[Path, Path]] = {}
+        self._done: list[Callable[[], object]] = []
+        self._undo = temporary.enter_context(ExitStack())
+
+    def when_written(self, function: Callable[[], object]) -> None:
+        """Call this once all files are in their places."""
+        self._done.append(function)
+
+    def unless_written(self, function: Callable[[], object]) -> None:
+        """Call this if the files do not appear."""
+        self._undo.callback(function)
+
+    @contextmanager
+    def beside(self, path: Path) -> Iterator[Path]:
+        """Write a file to a temporary path: beside its place, where that is a plain file's."""
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        is_plain = _is_plain(target)
+        enter = self._temporary.enter_context
+        folder = target.parent if is_plain else Path(enter(TemporaryDirectory()))
+        temporary = folder / f".{target.name}.{os.getpid()}.partial"
+        if is_plain and temporary not in self._whole:
+            self._temporary.callback(partial(temporary.unlink, missing_ok=True))
+            enter(_held(temporary))
+        yield temporary
+        self._whole[temporary] = path, target
+
+    def place(self) -> None:
+        """Put all files in their places, first what may still fail: pipes and devices."""
+        order = sorted(self._whole.items(), key=lambda item: _is_plain(item[1][1]))
+        for temporary, (path, target) in order:
+            with _naming(path):
+                if _is_plain(target):
+                    # safetensors writes for the owner alone.
+                    temporary.chmod(0o666 & ~_umask())
+                    os.replace(temporary, target)
+                else:
+                    with temporary.open("rb") as content, target.open("wb") as opened:
+                        shutil.copyfileobj(content, opened)
+        self._undo.pop_all()
+        for function in self._done:
+            function()
+
+
+_OUTPUTS: ContextVar[Outputs | None] = ContextVar("outputs", default=None)
+
+
+@contextmanager
+def writing_together() -> Iterator[Outputs]:
+    """Let all files that are written inside appear at its end, or none of them.
+
+    An error inside, a full disk at the last of them for example, leaves what stood in their places.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with writing_together():
+        ...     write_text(folder / "a.txt", "a")
+        ...     print([*folder.glob("*.txt")])
+        ...     write_text(folder / "b.txt", "b")
+        []
+        >>> sorted(path.name for path in folder.iterdir())
+        ['a.txt', 'b.txt']
+    """
+    if (outer := _OUTPUTS.get()) is not None:
+        yield outer
+        return
+    with ExitStack() as stack:
+        outputs = Outputs(stack)
+        token = _OUTPUTS.set(outputs)
+        try:
+            yield outputs
+        finally:
+            _OUTPUTS.reset(token)
+        outputs.place()
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Write beside, then rename: yields a temporary path that becomes ``path`` on success.
 
     An error inside leaves what stood at ``path`` as it was, and nothing beside it; what a killed process
     left half written is removed. The target of a link is replaced, not the link. What is no plain file,
-    such as a pipe or ``/dev/null``, is written to.
+    such as a pipe or ``/dev/null``, is written to. Inside ``writing_together`` it appears with the others.
 
     Raises:
         DecomposeError: the folder does not exist or cannot be written.
     """
     path = Path(path)
     require_writable(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    with ExitStack() as stack:
-        is_plain = target.is_file() or not target.exists()
-        folder = target.parent if is_plain else Path(stack.enter_context(TemporaryDirectory()))
-        temporary = folder / f".{target.name}.{os.getpid()}.partial"
-        try:
-            if is_plain:
-                stack.enter_context(_held(temporary))
-            yield temporary
-            if is_plain:
-                # safetensors writes for the owner alone.
-                temporary.chmod(0o666 & ~_umask())
-                os.replace(temporary, target)
-            else:
-                with temporary.open("rb") as content, target.open("wb") as opened:
-                    shutil.copyfileobj(content, opened)
-        except (OSError, SafetensorError) as error:
-            raise DecomposeError(f"{path}: cannot be written: {reason(error)}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing_together() as outputs, _naming(path), outputs.beside(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file could not be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DecomposeError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def _is_plain(target: Path) -> bool:
+    """Whether a path is a file's or nothing's yet, and so can be replaced."""
+    return target.is_file() or not target.exists()
 
 
 @contextmanager

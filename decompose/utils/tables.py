@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-
-from decompose.utils.files import write_text
 
 if TYPE_CHECKING:
     import rich.table
@@ -84,16 +81,10 @@ def _pad(row: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def show_table(table: Table, markdown: str | Path | None = None) -> None:
-    """Print a table, and write it to a Markdown file where one is named.
-
-    Raises:
-        DecomposeError: the file cannot be written.
-    """
+def show_table(table: Table) -> None:
+    """Print a table."""
     console = Console()
     # A number that is cut off is worse than a line that wraps.
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, needed)
     console.print(table)
-    if markdown is not None:
-        write_text(markdown, table.to_markdown())

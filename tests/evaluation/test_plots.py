@@ -46,11 +46,10 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_is_shown_whole_and_written(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_table_is_shown_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     table = Table("Title", ["layer", *"abcdefgh"], [["conv1", *["123,456"] * 8]])
-    show_table(table, tmp_path / "table.md")
+    show_table(table)
     assert capsys.readouterr().out.count("123,456") == 8
-    assert (tmp_path / "table.md").read_text() == table.to_markdown()

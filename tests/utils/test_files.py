@@ -1,7 +1,10 @@
 """Files are whole or not there at all."""
 
 import os
+import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import require_writable, write_text, writing
+from decompose.utils.files import require_writable, write_text, writing, writing_together
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -36,6 +39,59 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         temporary.write_text(None)  # type: ignore[arg-type]
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Let writing more to one file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("old")
+    undone = []
+
+    def write_both() -> None:
+        with files_of_at_most(100), writing_together() as outputs:
+            outputs.unless_written(lambda: undone.append("undone"))
+            outputs.when_written(lambda: undone.append("done"))
+            write_text(first, "new")
+            write_text(second, "long" * 100)
+
+    with pytest.raises(DecomposeError, match=r"b\.txt: cannot be written"):
+        write_both()
+    assert first.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [first]
+    assert undone == ["undone"]
+    with writing_together() as outputs:
+        outputs.unless_written(lambda: undone.append("undone"))
+        outputs.when_written(lambda: undone.append(first.read_text()))
+        write_text(first, "new")
+        # One that failed, and that nobody minds, is left out.
+        with pytest.raises(ValueError, match="no value"), writing(second):
+            raise ValueError("no value")
+        assert first.read_text() == "old"
+    assert undone == ["undone", "new"]
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_a_device_that_takes_nothing_keeps_the_others_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+
+    def write_both() -> None:
+        with writing_together():
+            write_text(path, "new")
+            write_text("/dev/full", "new")
+
+    with pytest.raises(DecomposeError, match="/dev/full: cannot be written: No space left"):
+        write_both()
+    assert not list(tmp_path.iterdir())
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from decompose.inference.quantization.quantizers import SUFFIXES, Quantizer, get
 from decompose.inference.quantization.saturation import saturates
 from decompose.utils.batches import Batches, chunks
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import writing
+from decompose.utils.files import writing, writing_together
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
@@ -77,13 +77,13 @@ class Quantized:
         """
         path = Path(path)
         require_suffix(path, self.engine)
-        written = []
         # The one that names the others comes last.
-        for suffix, content in sorted(self.files.items()):
-            with writing(path.with_suffix(suffix)) as temporary:
-                temporary.write_bytes(content)
-            written.append(path.with_suffix(suffix))
-        return written
+        files = {path.with_suffix(suffix): self.files[suffix] for suffix in sorted(self.files)}
+        with writing_together():
+            for file, content in files.items():
+                with writing(file) as temporary:
+                    temporary.write_bytes(content)
+        return [*files]
 
     def table(self, most: int = 10) -> Table:
         """The layers whose INT8 loses most, first.

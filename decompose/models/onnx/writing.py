@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from glob import escape
 from itertools import chain, count
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from decompose.models.onnx.model_file import LARGE, OnnxModel, array_of
 from decompose.utils.errors import DecomposeError
-from decompose.utils.files import writing
+from decompose.utils.files import writing, writing_together
 
 _MAX_BYTES = (1 << 31) - (1 << 20)
 """What one file may hold; protobuf takes no more than 2 GiB."""
@@ -40,7 +41,8 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
             file.writelines(_pieces(model))
         return
     data, stale = _data_paths(path)
-    try:
+    with writing_together() as outputs:
+        outputs.unless_written(partial(data.unlink, missing_ok=True))
         with writing(path) as temporary:
             ir.save(
                 model.content,
@@ -50,11 +52,8 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
                 size_threshold_bytes=LARGE,
                 alignment=_ALIGNMENT,
             )
-    except BaseException:
-        data.unlink(missing_ok=True)
-        raise
-    for old in stale:
-        old.unlink(missing_ok=True)
+        for old in stale:
+            outputs.when_written(partial(old.unlink, missing_ok=True))
 
 
 def model_bytes(model: OnnxModel) -> bytes:

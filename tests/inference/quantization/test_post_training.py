@@ -149,6 +149,18 @@ def test_one_image_is_too_few(images: Tensor) -> None:
         quantize(small_network(), images[:1])
 
 
+def test_both_files_of_a_model_appear_or_neither(tmp_path: Path) -> None:
+    files = {".bin": b"weights", ".xml": b"graph"}
+    made = Quantized("openvino", files, 0.0, 8, (), ())
+    place = tmp_path / "small.xml"
+    place.symlink_to("/dev/full")
+    with pytest.raises(DecomposeError, match=r"small\.xml: cannot be written: No space left"):
+        made.save(place)
+    assert list(tmp_path.iterdir()) == [place]
+    place.unlink()
+    assert made.save(place) == [tmp_path / "small.bin", place]
+
+
 def test_openvino_gives_nearly_what_the_float_model_gives(images: Tensor, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     import openvino

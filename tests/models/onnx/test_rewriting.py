@@ -17,6 +17,7 @@ from decompose.models.onnx.model_file import to_model
 from decompose.models.onnx.network import OnnxNetwork
 from decompose.models.onnx.rewriting import rewritten, self_contained, write_network
 from decompose.models.onnx.writing import model_bytes
+from decompose.utils.files import write_text, writing_together
 from tests.models.onnx.cases import (
     make_model,
     node_tests,
@@ -200,6 +201,26 @@ def test_external_data_stays_external(tmp_path: Path) -> None:
     assert (tmp_path / "small.onnx.data").exists()
     given = torch.from_numpy(run_onnx(tmp_path / "small.onnx", x)[0])
     torch.testing.assert_close(given, small(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_external_data_appears_with_the_other_outputs_or_not_at_all(tmp_path: Path) -> None:
+    path, small = tmp_path / "external.onnx", tmp_path / "small.onnx"
+    onnx.save(small_cnn(), path, save_as_external_data=True, location="w", size_threshold=64)
+    network = decompose.load(path)
+    decompose.save(network, small)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def write_both() -> None:
+        with writing_together():
+            decompose.save(network, small)
+            write_text("/dev/full", "figures")
+
+    with pytest.raises(decompose.DecomposeError, match="/dev/full: cannot be written"):
+        write_both()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    decompose.save(network, small)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"external.onnx", "w", "small.onnx", "small.onnx.2.data"}
 
 
 def test_a_self_contained_model_takes_what_the_network_takes(tmp_path: Path) -> None:
