@@ -14,7 +14,7 @@ from typer import TyperException
 from decompose.cli.commands import app
 from decompose.utils.distributed import leave
 from decompose.utils.errors import DecomposeError, printable
-from decompose.utils.launcher import end_with_launcher, is_lost_peer
+from decompose.utils.launcher import LOST, end_with_launcher, is_lost_peer
 
 _INTERRUPTED = 130
 """As shells count it: 128 and the signal's number."""
@@ -33,45 +33,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a terminal cannot show is no reason to end.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    end_with_launcher()
+    last_line = end_with_launcher()
+    try:
+        code, line = _run(arguments)
+        last_line.close(line)
+    finally:
+        leave()
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, str | None]:
+    """Run a command; its exit code, and the line that says what it ended in."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             code = app(arguments, standalone_mode=False) or 0
         sys.stdout.flush()
-        return _interrupted() if code == _INTERRUPTED else code
     except KeyboardInterrupt:
-        return _interrupted()
+        code = _INTERRUPTED
     except DecomposeError as error:
-        return _refuse(str(error))
+        return _refused(str(error))
     except TyperException as error:
-        return _refuse(error.format_message())
+        return _refused(error.format_message())
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
-        return _refuse("another process of the run has ended, and this one with it")
+        return 2, LOST
     except BrokenPipeError:
         _drop_output()
-        return 1
+        return 1, None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         _drop_output()
-        return _refuse(f"standard output: cannot be written: {error.strerror}")
-    finally:
-        leave()
+        return _refused(f"standard output: cannot be written: {error.strerror}")
+    return code, "interrupted" if code == _INTERRUPTED else None
 
 
-def _interrupted() -> int:
-    print("interrupted", file=sys.stderr)
-    return _INTERRUPTED
-
-
-def _refuse(message: str) -> int:
+def _refused(message: str) -> tuple[int, str | None]:
     # Without a command the help was shown, and there is no message.
-    if message:
-        print(f"error: {_line(message)}", file=sys.stderr)
-    return 2
+    return 2, f"error: {_line(message)}" if message else None
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

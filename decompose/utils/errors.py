@@ -16,7 +16,13 @@ class DecomposeError(ValueError):
         ... except decompose.DecomposeError as error:
         ...     print(error)
         small.pth: no such file
+
+    Args:
+        message: names in it may be anybody's; what would break the line or steer a terminal is escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 class BudgetError(DecomposeError):
