@@ -23,7 +23,7 @@ def vgg16() -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> Tensor:
+def images() -> Tensor:
     """The twelve photographs, preprocessed for VGG16: ``(12, 3, 224, 224)``."""
     return photographs(Architecture.parse(OFFLINE_VGG16).transform())[1]
 

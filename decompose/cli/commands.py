@@ -145,13 +145,13 @@ def compare_networks(
 ) -> None:
     """Compare a model with the smaller one: MACs, parameters, weight and output error."""
     require_writable(output, table, inputs=[original, small])
-    place = named_device(device)
+    where = named_device(device)
     if serialization.is_onnx(original) or serialization.is_onnx(small):
         raise DecomposeError(
             "ONNX models are not compared: their decomposed layers are nodes like any others; compress "
             "reports what it changed, and benchmark times both"
         )
-    before, after = (network.to(place) for network in load_pair(original, small, arch))
+    before, after = (network.to(where) for network in load_pair(original, small, arch))
     unreadable = {}
     if images is None:
         comparison = compare_weights(before, after, blank_input(before, input_size))
@@ -212,12 +212,12 @@ def benchmark_networks(
     require_writable(plot, output, table, inputs=[original, *small])
     chosen = {name: get_engine(name, channels_last=channels_last) for name in engines.split(",")}
     sizes = parse_counts(batch, "batch")
-    place = named_device(device)
+    where = named_device(device)
     networks = load_all([original, *small], arch)
     if len(networks) < 1 + len(small):
         raise DecomposeError("the same model is named twice; its times would say nothing")
     kind = getattr(torch, dtype)
-    networks = {name: network.to(place, kind) for name, network in networks.items()}
+    networks = {name: network.to(where, kind) for name, network in networks.items()}
     timed = time_side_by_side(
         networks,
         blank_input(networks[original], input_size),

@@ -63,7 +63,7 @@ from decompose.utils.files import require_writable, writing_together
 
 _BUDGETS = {"macs", "params", "latency"}
 
-_NUM_PICTURES = 64
+_NUM_IMAGES = 64
 """Images to plan and repair on, at most, if no other number is asked for."""
 
 _NUM_SYNTHETIC = 8
@@ -158,7 +158,7 @@ def compress_network(
     ] = None,
     max_images: Annotated[
         int | None,
-        typer.Option(min=2, help=f"Take no more of them than this. Default: {_NUM_PICTURES}."),
+        typer.Option(min=2, help=f"Take no more of them than this. Default: {_NUM_IMAGES}."),
     ] = None,
     repair: Annotated[
         bool | None,
@@ -233,16 +233,16 @@ def compress_network(
     if fold:
         model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
-    pictures = measured.pictures(model)
-    within = None if drop is None else drop.search(model, example, pictures, given)
+    images = measured.images(model)
+    within = None if drop is None else drop.search(model, example, images, given)
     if within is not None:
         choices = within.plan
     elif choices is None:
-        seen = measured.seen(model, example, pictures, given) if budgeted else None
+        seen = measured.seen(model, example, images, given) if budgeted else None
         choices = plan(model, example, calibrate=seen, **given)
     small = apply(choices, model) if within is None else within.model
     if repairing and within is None:
-        _repair(small, model, example, pictures)
+        _repair(small, model, example, images)
     comparison = compare_weights(model, small, example)
     with writing_together():
         if save_plan is not None:
@@ -286,26 +286,26 @@ class _Measured:
                 "--calibrate is to plan a budget by, where no --statistics are given, and to repair by"
             )
 
-    def pictures(self, model: nn.Module) -> list[Any] | None:
+    def images(self, model: nn.Module) -> list[Any] | None:
         """The images as batches."""
         if self.calibrate is None:
             return None
-        return calibration_images(self.calibrate, model, self.max_images or _NUM_PICTURES)
+        return calibration_images(self.calibrate, model, self.max_images or _NUM_IMAGES)
 
     def seen(
         self,
         model: nn.Module,
         example: Tensor,
-        pictures: list[Any] | None,
+        images: list[Any] | None,
         given: Mapping[str, Any],
     ) -> list[Any] | Statistics | None:
         """The data that a budget is planned by, measured and kept first where that is asked for."""
         if self.statistics is not None:
             return Statistics.load(self.statistics)
-        if pictures is None or self.save_statistics is None:
-            return pictures
+        if images is None or self.save_statistics is None:
+            return images
         scope = {name: given[name] for name in ("methods", "skip") if name in given}
-        found = measure(model, example, pictures, **scope)
+        found = measure(model, example, images, **scope)
         found.save(self.save_statistics)
         return found
 
@@ -319,8 +319,8 @@ def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int
 
 
 def _repair(
-    small: nn.Module, model: nn.Module, example: Tensor, pictures: Sequence[Tensor] | None
+    small: nn.Module, model: nn.Module, example: Tensor, images: Sequence[Tensor] | None
 ) -> None:
-    images = pictures or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
-    print_table(repair_table(repair_(small, model, images)))
-    print_agreement(class_agreement(model, small, images), synthetic=not pictures)
+    inputs = images or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
+    print_table(repair_table(repair_(small, model, inputs)))
+    print_agreement(class_agreement(model, small, inputs), synthetic=not images)

@@ -22,7 +22,7 @@ from decompose.cli.outputs import (
 )
 from decompose.data.folders import labelled_images
 from decompose.data.images import default_workers
-from decompose.data.voc import voc_scenes
+from decompose.data.voc import voc_dataset
 from decompose.evaluation.accuracy import evaluate
 from decompose.evaluation.detection import categories_of, evaluate_detectors
 from decompose.evaluation.predictions import forget
@@ -93,7 +93,7 @@ def evaluate_models(
         "precision": None if precision == "own" else getattr(torch, precision),
     }
     if task == "detection":
-        scenes = voc_scenes(data, transforms[model[0]])
+        scenes = voc_dataset(data, transforms[model[0]])
         categories = {
             name: categories_of(_required_architecture(name, network))
             for name, network in networks.items()
@@ -101,14 +101,14 @@ def evaluate_models(
         chosen = scenes if subset is None else scenes.subset(subset, seed)
         found = evaluate_detectors(networks, chosen, categories, **options)
     else:
-        pictures = labelled_images(data, transforms[model[0]])
-        chosen = pictures if subset is None else pictures.subset(subset, seed)
+        images = labelled_images(data, transforms[model[0]])
+        chosen = images if subset is None else images.subset(subset, seed)
         found = evaluate(networks, chosen, record=output, **options)
     if not Processes.joined(where).is_first():
         return
     # A folder by its full name: a record that says "." is of no use later.
-    place = os.path.abspath(data) if os.path.exists(data) else data
-    asked = {"models": model, "data": place, "task": task, "subset": subset, "seed": seed}
+    source = os.path.abspath(data) if os.path.exists(data) else data
+    asked = {"models": model, "data": source, "task": task, "subset": subset, "seed": seed}
     record = {**asked, **found.to_dict(), "environment": environment(where)}
     with writing_together():
         write_record(output, record)

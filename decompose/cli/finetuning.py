@@ -84,10 +84,10 @@ def finetune_network(
     original, model = _networks(teacher, small, arch)
     require_trainable(model)
     transform = resized(serialization.required_preprocessing(model).transform(), input_size)
-    pictures, validation = _pictures(data, unlabelled, validate, transform)
+    images, validation = _images(data, unlabelled, validate, transform)
     tuned = finetune(
         model,
-        pictures,
+        images,
         teacher=original,
         validation=validation,
         labelled=unlabelled is None,
@@ -144,7 +144,7 @@ def _networks(
     )
 
 
-def _pictures(
+def _images(
     data: str | None, unlabelled: Path | None, validate: str | None, transform: Transform
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The images to train on, and others to validate on where they are given."""

@@ -49,27 +49,27 @@ class FolderInputs:
         self._whole = is_detector(model)
         if self._whole:
             transform = partial(_shrunk, transform, model.transform)
-        self._pictures = image_folder(folder, transform, most)
+        self._images = image_folder(folder, transform, most)
         self._workers = workers
         self._parameter = next(model.parameters())
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
         """Batches; of a detector, lists of images that are each of their own size."""
-        pictures = DetectionDataset(self._pictures, {}) if self._whole else self._pictures
-        for batch in pictures.batches(_BATCH_SIZE, self._workers):
+        dataset = DetectionDataset(self._images, {}) if self._whole else self._images
+        for batch in dataset.batches(_BATCH_SIZE, self._workers):
             self.unreadable |= batch.unreadable
-            if len(batch.places):
+            if len(batch.indices):
                 images = moved(batch.by_transform[0], self._parameter)
                 yield (list(images),) if self._whole else images
 
 
-def _shrunk(transform: Transform, resizing: Any, picture: Image.Image) -> Tensor:
+def _shrunk(transform: Transform, resizing: Any, image: Image.Image) -> Tensor:
     """An image of no more pixels than a detector looks at, since many are held at a time."""
-    width, height = picture.size
+    width, height = image.size
     scale = useful_scale(resizing, width, height)
-    picture.thumbnail((ceil(scale * width), ceil(scale * height)))
-    return transform(picture)
+    image.thumbnail((ceil(scale * width), ceil(scale * height)))
+    return transform(image)
 
 
 def calibration_images(folder: Path, model: nn.Module, most: int) -> list[Any]:

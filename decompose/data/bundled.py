@@ -23,7 +23,7 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
 from decompose.utils.optional_dependencies import required
 
-# Colour and grey pictures of things as they look, out of what scikit-image ships.
+# Colour and grey images of things as they look, out of what scikit-image ships.
 _SCIKIT_IMAGE = (
     "astronaut.png",
     "brick.png",
@@ -82,7 +82,7 @@ def photographs(transform: Transform) -> tuple[list[str], Tensor]:
 
 
 def digits(size: int) -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 handwritten digits, scaled up to colour pictures.
+    """scikit-learn's 1,797 handwritten digits, scaled up to colour images.
 
     Args:
         size: height and width in pixels.
@@ -94,8 +94,8 @@ def digits(size: int) -> tuple[Tensor, Tensor]:
         DecomposeError: scikit-learn is not installed.
     """
     datasets = required("sklearn.datasets", "scikit-learn", "demo")
-    pictures, labels = datasets.load_digits(return_X_y=True)
-    images = torch.from_numpy(pictures).float().view(-1, 1, 8, 8) / 16
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     return images.expand(-1, 3, -1, -1), torch.from_numpy(labels)
 
@@ -104,7 +104,7 @@ def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor,
     """Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747), kept in the user's cache.
 
     Args:
-        train: the 60,000 pictures to train on, rather than the 10,000 to test on.
+        train: the 60,000 images to train on, rather than the 10,000 to test on.
         packed: a folder with its four ``.gz`` files; they are downloaded where it is not there.
 
     Returns:
@@ -134,7 +134,7 @@ def fashion_mnist(*, train: bool, packed: Path = FASHION_MNIST) -> tuple[Tensor,
 
 
 def fashion_mnist_images(transform: Transform, *, train: bool) -> ImageDataset:
-    """Fashion-MNIST as labelled pictures in RGB, 28×28 pixels, held in memory.
+    """Fashion-MNIST as labelled images in RGB, 28×28 pixels, held in memory.
 
     Args:
         transform: the preprocessing.
@@ -150,7 +150,7 @@ def fashion_mnist_images(transform: Transform, *, train: bool) -> ImageDataset:
 def images_in_memory(
     images: Tensor, labels: Tensor, transform: Transform, classes: Sequence[str] = ()
 ) -> ImageDataset:
-    """Labelled pictures in RGB that no file holds; their names are their numbers.
+    """Labelled images in RGB that no file holds; their names are their numbers.
 
     Args:
         images: ``(N, 1, H, W)`` or ``(N, 3, H, W)``, in [0, 1]; kept in 256 levels.
@@ -160,9 +160,9 @@ def images_in_memory(
     """
     levels = (255 * images.expand(-1, 3, -1, -1)).round().byte()
     samples = [(f"{index}", label) for index, label in enumerate(labels.tolist())]
-    read = partial(_picture_at, levels.permute(0, 2, 3, 1).contiguous().numpy())
+    read = partial(_image_at, levels.permute(0, 2, 3, 1).contiguous().numpy())
     return ImageDataset(samples, transform, classes, read)
 
 
-def _picture_at(levels: np.ndarray, index: str) -> Image.Image:
+def _image_at(levels: np.ndarray, index: str) -> Image.Image:
     return Image.fromarray(levels[int(index)])

@@ -52,10 +52,10 @@ def read_image(path: str | Path, opened: IO[bytes] | None = None) -> Image.Image
                 _require_moderate(image.size)
                 return _in_8_bits(image).convert("RGB")
     except Image.UnidentifiedImageError:
-        raise DecomposeError(f"{path}: is no picture") from None
+        raise DecomposeError(f"{path}: is no image") from None
     # Decoders raise whatever a damaged file leads them to.
     except Exception as error:  # noqa: BLE001
-        raise DecomposeError(f"{path}: cannot be read as a picture: {reason(error)}") from None
+        raise DecomposeError(f"{path}: cannot be read as an image: {reason(error)}") from None
 
 
 def _require_moderate(size: tuple[int, int]) -> None:

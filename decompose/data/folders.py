@@ -1,4 +1,4 @@
-"""Pictures: folders of them, ImageNet, shards, and those that come inside packages."""
+"""Images: folders of them, ImageNet, shards, and those that come inside packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 def image_folder(folder: str | Path, transform: Transform, most: int | None = None) -> ImageDataset:
-    """Pictures below a folder, without labels, in the order of their paths.
+    """Images below a folder, without labels, in the order of their paths.
 
     Args:
         folder: where they lie, at any depth.
@@ -24,17 +24,17 @@ def image_folder(folder: str | Path, transform: Transform, most: int | None = No
         most: the first so many; all by default.
 
     Raises:
-        DecomposeError: there is no such folder, or no picture in it.
+        DecomposeError: there is no such folder, or no image in it.
     """
     folder = _existing_folder(folder)
     paths = _below(folder)
     if not paths:
-        raise DecomposeError(f"{folder}: holds no picture ({', '.join(EXTENSIONS)})")
+        raise DecomposeError(f"{folder}: holds no image ({', '.join(EXTENSIONS)})")
     return ImageDataset([(str(path), -1) for path in paths[:most]], transform)
 
 
 def labelled_images(data: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
-    """Labelled pictures in tar shards (``shards``) or folders (``labelled_folder``).
+    """Labelled images in tar shards (``shards``) or folders (``labelled_folder``).
 
     Args:
         data: where they lie.
@@ -50,7 +50,7 @@ def labelled_images(data: str | Path, transform: Transform, split: str = "val") 
 
 
 def labelled_folder(folder: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
-    """Pictures in class folders, or ImageNet as torchvision lays it out.
+    """Images in class folders, or ImageNet as torchvision lays it out.
 
     Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
     ImageNet's synset folders that is its label order; among them folders that are no synsets are left
@@ -58,7 +58,7 @@ def labelled_folder(folder: str | Path, transform: Transform, split: str = "val"
     the devkit beside ``val``.
 
     Raises:
-        DecomposeError: there is no such folder, or no picture in it.
+        DecomposeError: there is no such folder, or no image in it.
     """
     folder = _existing_folder(folder)
     if (folder / "meta.bin").is_file() or (folder / "ILSVRC2012_devkit_t12.tar.gz").is_file():
@@ -77,7 +77,7 @@ def labelled_folder(folder: str | Path, transform: Transform, split: str = "val"
     classes = synsets if 2 * len(synsets) > len(names) else names
     paths = [(path, label) for label, name in enumerate(classes) for path in _below(folder / name)]
     if not paths:
-        raise DecomposeError(f"{folder}: its class folders hold no picture")
+        raise DecomposeError(f"{folder}: its class folders hold no image")
     strays = {str(folder / name): "is no synset" for name in names if name not in classes}
     samples = [(str(path), label) for path, label in paths]
     return ImageDataset(samples, transform, classes, damaged=strays)

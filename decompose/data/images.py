@@ -1,4 +1,4 @@
-"""Picture files, read in order by processes, each with a label and in each network's preprocessing."""
+"""Image files, read in order by processes, each with a label and in each network's preprocessing."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some pictures.
+    """Some images.
 
     Attributes:
         by_transform: those that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
         labels: their classes, ``(batch,)``, int64; -1 where there is none.
-        places: their places among all pictures, ``(batch,)``, int64.
+        indices: their indices among all images, ``(batch,)``, int64.
         unreadable: the others, by path, with the reason.
     """
 
     by_transform: tuple[Tensor, ...]
     labels: Tensor
-    places: Tensor
+    indices: Tensor
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> Tensor:
-        """The pictures in the first preprocessing."""
+        """The images in the first preprocessing."""
         return self.by_transform[0]
 
 
 Sample = tuple[Sequence[Tensor] | str, int]
-"""A picture in every preprocessing, or why it cannot be read; and its place."""
+"""An image in every preprocessing, or why it cannot be read; and its index."""
 
 
 class ImageDataset(Dataset[Sample]):
-    """Pictures, each with a label.
+    """Images, each with a label.
 
     Args:
         samples: paths and labels.
         transform: the preprocessing.
         classes: the classes' names by label; empty where the data does not tell.
-        read: opens the picture of a path; raises ``DecomposeError`` where it cannot.
+        read: opens the image of a path; raises ``DecomposeError`` where it cannot.
         damaged: what of the data is not among the samples, by path, with the reason.
     """
 
@@ -76,46 +76,46 @@ class ImageDataset(Dataset[Sample]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """The picture in every preprocessing, or why it cannot be read; and its place."""
+        """The image in every preprocessing, or why it cannot be read; and its index."""
         path, _ = self.samples[index]
         try:
-            picture = self._read(path)
+            image = self._read(path)
         except DecomposeError as error:
             return str(error).removeprefix(f"{path}: "), index
         try:
-            return [transform(picture) for transform in self.transforms], index
+            return [transform(image) for transform in self.transforms], index
         # A preprocessing may be anybody's, and meets images of any size.
         except Exception as error:  # noqa: BLE001
             return f"cannot be preprocessed: {first_line(error)}", index
 
     def with_transforms(self, *transforms: Transform) -> ImageDataset:
-        """The same pictures in other preprocessings, each decoded once for all of them."""
+        """The same images in other preprocessings, each decoded once for all of them."""
         seen = copy.copy(self)
         seen.transforms = transforms
         return seen
 
     def subset(self, num: int, seed: int = 0) -> ImageDataset:
-        """So many of the pictures, from all classes alike as far as these have them.
+        """So many of the images, from all classes alike as far as these have them.
 
         Args:
-            num: of pictures.
+            num: of images.
             seed: of the draw.
 
         Raises:
             DecomposeError: there are fewer.
         """
         if not 0 < num <= len(self):
-            raise DecomposeError(f"a subset of {num} pictures: there are {len(self)}")
+            raise DecomposeError(f"a subset of {num} images: there are {len(self)}")
         return self.chosen(balanced_choice([label for _, label in self.samples], num, seed))
 
-    def chosen(self, places: Iterable[int]) -> ImageDataset:
-        """The pictures at some places, in their order."""
+    def chosen(self, indices: Iterable[int]) -> ImageDataset:
+        """The images at some indices, in their order."""
         some = copy.copy(self)
-        some.samples = [self.samples[place] for place in places]
+        some.samples = [self.samples[index] for index in indices]
         return some
 
     def parted(self, share: float, seed: int = 0) -> tuple[ImageDataset, ImageDataset]:
-        """Most of the pictures, and a share held out, of all classes alike as far as these have them.
+        """Most of the images, and a share held out, of all classes alike as far as these have them.
 
         Args:
             share: to hold out, in (0, 1).
@@ -125,7 +125,7 @@ class ImageDataset(Dataset[Sample]):
             DecomposeError: there are fewer than two.
         """
         if len(self) < 2:
-            raise DecomposeError("a single picture leaves none to hold out")
+            raise DecomposeError("a single image leaves none to hold out")
         num = min(max(1, round(share * len(self))), len(self) - 1)
         held = balanced_choice([label for _, label in self.samples], num, seed)
         return self.chosen(sorted({*range(len(self))} - {*held})), self.chosen(held)
@@ -134,21 +134,21 @@ class ImageDataset(Dataset[Sample]):
         self,
         batch_size: int,
         workers: int = 0,
-        places: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
         collate: Callable[[Sequence[Sample]], Any] | None = None,
     ) -> DataLoader[Any]:
-        """The pictures in order.
+        """The images in order.
 
         Args:
-            batch_size: pictures at a time.
+            batch_size: images at a time.
             workers: processes that decode.
-            places: of the pictures wanted, among all; all by default.
+            indices: indices of the images wanted; all by default.
             collate: makes something else of them than a ``ImageBatch``.
         """
         return GuardedLoader(
             self,
             batch_size,
-            sampler=range(len(self)) if places is None else places,
+            sampler=range(len(self)) if indices is None else indices,
             num_workers=workers,
             collate_fn=collate or self._collate,
         )
@@ -156,18 +156,18 @@ class ImageDataset(Dataset[Sample]):
     def sorted_out(
         self, given: Sequence[Sample]
     ) -> tuple[tuple[tuple[Tensor, ...], ...], list[int], dict[str, str]]:
-        """What could be read in every preprocessing, its places, and why others could not be, by path."""
-        read = [(views, place) for views, place in given if not isinstance(views, str)]
+        """What could be read in every preprocessing, its indices, and why others could not be, by path."""
+        read = [(views, index) for views, index in given if not isinstance(views, str)]
         by_transform = tuple(zip(*(views for views, _ in read), strict=True))
-        damaged = {self.samples[place][0]: why for why, place in given if isinstance(why, str)}
-        return by_transform or ((),) * len(self.transforms), [place for _, place in read], damaged
+        damaged = {self.samples[index][0]: why for why, index in given if isinstance(why, str)}
+        return by_transform or ((),) * len(self.transforms), [index for _, index in read], damaged
 
     def _collate(self, given: Sequence[Sample]) -> ImageBatch:
-        by_transform, places, damaged = self.sorted_out(given)
+        by_transform, indices, damaged = self.sorted_out(given)
         return ImageBatch(
             tuple(torch.stack(views) if views else torch.empty(0) for views in by_transform),
-            torch.tensor([self.samples[place][1] for place in places], dtype=torch.int64),
-            torch.tensor(places, dtype=torch.int64),
+            torch.tensor([self.samples[index][1] for index in indices], dtype=torch.int64),
+            torch.tensor(indices, dtype=torch.int64),
             damaged,
         )
 
@@ -200,7 +200,7 @@ def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
     """
     rng = np.random.default_rng(seed)
     of_class = np.asarray(labels)
-    # Each picture's turn within its class; all first turns come before all second ones.
+    # Each image's turn within its class; all first turns come before all second ones.
     turns = np.empty(len(of_class))
     for label in np.unique(of_class):
         (members,) = np.nonzero(of_class == label)

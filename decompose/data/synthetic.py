@@ -104,10 +104,10 @@ def synthetic_inputs(
     shape = tuple(example.shape[1:])
     if len(shape) < 2:
         return torch.randn(num, *shape, generator=generator).to(example)
-    pictures = torch.stack([_dead_leaves(shape, generator) for _ in range(num)])
+    images = torch.stack([_dead_leaves(shape, generator) for _ in range(num)])
     if mean is not None or std is not None:
-        return _scaled(pictures, _given_scale(mean, std, shape[0])).to(example)
-    return _normalized(pictures, example, model).to(example)
+        return _scaled(images, _given_scale(mean, std, shape[0])).to(example)
+    return _normalized(images, example, model).to(example)
 
 
 def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> Any:
@@ -120,7 +120,7 @@ def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> An
         if not x.is_floating_point() or x.ndim < 3:
             return x
         if detects:
-            # Its pictures have no batch axis, and it normalises them itself.
+            # Its images have no batch axis, and it normalises them itself.
             return _dead_leaves(tuple(x.shape), generator).to(x)
         return synthetic_inputs(x, model, num=len(x), seed=seed)
 
@@ -128,11 +128,11 @@ def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> An
 
 
 def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """One picture in [0, 1], ``(C, *size)``."""
+    """One image in [0, 1], ``(C, *size)``."""
     channels, *size = shape
     axes = len(size)
     grid = [torch.arange(pixels, dtype=torch.float32) for pixels in size]
-    picture = torch.full((channels, *size), 0.5)
+    image = torch.full((channels, *size), 0.5)
     empty = torch.ones(size, dtype=torch.bool)
     most = max(size) / 1.5
     for _ in range(_MOST_BALLS):
@@ -157,11 +157,11 @@ def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
             along = (grid[axis][window] - c).square()
             distance = distance + along.view([-1 if a == axis else 1 for a in range(axes)])
         new = (distance <= radius**2) & empty[box]
-        picture[(slice(None), *box)][:, new] = colour.unsqueeze(1)
+        image[(slice(None), *box)][:, new] = colour.unsqueeze(1)
         empty[box] &= ~new
         if not empty.any():
             break
-    return (picture + _TEXTURE * _pink_noise(size, generator)).clamp(0, 1)
+    return (image + _TEXTURE * _pink_noise(size, generator)).clamp(0, 1)
 
 
 def _pink_noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -179,31 +179,29 @@ def _pink_noise(size: Sequence[int], generator: torch.Generator) -> Tensor:
     return noise / noise.square().mean().sqrt().clamp_min(1e-12)
 
 
-def _normalized(pictures: Tensor, example: Tensor, model: nn.Module | None) -> Tensor:
-    axes = tuple(range(2, pictures.ndim))
+def _normalized(images: Tensor, example: Tensor, model: nn.Module | None) -> Tensor:
+    axes = tuple(range(2, images.ndim))
     seen = example.detach().float()
     view = (-1, *[1] * len(axes))
     if prod(seen.shape[2:]) > 1 and float(seen.std()) > 0:
         mean, deviation = seen.mean((0, *axes)).cpu(), seen.std((0, *axes)).cpu()
-        centred = pictures - pictures.mean((0, *axes)).view(view)
-        return centred / pictures.std((0, *axes)).view(view) * deviation.view(view) + mean.view(
-            view
-        )
+        centred = images - images.mean((0, *axes)).view(view)
+        return centred / images.std((0, *axes)).view(view) * deviation.view(view) + mean.view(view)
     if model is not None and is_detector(model):
-        return pictures  # it normalises them itself
-    return _scaled(pictures, _known_scale(pictures, example, model))
+        return images  # it normalises them itself
+    return _scaled(images, _known_scale(images, example, model))
 
 
-def _known_scale(pictures: Tensor, example: Tensor, model: nn.Module | None) -> Scale:
+def _known_scale(images: Tensor, example: Tensor, model: nn.Module | None) -> Scale:
     """Means and deviations of pixels in [0, 1] that a model's preprocessing takes off and divides by."""
-    channels = pictures.shape[1]
+    channels = images.shape[1]
     preprocessing = None if model is None else preprocessing_of(model)
     transform = None if preprocessing is None else preprocessing.transform()
     mean, std = getattr(transform, "mean", None), getattr(transform, "std", None)
     if mean is not None and std is not None and len(mean) == channels:
         return mean, std
-    if model is not None and preprocessing is None and pictures.ndim == 4:
-        if (read := read_scale(model, example, pictures)) is not None:
+    if model is not None and preprocessing is None and images.ndim == 4:
+        if (read := read_scale(model, example, images)) is not None:
             return read
         if channels == len(IMAGENET[0]):
             warnings.warn(
@@ -222,7 +220,7 @@ def _given_scale(mean: Sequence[float] | None, std: Sequence[float] | None, chan
     return found
 
 
-def _scaled(pictures: Tensor, scale: Scale) -> Tensor:
-    view = (-1, *[1] * (pictures.ndim - 2))
+def _scaled(images: Tensor, scale: Scale) -> Tensor:
+    view = (-1, *[1] * (images.ndim - 2))
     mean, deviation = (torch.tensor(values, dtype=torch.float32).view(view) for values in scale)
-    return (pictures - mean) / deviation
+    return (images - mean) / deviation

@@ -1,10 +1,10 @@
-"""Pictures with the objects that they show, in VOC's layout.
+"""Images with the objects that they show, in VOC's layout.
 
 ::
 
     VOC2007/JPEGImages/000001.jpg
     VOC2007/Annotations/000001.xml
-    VOC2007/ImageSets/Main/test.txt        names of pictures, one a line
+    VOC2007/ImageSets/Main/test.txt        names of images, one a line
 """
 
 from __future__ import annotations
@@ -26,94 +26,94 @@ from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.optional_dependencies import required
 
 _SPLITS = ("test", "val")
-"""Lists of pictures to evaluate on, the better one first."""
+"""Lists of images to evaluate on, the better one first."""
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Some pictures, each of its own size.
+    """Some images, each of its own size.
 
     Attributes:
         by_transform: those that could be read, ``(3, H, W)`` each, once for each preprocessing.
-        places: their places among all pictures.
+        indices: their indices among all images.
         unreadable: the others, by path, with the reason.
     """
 
     by_transform: tuple[Sequence[Tensor], ...]
-    places: Sequence[int]
+    indices: Sequence[int]
     unreadable: Mapping[str, str]
 
 
 class DetectionDataset:
-    """Pictures with the objects that they show.
+    """Images with the objects that they show.
 
     Args:
-        pictures: unlabelled.
-        objects: of each picture, by path.
+        images: unlabelled.
+        objects: of each image, by path.
     """
 
-    def __init__(self, pictures: ImageDataset, objects: Mapping[str, GroundTruth]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: ImageDataset, objects: Mapping[str, GroundTruth]) -> None:
+        self._images = images
         self._objects = objects
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """The preprocessings."""
-        return self._pictures.transforms
+        return self._images.transforms
 
     @property
     def damaged(self) -> Mapping[str, str]:
         """What of the data is left out, by path, with the reason."""
-        return self._pictures.damaged
+        return self._images.damaged
 
     @property
     def samples(self) -> list[tuple[str, list[Any]]]:
-        """Every picture's path, and its objects' names, boxes and difficulties."""
-        return [(path, _as_list(self._objects[path])) for path, _ in self._pictures.samples]
+        """Every image's path, and its objects' names, boxes and difficulties."""
+        return [(path, _as_list(self._objects[path])) for path, _ in self._images.samples]
 
-    def objects(self, place: int) -> GroundTruth:
-        """Those of the picture at a place."""
-        return self._objects[self._pictures.samples[place][0]]
+    def objects(self, index: int) -> GroundTruth:
+        """Those of the image at an index."""
+        return self._objects[self._images.samples[index][0]]
 
     def classes(self) -> list[str]:
         """Of all objects, in the order of their names."""
-        return sorted({n for path, _ in self._pictures.samples for n in self._objects[path].names})
+        return sorted({n for path, _ in self._images.samples for n in self._objects[path].names})
 
     def with_transforms(self, *transforms: Transform) -> DetectionDataset:
-        """The same in other preprocessings, each picture decoded once for all of them."""
+        """The same in other preprocessings, each image decoded once for all of them."""
         seen = copy.copy(self)
-        seen._pictures = self._pictures.with_transforms(*transforms)
+        seen._images = self._images.with_transforms(*transforms)
         return seen
 
     def subset(self, num: int, seed: int = 0) -> DetectionDataset:
-        """So many of the pictures, drawn by lot; raises ``DecomposeError`` where there are fewer."""
+        """So many of the images, drawn by lot; raises ``DecomposeError`` where there are fewer."""
         some = copy.copy(self)
-        some._pictures = self._pictures.subset(num, seed)
+        some._images = self._images.subset(num, seed)
         return some
 
     def batches(
-        self, batch_size: int, workers: int = 0, places: Sequence[int] | None = None
+        self, batch_size: int, workers: int = 0, indices: Sequence[int] | None = None
     ) -> DataLoader[Any]:
-        """The pictures in order, as ``DetectionBatch``.
+        """The images in order, as ``DetectionBatch``.
 
         Args:
-            batch_size: pictures at a time.
+            batch_size: images at a time.
             workers: processes that decode.
-            places: of the pictures wanted, among all; all by default.
+            indices: indices of the images wanted; all by default.
         """
-        return self._pictures.batches(batch_size, workers, places, self._collate)
+        return self._images.batches(batch_size, workers, indices, self._collate)
 
     def _collate(self, given: Sequence[Sample]) -> DetectionBatch:
-        return DetectionBatch(*self._pictures.sorted_out(given))
+        return DetectionBatch(*self._images.sorted_out(given))
 
 
-def voc_scenes(folder: str | Path, transform: Transform) -> DetectionDataset:
-    """Pictures in VOC's layout, those that its list ``test`` names, or ``val`` where it has no ``test``.
+def voc_dataset(folder: str | Path, transform: Transform) -> DetectionDataset:
+    """Images in VOC's layout, those that its list ``test`` names, or ``val`` where it has no ``test``.
 
-    Annotations that cannot be read are left out, with their pictures, and said to be damaged.
+    Annotations that cannot be read are left out, with their images, and said to be damaged.
 
     Args:
         folder: ``VOC2007``, or another of its layout.
@@ -130,11 +130,11 @@ def voc_scenes(folder: str | Path, transform: Transform) -> DetectionDataset:
     for name in _names(folder):
         annotation = folder / "Annotations" / f"{name}.xml"
         try:
-            objects[str(_picture(folder / "JPEGImages", name))] = read_objects(annotation)
+            objects[str(_image_file(folder / "JPEGImages", name))] = read_objects(annotation)
         except DecomposeError as error:
             damaged[str(annotation)] = str(error).removeprefix(f"{annotation}: ")
     if not objects:
-        path, reason = next(iter(damaged.items()), (folder, "its list of pictures is empty"))
+        path, reason = next(iter(damaged.items()), (folder, "its list of images is empty"))
         raise DecomposeError(f"no annotation could be read; the first is {path}: {reason}")
     return DetectionDataset(
         ImageDataset([(path, -1) for path in objects], transform, damaged=damaged), objects
@@ -142,7 +142,7 @@ def voc_scenes(folder: str | Path, transform: Transform) -> DetectionDataset:
 
 
 def _names(folder: Path) -> Iterable[str]:
-    """What the pictures to evaluate on are called."""
+    """What the images to evaluate on are called."""
     lists = [folder / "ImageSets" / "Main" / f"{split}.txt" for split in _SPLITS]
     named = next((path for path in lists if path.is_file()), None)
     if named is None or not (folder / "Annotations").is_dir():
@@ -164,8 +164,8 @@ def _unflagged(line: str, annotations: Path) -> str:
     return line if known else re.sub(r"\s+(-1|0|1)$", "", line)
 
 
-def _picture(folder: Path, name: str) -> Path:
-    """The file of a picture, VOC's ending by default."""
+def _image_file(folder: Path, name: str) -> Path:
+    """The file of an image, VOC's ending by default."""
     paths = [folder / f"{name}{ending}" for ending in EXTENSIONS]
     return next((path for path in paths if path.is_file()), folder / f"{name}.jpg")
 

@@ -1,4 +1,4 @@
-"""Pascal VOC's annotations: which objects a picture shows, and where (Everingham et al. 2010, IJCV 88).
+"""Pascal VOC's annotations: which objects an image shows, and where (Everingham et al. 2010, IJCV 88).
 
 An annotation is an XML file with an ``object`` for each box::
 
@@ -9,7 +9,7 @@ An annotation is an XML file with an ``object`` for each box::
     </object>
 
 Pixels are counted from 1 there, and a box includes its last ones; here a box is a rectangle between
-lines, the picture's corner at 0.
+lines, the image's corner at 0.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _CORNERS = "xmin", "ymin", "xmax", "ymax"
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The objects of a picture.
+    """The objects of an image.
 
     Attributes:
         names: their classes.

@@ -1,8 +1,8 @@
-"""Pictures in tar shards, as WebDataset lays them out.
+"""Images in tar shards, as WebDataset lays them out.
 
 A sample is a run of members whose names differ only behind the first dot: ``0001.jpg`` and ``0001.cls``,
 which holds the label as a number, or ``0001.json`` with a ``label`` in it. One pass over the headers
-tells where each picture lies, so that they are read in any order, by any number of processes, and
+tells where each image lies, so that they are read in any order, by any number of processes, and
 counted exactly.
 """
 
@@ -34,7 +34,7 @@ def is_shards(data: str) -> bool:
 
 
 def labelled_shards(data: str, transform: Transform) -> ImageDataset:
-    """Labelled pictures in tar shards.
+    """Labelled images in tar shards.
 
     Args:
         data: a ``.tar`` file, a folder of such, a pattern such as ``shards/val-*.tar``, or either at
@@ -43,7 +43,7 @@ def labelled_shards(data: str, transform: Transform) -> ImageDataset:
         transform: the preprocessing.
 
     Raises:
-        DecomposeError: there is no shard, or no labelled picture in them.
+        DecomposeError: there is no shard, or no labelled image in them.
     """
     reader = _Reader()
     samples: list[tuple[str, int]] = []
@@ -55,30 +55,30 @@ def labelled_shards(data: str, transform: Transform) -> ImageDataset:
             damaged[shard] = f"cannot be read further: {reason}"
     if not samples:
         reasons = "".join(f"; {path}: {reason}" for path, reason in damaged.items())
-        raise DecomposeError(f"{data}: its shards hold no labelled picture{reasons}")
+        raise DecomposeError(f"{data}: its shards hold no labelled image{reasons}")
     return ImageDataset(samples, transform, read=reader, damaged=damaged)
 
 
 @dataclass
 class _Reader:
-    """Reads pictures out of shards, by ``shard/member``."""
+    """Reads images out of shards, by ``shard/member``."""
 
     _where: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
     def index(self, shard: str) -> tuple[list[tuple[str, int]], str | None]:
-        """Names and labels of a shard's pictures, and what keeps the rest from being read."""
+        """Names and labels of a shard's images, and what keeps the rest from being read."""
         samples = []
         try:
             with tarfile.open(shard, "r:") as tar:
                 files, reason = _whole_files(tar, Path(shard).stat().st_size)
                 for key, members in groupby(files, lambda member: _split(member.name)[0]):
                     parts = {_split(member.name)[1]: member for member in members}
-                    picture = next((m for end, m in parts.items() if end in EXTENSIONS), None)
+                    image = next((m for end, m in parts.items() if end in EXTENSIONS), None)
                     cut_off = reason is not None and files[-1] in parts.values()
-                    if picture is None or (cut_off and not parts.keys() & {*_LABELS}):
+                    if image is None or (cut_off and not parts.keys() & {*_LABELS}):
                         continue
-                    name = f"{shard}/{picture.name}"
-                    self._where[name] = (shard, picture.offset_data, picture.size)
+                    name = f"{shard}/{image.name}"
+                    self._where[name] = (shard, image.offset_data, image.size)
                     samples.append((name, _label(tar, parts, f"{shard}/{key}")))
         # Headers that are damaged lead tarfile anywhere.
         except DecomposeError:
@@ -88,7 +88,7 @@ class _Reader:
         return samples, reason
 
     def __call__(self, name: str) -> Image.Image:
-        """The picture of a name."""
+        """The image of a name."""
         shard, start, size = self._where[name]
         try:
             with open(shard, "rb") as file:

@@ -156,7 +156,7 @@ _NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.
 def _num_scored(runner: Runner[ImageDataset]) -> int | None:
     """Number of classes that the first model scores; ``None`` where no image or no score tells."""
     for batch in runner.data.batches(1):
-        if len(batch.places):
+        if len(batch.indices):
             scores = next(iter(runner.outputs(batch).values()))
             return scores.shape[1] if isinstance(scores, Tensor) and scores.ndim == 2 else None
     return None
@@ -201,7 +201,7 @@ class _ScoreReader:
 
     def read(self, batch: ImageBatch, runner: Runner[ImageDataset]) -> Predictions:
         """Run the models on a batch and keep what they predict."""
-        if not len(batch.places):
+        if not len(batch.indices):
             top = torch.empty(len(runner.models), 0, 1)
         else:
             outputs = runner.outputs(batch).items()
@@ -211,7 +211,7 @@ class _ScoreReader:
                 f"the data has a label {int(batch.labels.max())}, but the models score "
                 f"{self.num_classes} classes"
             )
-        return Predictions(batch.places, batch.labels, top.long(), batch.unreadable)
+        return Predictions(batch.indices, batch.labels, top.long(), batch.unreadable)
 
     def _guesses(self, name: str, scores: Any) -> Tensor:
         if not isinstance(scores, Tensor):

@@ -238,7 +238,7 @@ def _guesses(model: nn.Module, images: ImageDataset, workers: int) -> tuple[np.n
     like = next(model.parameters())
     with evaluating(model):
         for batch in track(images.batches(_BATCH_SIZE, workers), "judging"):
-            if not len(batch.places):
+            if not len(batch.indices):
                 continue
             scores = model(moved(batch.images, like))
             if not isinstance(scores, Tensor) or scores.ndim != 2:
@@ -246,7 +246,7 @@ def _guesses(model: nn.Module, images: ImageDataset, workers: int) -> tuple[np.n
             if not torch.isfinite(scores).all():
                 raise DecomposeError("the model gives scores that are not finite (NaN or Inf)")
             num_scored = scores.shape[1]
-            found[batch.places.numpy()] = scores.argmax(1).cpu().numpy()
+            found[batch.indices.numpy()] = scores.argmax(1).cpu().numpy()
     if not num_scored:
         raise DecomposeError("none of the images can be read")
     return found, num_scored

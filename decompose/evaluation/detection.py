@@ -209,13 +209,13 @@ class _BoxReader:
         self, batch: DetectionBatch, runner: Runner[DetectionDataset]
     ) -> dict[int, list[Boxes]]:
         """Run the models on a batch; the boxes of each model, by the image's index."""
-        if not batch.places:
+        if not batch.indices:
             return {}
         by_model = [
-            self._boxes(name, output, len(batch.places))
+            self._boxes(name, output, len(batch.indices))
             for name, output in runner.outputs(batch).items()
         ]
-        return dict(zip(batch.places, map(list, zip(*by_model, strict=True)), strict=True))
+        return dict(zip(batch.indices, map(list, zip(*by_model, strict=True)), strict=True))
 
     def _boxes(self, name: str, given: Any, num_images: int) -> list[Boxes]:
         """The boxes of the data's classes in each image."""

@@ -73,10 +73,10 @@ def figures_of(model: nn.Module, record: Mapping[str, Any]) -> list[Metric]:
 
 def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
     """What a record's data are called, and which split they are where their folder is called by that."""
-    place = Path(str(record.get("data", "")))
-    if place.name in _SPLITS and place.parent.name:
-        return place.parent.name, place.name
-    return place.name or "unnamed", None
+    path = Path(str(record.get("data", "")))
+    if path.name in _SPLITS and path.parent.name:
+        return path.parent.name, path.name
+    return path.name or "unnamed", None
 
 
 def _accuracies(own: Mapping[str, Any]) -> list[Metric]:

@@ -49,7 +49,7 @@ class Clock:
 
     _started: float = field(default_factory=time.monotonic)
     _waited_s: float = 0.0
-    _num_pictures: int = 0
+    _num_images: int = 0
 
     def waiting(self, batches: Iterable[Some]) -> Iterator[Some]:
         """The batches; the time until each one comes is waiting."""
@@ -60,15 +60,15 @@ class Clock:
             self._waited_s += time.monotonic() - asked
             if batch is None:
                 return
-            self._num_pictures += len(batch.places)
+            self._num_images += len(batch.indices)
             yield batch
 
     def read(self) -> Throughput | None:
         """The throughput so far; ``None`` where no image came."""
-        if not self._num_pictures:
+        if not self._num_images:
             return None
         total_s = max(time.monotonic() - self._started, 1e-9)
         running_s = max(total_s - self._waited_s, 1e-9)
         return Throughput(
-            self._num_pictures / total_s, self._num_pictures / running_s, self._waited_s / total_s
+            self._num_images / total_s, self._num_images / running_s, self._waited_s / total_s
         )

@@ -34,7 +34,7 @@ from decompose.utils.progress import track
 from decompose.utils.tables import format_threads
 
 _NUM_ROUNDS = 3
-_NETWORK_ROUNDS = 9
+_MODEL_ROUNDS = 9
 _MOST_AT_ONCE = 32  # prepared models that are held in memory
 
 
@@ -64,24 +64,24 @@ class LayerVariant(NamedTuple):
     form: str = DEFAULT_FORM
 
     def of(self, dense: Conv) -> Expression:
-        """The expression that is run in the layer's place."""
+        """The expression that replaces the layer."""
         made = dense if self.choice is None else self.choice.rewrite(dense)
         return get_form(self.form).rewrite(made)
 
 
 class Latencies:
-    """Latencies in one place, on disk.
+    """Latencies on one target, kept on disk.
 
     Args:
-        place: where they are measured.
+        target: where they are measured.
         folder: where they are kept; the user's cache by default.
     """
 
-    def __init__(self, place: Target, folder: Path | None = None) -> None:
-        self.place = place
+    def __init__(self, target: Target, folder: Path | None = None) -> None:
+        self.target = target
         folder = folder or Path(platformdirs.user_cache_dir("decompose")) / "latencies"
         # How a layer runs is this package's affair as well.
-        key = _digest(f"decompose {VERSION}, {place}")
+        key = _digest(f"decompose {VERSION}, {target}")
         self._path = folder / f"{key}.json"
         self._known = _read(self._path)
         self._warned = False
@@ -134,24 +134,24 @@ class Latencies:
         unknown: Mapping[str, LayerVariant],
         input_shape: tuple[int, ...],
     ) -> None:
-        x = torch.randn(input_shape, dtype=dense.weight.dtype, device=self.place.device)
+        x = torch.randn(input_shape, dtype=dense.weight.dtype, device=self.target.device)
         as_it_is = LayerVariant(None)
         reference = _signature(as_it_is, dense, input_shape)
         calls = {
-            key: self.place.engine.prepare(_layer(dense, variant), x, self.place.num_threads)
+            key: self.target.engine.prepare(_layer(dense, variant), x, self.target.num_threads)
             for key, variant in {reference: as_it_is, **unknown}.items()
         }
         timed = time_in_turns(
             calls,
             range(_NUM_ROUNDS),
-            self.place.num_threads,
+            self.target.num_threads,
             calls_a_round=1,
-            device=self.place.device,
+            device=self.target.device,
         )
         base = self._known.setdefault(reference, timed[reference].median_ms)
         for key in unknown.keys() - {reference}:
             self._known[key] = base * timed[key].median_ms / timed[reference].median_ms
-        record = {"place": str(self.place), "milliseconds": self._known}
+        record = {"place": str(self.target), "milliseconds": self._known}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, json.dumps(record, indent=0))
@@ -161,22 +161,22 @@ class Latencies:
             self._warned = True
 
 
-def time_networks(
-    models: Mapping[str, nn.Module], example: Example, place: Target
+def time_models(
+    models: Mapping[str, nn.Module], example: Example, target: Target
 ) -> dict[str, float]:
     """Milliseconds of models in turns.
 
     Args:
         models: by name.
         example: one batch.
-        place: where they run.
+        target: where they run.
     """
     calls = {
-        name: place.engine.prepare(model, example, place.num_threads)
+        name: target.engine.prepare(model, example, target.num_threads)
         for name, model in models.items()
     }
-    rounds = track(range(_NETWORK_ROUNDS), "timing the model")
-    timed = time_in_turns(calls, rounds, place.num_threads, device=place.device)
+    rounds = track(range(_MODEL_ROUNDS), "timing the model")
+    timed = time_in_turns(calls, rounds, target.num_threads, device=target.device)
     return {name: time.median_ms for name, time in timed.items()}
 
 

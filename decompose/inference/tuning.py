@@ -15,7 +15,7 @@ from torch import nn
 
 from decompose.algebra import compose
 from decompose.inference.engines import DEFAULT_ENGINE, get_engine
-from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
+from decompose.inference.latency import Latencies, LayerVariant, Target, time_models
 from decompose.layers.costs import trace_shapes
 from decompose.layers.discovery import copied, find_decomposed
 from decompose.layers.modules import DecomposedLayer
@@ -110,14 +110,14 @@ def tune(
         >>> sorted(tuned.layers[0].milliseconds)
         ['branches', 'branches-whole', 'dense', 'merged', 'merged-whole']
     """
-    place = Target(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
+    target = Target(get_engine(engine), threads or torch.get_num_threads(), device_of(example))
     layers = {
         name: layer for name, layer in find_decomposed(small).items() if layer.form != "dense"
     }
     if not layers:
         raise DecomposeError("the model has no decomposed layer whose form could be chosen")
     shapes = trace_shapes(small, example)
-    latencies = Latencies(place)
+    latencies = Latencies(target)
     found = []
     for name in track([name for name in layers if name in shapes], "timing forms"):
         before = layers[name].form
@@ -125,12 +125,12 @@ def tune(
         found.append(LayerTuning(name, taken_ms, before, fastest(taken_ms, before)))
     model = copied(small)
     set_forms_(model, {layer.name: layer.after for layer in found})
-    timed_ms = time_networks({"before": small, "after": model}, example, place)
+    timed_ms = time_models({"before": small, "after": model}, example, target)
     if timed_ms["after"] <= _WORTHWHILE * timed_ms["before"]:
-        return Tuned(model, tuple(found), timed_ms["before"], timed_ms["after"], str(place))
+        return Tuned(model, tuple(found), timed_ms["before"], timed_ms["after"], str(target))
     kept = tuple(replace(layer, after=layer.before) for layer in found)
     before_ms = timed_ms["before"]
-    return Tuned(copied(small), kept, before_ms, before_ms, str(place))
+    return Tuned(copied(small), kept, before_ms, before_ms, str(target))
 
 
 def time_forms(
@@ -147,7 +147,7 @@ def time_forms(
         batch_size: inputs of the model at a time.
         latencies: in the engine whose forms are timed, beside the layer's own and ``dense``.
     """
-    forms = dict.fromkeys([layer.form, *latencies.place.engine.forms])
+    forms = dict.fromkeys([layer.form, *latencies.target.engine.forms])
     variants = [*(LayerVariant(layer.choice, form) for form in forms), LayerVariant(None, "dense")]
     dense = compose(layer.expression).without_weights()
     taken_ms = latencies.measure_calls(dense, variants, shapes, batch_size)

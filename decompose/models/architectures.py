@@ -210,9 +210,9 @@ class Architecture:
         return known.meta.get("categories", []) if known else []
 
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input picture, ``(3, H, W)`` in pixels, after preprocessing.
+        """Shape of one input image, ``(3, H, W)`` in pixels, after preprocessing.
 
-        Pictures whose size is left to themselves are taken to be square: those of a detector of the
+        Images whose size is left to themselves are taken to be square: those of a detector of the
         size that it scales them to, those to be segmented of the one that their shorter side has.
         """
         if self.source == "timm":
@@ -225,7 +225,7 @@ class Architecture:
         return (3, size[0], size[-1])
 
     def _scaled_size(self) -> Sequence[int] | None:
-        """What a detector scales pictures to; ``None`` for other networks."""
+        """What a detector scales images to; ``None`` for other networks."""
         scaling = getattr(self.sketch(), "transform", None)
         return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
@@ -317,7 +317,7 @@ def is_pretrained(network: nn.Module) -> bool:
 
 
 def preprocessing_of(network: nn.Module) -> Preprocessing | None:
-    """How a network takes its pictures, kept by ``apply``; ``None`` if nothing tells."""
+    """How a network takes its images, kept by ``apply``; ``None`` if nothing tells."""
     return getattr(network, PREPROCESSING_ATTRIBUTE, None) or architecture_of(network)
 
 

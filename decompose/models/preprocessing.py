@@ -1,4 +1,4 @@
-"""How a network wants its pictures, where no name of weights tells."""
+"""How a network wants its images, where no name of weights tells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from decompose.utils.errors import DecomposeError
 
 Transform = Callable[[Any], Tensor]
-"""From a PIL picture to a ``(3, H, W)`` tensor."""
+"""From a PIL image to a ``(3, H, W)`` tensor."""
 
 
 PREPROCESSING_ATTRIBUTE = "decompose_preprocessing"
@@ -58,11 +58,11 @@ class ImagePreprocessing:
         them; else 0 and 1 for those that are not given.
 
         Raises:
-            DecomposeError: the input is no picture, or a number is missing or 0.
+            DecomposeError: the input is no image, or a number is missing or 0.
         """
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise DecomposeError(
-                f"inputs of shape {'x'.join(map(str, shape))} are no pictures of 1 or 3 channels"
+                f"inputs of shape {'x'.join(map(str, shape))} are no images of 1 or 3 channels"
             )
         if scale is means is deviations is None and shape[0] == 3:
             means, deviations = _IMAGENET_MEAN, _IMAGENET_STD
@@ -71,7 +71,7 @@ class ImagePreprocessing:
             for values in (means or (0.0,), deviations or (1.0,))
         )
         if not all(deviations) or scale == 0:
-            raise DecomposeError("a picture's scale and deviations must not be 0")
+            raise DecomposeError("an image's scale and deviations must not be 0")
         channels, height, width = shape
         return cls((channels, height, width), scale or 1.0, means, deviations, is_bgr)
 
@@ -86,19 +86,19 @@ class ImagePreprocessing:
         return tuple(value / self.scale for value in self.deviations)
 
     def transform(self) -> ImagePreprocessing:
-        """Itself: from a picture to an input."""
+        """Itself: from an image to an input."""
         return self
 
     def input_shape(self) -> tuple[int, ...]:
         """Shape of an input, ``(C, H, W)``."""
         return self.shape
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
         """An input ``(C, H, W)``, float32."""
         channels, height, width = self.shape
         mode = "L" if channels == 1 else "RGB"
         fitted = ImageOps.fit(
-            picture if picture.mode == mode else picture.convert(mode),
+            image if image.mode == mode else image.convert(mode),
             (width, height),
             Image.Resampling.BILINEAR,
         )
@@ -110,15 +110,15 @@ class ImagePreprocessing:
 
 def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
-        raise DecomposeError(f"{len(values)} numbers for pictures of {channels} channels")
+        raise DecomposeError(f"{len(values)} numbers for images of {channels} channels")
     return tuple(values) * (channels // len(values))
 
 
 class Preprocessing(Protocol):
-    """What a network takes, and how it is made of pictures."""
+    """What a network takes, and how it is made of images."""
 
     def transform(self) -> Transform:
-        """From a picture to an input."""
+        """From an image to an input."""
         ...
 
     def input_shape(self) -> tuple[int, ...]:
@@ -127,5 +127,5 @@ class Preprocessing(Protocol):
 
 
 def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:
-    """Keep with a network how it takes its pictures, where no name tells."""
+    """Keep with a network how it takes its images, where no name tells."""
     setattr(network, PREPROCESSING_ATTRIBUTE, preprocessing)

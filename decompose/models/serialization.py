@@ -220,7 +220,7 @@ def required_preprocessing(model: nn.Module) -> Preprocessing:
     preprocessing = preprocessing_of(model)
     if preprocessing is None and isinstance(model, OnnxNetwork):
         raise DecomposeError(
-            "an ONNX model does not tell how it takes its pictures; only compress --calibrate is told"
+            "an ONNX model does not tell how it takes its images; only compress --calibrate is told"
         )
     if preprocessing is None:
         raise DecomposeError(

@@ -71,7 +71,7 @@ def hub_name(name: str) -> str | None:
 
 
 def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the weights' pictures were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on.
+    """How the weights' images were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on.
 
     Grey ones (``in_chans=1``) have the colours' average mean and deviation.
     """
@@ -95,14 +95,14 @@ def transform(config: Mapping[str, Any]) -> Any:
     """The preprocessing of a ``data_config``.
 
     Raises:
-        DecomposeError: its inputs are no pictures, by their number of channels.
+        DecomposeError: its inputs are no images, by their number of channels.
     """
     from torchvision.transforms import Grayscale, InterpolationMode
     from torchvision.transforms._presets import ImageClassification
 
     channels, height, width = config["input_size"]
     if channels not in (1, 3):
-        raise DecomposeError(f"pictures have 1 or 3 channels; the network takes {channels}")
+        raise DecomposeError(f"images have 1 or 3 channels; the network takes {channels}")
     if height != width or config["crop_mode"] != "center":
         made = _timm().data.create_transform(**config, is_training=False)
         if channels == 1:
@@ -122,7 +122,7 @@ def transform(config: Mapping[str, Any]) -> Any:
 
 
 def _in_grey(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(picture.convert("L") for picture in inputs)
+    return tuple(image.convert("L") for image in inputs)
 
 
 def _created(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.Module:

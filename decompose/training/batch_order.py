@@ -21,7 +21,7 @@ class BatchOrder:
     """The images of every step.
 
     Attributes:
-        num_pictures: to train on.
+        num_images: to train on.
         batch_size: images a step, of all processes together; what is left of an epoch is dropped.
         seed: of the permutations.
 
@@ -29,21 +29,21 @@ class BatchOrder:
         DecomposeError: there are fewer images than one batch takes.
     """
 
-    num_pictures: int
+    num_images: int
     batch_size: int
     seed: int
 
     def __post_init__(self) -> None:
-        if self.num_pictures < self.batch_size:
+        if self.num_images < self.batch_size:
             raise DecomposeError(
-                f"a batch takes {self.batch_size} images, and there are {self.num_pictures} to "
+                f"a batch takes {self.batch_size} images, and there are {self.num_images} to "
                 "train on; give a smaller --batch-size"
             )
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return self.num_pictures // self.batch_size
+        return self.num_images // self.batch_size
 
     def batch(self, epoch: int, step: int) -> list[int]:
         """Indices of the images of one step."""
@@ -88,4 +88,4 @@ class BatchOrder:
 
     def _permutation(self, epoch: int) -> list[int]:
         rng = np.random.default_rng(draw_seed(self.seed, epoch))
-        return rng.permutation(self.num_pictures).tolist()
+        return rng.permutation(self.num_images).tolist()

@@ -191,8 +191,8 @@ def _calls(
             room -= before.nbytes + after.nbytes
             for row, (one, other) in enumerate(zip(before.split(1), after.split(1), strict=True)):
                 # A layer may see several rows of one input, such as windows.
-                place = count + row * batch_size(x) // len(before)
-                (fitted if place % _EVERY else held).append(LayerCall(one, other))
+                index = count + row * batch_size(x) // len(before)
+                (fitted if index % _EVERY else held).append(LayerCall(one, other))
         count += batch_size(x)
         if room < 0 and fitted:
             break

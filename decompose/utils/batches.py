@@ -5,7 +5,7 @@ An *example* is one batch of whatever a network takes:
 - a tensor, ``(batch, ...)``;
 - a tuple of positional inputs: ``model(*example)``;
 - a mapping of inputs by name: ``model(**example)``;
-- anything else, such as the list of pictures that a detector takes: ``model(example)``.
+- anything else, such as the list of images that a detector takes: ``model(example)``.
 
 Inputs may be nested. The batch is as long as the first tensor or list that is met; what else is as
 long is split with it, what is not goes along whole.
@@ -26,7 +26,7 @@ Batches = Tensor | Mapping[str, Any] | Iterable[Any]
 """Inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin with such.
 
 In the place of a tensor may stand whatever ``calls`` has for one batch: inputs by name, or, as the first
-of a tuple, a tuple of positional inputs or a list of pictures: ``[((ids, mask),), ([picture],)]``.
+of a tuple, a tuple of positional inputs or a list of images: ``[((ids, mask),), ([image],)]``.
 """
 
 
@@ -80,10 +80,10 @@ def map_tensors(function: Callable[[Tensor], Any], example: Any) -> Any:
     return example
 
 
-def moved(example: Any, place: Tensor) -> Any:
-    """The example on a tensor's device; floating tensors in its dtype as well."""
+def moved(example: Any, like: Tensor) -> Any:
+    """Move an example to a tensor's device, and its floating tensors to the tensor's dtype."""
     return map_tensors(
-        lambda x: x.to(place.device, place.dtype if x.is_floating_point() else None), example
+        lambda x: x.to(like.device, like.dtype if x.is_floating_point() else None), example
     )
 
 
@@ -122,14 +122,14 @@ class InputBatches:
 
     Args:
         images: inputs; what can be gone through once only is kept in memory.
-        network: whose device and floating dtype they get.
+        model: the model whose device and floating dtype they get.
     """
 
-    def __init__(self, images: Batches, network: nn.Module) -> None:
+    def __init__(self, images: Batches, model: nn.Module) -> None:
         if isinstance(images, InputBatches):
             images = images._images
         self._images: Batches = list(images) if isinstance(images, Iterator) else images
-        self._place = next(network.parameters(), torch.empty(0))
+        self._like = next(model.parameters(), torch.empty(0))
 
     def __iter__(self) -> Iterator[Any]:
         """One input after another, ``(1, ...)``."""
@@ -138,7 +138,7 @@ class InputBatches:
     def batches(self, size: int) -> Iterator[Any]:
         """The inputs, so many at a time at most."""
         for x in chunks(self._images, size):
-            yield moved(x, self._place)
+            yield moved(x, self._like)
 
     def count(self) -> int | None:
         """How many there are, where that is known beforehand."""

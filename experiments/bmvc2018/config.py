@@ -78,14 +78,14 @@ class Setting:
 
     Attributes:
         data: the name of the data, for headings.
-        size: height and width of the pictures in pixels.
+        size: height and width of the images in pixels.
         criterion: ``top1`` or ``top5``, whose drop is held.
-        num_calibrated: unlabelled pictures that the methods are fitted on.
+        num_calibrated: unlabelled images that the methods are fitted on.
         num_places: of each layer's output for each of them.
-        num_subset: pictures of the search.
-        num_confirmed: pictures that the outcome is confirmed on, the subset's among them.
-        num_fitted: labelled pictures that the linear classifier is fitted on.
-        num_tuned: labelled pictures that networks are finetuned on; 0 for all there are.
+        num_subset: images of the search.
+        num_confirmed: images that the outcome is confirmed on, the subset's among them.
+        num_fitted: labelled images that the linear classifier is fitted on.
+        num_tuned: labelled images that networks are finetuned on; 0 for all there are.
         recipe: how.
         num_steps: halvings of a single method's range of strengths; one less in combinations.
         ridge: pull of every fit towards what is known without data: the fewer data, the stronger.

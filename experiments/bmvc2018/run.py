@@ -14,7 +14,7 @@ give. Each figure stands beside the reported one.
 
 With ``--data`` this is the paper's experiment: torchvision's VGG16, the drop one of top-5 accuracy.
 Without, the same code runs on Fashion-MNIST (``subject.py``), the drop one of top-1 accuracy, in
-about half an hour on two cores; with ``--small``, on few of its pictures, or on scikit-learn's
+about half an hour on two cores; with ``--small``, on few of its images, or on scikit-learn's
 digits where it is not installed, in a few minutes. Expect the MACs of (c) to be the paper's to the
 last digit, and the other figures to differ as the data do. What is measured is kept, a file a
 network, so that an interrupted run goes on where it was.
@@ -45,7 +45,7 @@ from experiments.bmvc2018.config import (
     RECIPES,
     SMALL,
 )
-from experiments.bmvc2018.pictures import draw
+from experiments.bmvc2018.figures import draw
 from experiments.bmvc2018.study import Study, masked_plan
 from experiments.bmvc2018.subject import Subject, imagenet, offline
 from experiments.bmvc2018.table import tables
@@ -59,20 +59,20 @@ def main(
     table: Annotated[str, typer.Option(help="a, b, c, d, e or all.")] = "all",
     data: Annotated[Path | None, typer.Option(help="ImageNet's validation set.")] = None,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of unlabelled pictures, with --data.")
+        Path | None, typer.Option(help="Folder of unlabelled images, with --data.")
     ] = None,
     train: Annotated[
         Path | None, typer.Option(help="ImageNet's training set, with --data, for table e.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where networks run, with --data.")] = "cpu",
-    small: Annotated[bool, typer.Option(help="Few pictures, to see that it runs.")] = False,
+    small: Annotated[bool, typer.Option(help="Few images, to see that it runs.")] = False,
 ) -> None:
     """Measure the tables asked for, and write down all that is measured by then."""
     asked = list(PARTS) if table == "all" else [table]
     if table not in (*PARTS, "all"):
         raise typer.BadParameter(f"there is no table {table}; there are: {', '.join(PARTS)}, all")
     if data is not None and calibrate is None:
-        raise typer.BadParameter("--data needs --calibrate: unlabelled pictures to fit on")
+        raise typer.BadParameter("--data needs --calibrate: unlabelled images to fit on")
     if data is not None:
         setting = IMAGENET_SMALL if small else IMAGENET
     else:

@@ -151,7 +151,7 @@ class Study:
     def finetuned(self) -> dict[str, Any]:
         """The original, ND as ``single`` found it, and with few terms, before and after finetuning."""
         found = self.single("ND")
-        # Finetuned as well, since its convolutions have never seen these pictures either.
+        # Finetuned as well, since its convolutions have never seen these images either.
         networks: dict[str, Callable[[], nn.Module]] = {"original": lambda: self.subject.network}
         if found is not None:
             networks["ND at the drop"] = partial(
@@ -166,15 +166,15 @@ class Study:
 
     def _tune(self, make: Callable[[], nn.Module]) -> dict[str, Any]:
         subject, setting = self.subject, self.subject.setting
-        small, pictures = make(), subject.training
+        small, images = make(), subject.training
         before = accuracy(small, subject.confirmation)
-        if pictures is None:
+        if images is None:
             return {"macs": subject.macs(small), "before": before, "after": None}
-        if 0 < setting.num_tuned < len(pictures):
-            pictures = pictures.subset(setting.num_tuned)
+        if 0 < setting.num_tuned < len(images):
+            images = images.subset(setting.num_tuned)
         recipe = replace(setting.recipe, workers=default_workers())
         tuned = finetune(
-            small, pictures, teacher=subject.network, recipe=recipe, augment=subject.augment
+            small, images, teacher=subject.network, recipe=recipe, augment=subject.augment
         )
         after = accuracy(tuned.network, subject.confirmation)
         return {"macs": subject.macs(small), "before": before, "after": after}
@@ -191,7 +191,7 @@ class Study:
             subject.calibration,
             list(subject.layers.values()),
             num_positions=subject.setting.num_places,
-            # Small pictures fit into one batch, which spares a pass for each layer.
+            # Small images fit into one batch, which spares a pass for each layer.
             batch_size=subject.setting.num_calibrated if subject.setting.size < 64 else 16,
         )
 

@@ -1,7 +1,7 @@
-"""The network that is made smaller, and the pictures that tell what it loses by it.
+"""The network that is made smaller, and the images that tell what it loses by it.
 
 With ImageNet, torchvision's VGG16 as it is. Without, VGG16's real convolutions with a linear
-classifier on their pooled features, fitted to pictures that install from a package. On ten classes
+classifier on their pooled features, fitted to images that install from a package. On ten classes
 the top-5 accuracy is nearly full, so there the drop is one of top-1 accuracy.
 """
 
@@ -44,11 +44,11 @@ class Subject:
     Attributes:
         setting: what is measured.
         network: with VGG16's convolutions.
-        calibration: unlabelled pictures.
-        training: labelled pictures to finetune on; ``None`` where there are none.
+        calibration: unlabelled images.
+        training: labelled images to finetune on; ``None`` where there are none.
         augment: the preprocessing to finetune in; ``None`` for the usual cuts and mirror images.
-        subset: labelled pictures of the search.
-        confirmation: labelled pictures for the outcome.
+        subset: labelled images of the search.
+        confirmation: labelled images for the outcome.
     """
 
     setting: Setting
@@ -85,11 +85,11 @@ class Subject:
         return sum(counted[name] for name in self.layers.values()) + FULLY_CONNECTED_MACS
 
 
-def accuracy(network: nn.Module, pictures: ImageDataset) -> dict[str, float]:
+def accuracy(network: nn.Module, images: ImageDataset) -> dict[str, float]:
     """Top-1 and top-5 accuracy, as shares."""
     device = next(network.parameters()).device
     found = evaluate(
-        {"network": network}, pictures, batch_size=BATCH, workers=default_workers(), device=device
+        {"network": network}, images, batch_size=BATCH, workers=default_workers(), device=device
     ).accuracies["network"]
     assert found.top5 is not None
     return {"top1": found.top1.value, "top5": found.top5.value}
@@ -121,7 +121,7 @@ def offline(setting: Setting) -> Subject:
         vgg16_classifier(prepared(fitted), labels),
         prepared(calibration),
         training,
-        # Garments and digits fill their pictures: nothing is to be cut off.
+        # Garments and digits fill their images: nothing is to be cut off.
         training.transforms[0],
         test.chosen(range(setting.num_subset)),
         test.chosen(range(setting.num_confirmed)),
@@ -136,14 +136,14 @@ def imagenet(
     Args:
         setting: ``IMAGENET`` or ``IMAGENET_SMALL``.
         data: the validation set, as ``data.labelled_images`` takes it.
-        calibrate: a folder of unlabelled pictures, of the training set.
+        calibrate: a folder of unlabelled images, of the training set.
         train: the training set, to finetune on, likewise.
         device: where the networks run.
     """
     transform = Architecture.parse(IMAGENET_VGG16).transform()
-    pictures = labelled_images(data, transform)
+    images = labelled_images(data, transform)
     most, few = setting.num_confirmed, setting.num_subset
-    confirmation = pictures.subset(most) if most < len(pictures) else pictures
+    confirmation = images.subset(most) if most < len(images) else images
     some = confirmation.subset(min(few, len(confirmation)))
     unlabelled = image_folder(calibrate, transform, setting.num_calibrated)
     training = None if train is None else labelled_images(train, transform, "train")
@@ -152,11 +152,11 @@ def imagenet(
 
 
 class _Folder:
-    """Pictures of a folder, batch after batch, as often as need be."""
+    """Images of a folder, batch after batch, as often as need be."""
 
-    def __init__(self, pictures: ImageDataset) -> None:
-        self._pictures = pictures
+    def __init__(self, images: ImageDataset) -> None:
+        self._images = images
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self._pictures.batches(BATCH, default_workers()):
+        for batch in self._images.batches(BATCH, default_workers()):
             yield batch.images

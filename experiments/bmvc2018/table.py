@@ -150,10 +150,10 @@ def fine_tuned(record: Mapping[str, Any]) -> Table:
         )
         for name, found in record["e"].items()
     ]
-    pictures = f"{setting['num_tuned']:,} pictures" if setting["num_tuned"] else "all pictures"
+    images = f"{setting['num_tuned']:,} pictures" if setting["num_tuned"] else "all pictures"
     return Table(
         f"(e) Network decoupling, training-free and finetuned for {recipe['epochs']} epoch(s) of "
-        f"{pictures}. {_here(setting)}, {_words(kept)} drop on {setting['num_confirmed']:,}",
+        f"{images}. {_here(setting)}, {_words(kept)} drop on {setting['num_confirmed']:,}",
         ["", "GMACs", "drop,\ntraining-free", "drop,\nfinetuned"],
         rows,
     )

@@ -2,7 +2,7 @@
 
 What each method of the literature loses at the same MACs when it does all layers, and what is left
 of that when each layer gets its own (``decompose.plan(macs=...)``) and is refitted on a few unlabelled
-pictures, or on none. Relative squared error of pool5 on the twelve photographs that scikit-image and
+images, or on none. Relative squared error of pool5 on the twelve photographs that scikit-image and
 scikit-learn ship; no labels, no training.
 
     python -m experiments.budget.run --calibrate PICTURES --output runs/budget
@@ -43,7 +43,7 @@ FEWER = (2.14, 3.0, 3.7)
 """How many times fewer MACs."""
 
 NUM_SYNTHETIC = 8
-"""Synthetic pictures that networks are repaired on without data, in several views."""
+"""Synthetic images that networks are repaired on without data, in several views."""
 
 DENSE = ("conv1_1",)
 UNIFORM: Mapping[str, list[dict[str, Any]]] = {
@@ -93,12 +93,12 @@ def main(
             study.add("tensorly-torch", tensorly_torch(plan, study.network))
 
     seconds = mixtures_without_data(study)
-    pictures = read_pictures(calibrate, max_images)
-    seconds |= mixtures_with_data(study, pictures)
+    calibration = read_images(calibrate, max_images)
+    seconds |= mixtures_with_data(study, calibration)
     record = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "num_calibrated": len(pictures),
+        "num_calibrated": len(calibration),
         "num_test": len(study.images),
         "original_macs": study.macs,
         "fewer": FEWER,
@@ -112,7 +112,7 @@ def main(
 
 
 def mixtures_without_data(study: Study) -> dict[str, float]:
-    """The mixture planned without any picture; as truncated, and repaired on synthetic ones."""
+    """The mixture planned without any image; as truncated, and repaired on synthetic ones."""
     synthetic = decompose.synthetic_inputs(study.images[:1] * 0, study.network, num=NUM_SYNTHETIC)
     seconds = {}
     for fewer in FEWER:
@@ -127,11 +127,11 @@ def mixtures_without_data(study: Study) -> dict[str, float]:
     return seconds
 
 
-def mixtures_with_data(study: Study, pictures: Tensor) -> dict[str, float]:
-    """The mixture planned and repaired on pictures; measured once for all budgets."""
+def mixtures_with_data(study: Study, calibration: Tensor) -> dict[str, float]:
+    """The mixture planned and repaired on images; measured once for all budgets."""
     seconds = {}
     start = time.perf_counter()
-    statistics = decompose.measure(study.network, study.images, pictures)
+    statistics = decompose.measure(study.network, study.images, calibration)
     seconds["measure, calibrated"] = time.perf_counter() - start
     for fewer in FEWER:
         start = time.perf_counter()
@@ -140,13 +140,13 @@ def mixtures_with_data(study: Study, pictures: Tensor) -> dict[str, float]:
         )
         seconds["plan, calibrated"] = time.perf_counter() - start
         start = time.perf_counter()
-        small = decompose.apply(plan, study.network, calibrate=pictures)
+        small = decompose.apply(plan, study.network, calibrate=calibration)
         seconds["repair, calibrated"] = time.perf_counter() - start
         study.add("mixture, calibrated", small)
     return seconds
 
 
-def read_pictures(folder: Path, most: int) -> Tensor:
+def read_images(folder: Path, most: int) -> Tensor:
     """Photographs of a folder as inputs of VGG16, ``(batch, 3, 224, 224)``."""
     transform = Architecture.parse(OFFLINE_VGG16).transform()
     return torch.cat([batch.images for batch in image_folder(folder, transform, most).batches(8)])

@@ -37,16 +37,16 @@ def vgg16_classifier(images: Tensor, labels: Tensor) -> nn.Module:
     return body
 
 
-def prepared(pictures: ImageDataset) -> Tensor:
-    """Pictures that are few enough for memory, ``(N, 3, H, W)``."""
-    return torch.cat([batch.images for batch in pictures.batches(BATCH)])
+def prepared(dataset: ImageDataset) -> Tensor:
+    """Images that are few enough for memory, ``(N, 3, H, W)``."""
+    return torch.cat([batch.images for batch in dataset.batches(BATCH)])
 
 
 def preprocessing(size: int, picture_size: int) -> Transform:
-    """VGG16's, with a margin around smaller pictures.
+    """VGG16's, with a margin around smaller images.
 
     Args:
-        size: height and width to give pictures, in pixels.
+        size: height and width to give images, in pixels.
         picture_size: what they have, no more.
     """
     preset: Any = Architecture.parse(OFFLINE_VGG16).transform()

@@ -32,15 +32,15 @@ class Setting:
         widths: channels of the VGG-style network's stages.
         depths: convolutions of each stage.
         seeds: of finetuning.
-        num_train: labelled pictures to train on, some of them held out to choose the best epoch.
+        num_train: labelled images to train on, some of them held out to choose the best epoch.
         num_held: so many of them.
-        num_test: pictures to test on.
-        num_unlabelled: pictures that repair and blockwise reconstruction take.
+        num_test: images to test on.
+        num_unlabelled: images that repair and blockwise reconstruction take.
         num_weighed: those of them that plans are made on.
         steps: of blockwise reconstruction, for each layer.
         original: how the original is trained.
         tuned: how the compressed network is finetuned.
-        num_fitted: labelled pictures that VGG16's linear classifier is fitted on.
+        num_fitted: labelled images that VGG16's linear classifier is fitted on.
         num_rounds: turns of each network when steps are timed.
     """
 

@@ -37,17 +37,17 @@ def measure(setting: Setting) -> dict[str, Any]:
     labels = torch.tensor([label for _, label in fitted.samples])
     original = vgg16_classifier(prepared(fitted), labels)
     photographs = halved()
-    pictures = tiles(photographs, SIZE)[: setting.num_unlabelled]
-    example = pictures[:1]
-    plan = decompose.plan(original, example, macs=SHARE, calibrate=pictures)
+    images = tiles(photographs, SIZE)[: setting.num_unlabelled]
+    example = images[:1]
+    plan = decompose.plan(original, example, macs=SHARE, calibrate=images)
     networks = {"original": original, "truncated": decompose.apply(plan, original)}
-    networks["repaired"] = decompose.apply(plan, original, calibrate=pictures)
+    networks["repaired"] = decompose.apply(plan, original, calibrate=images)
     networks["blockwise"] = copy.deepcopy(networks["repaired"])
-    reconstruct_(networks["blockwise"], original, pictures, steps=min(STEPS, setting.steps))
+    reconstruct_(networks["blockwise"], original, images, steps=min(STEPS, setting.steps))
     shapes = trace_shapes(original, example)
     return {
         "num_photographs": len(photographs),
-        "num_tiles": len(pictures),
+        "num_tiles": len(images),
         "size": SIZE,
         "macs": {
             name: sum(count_macs(network, shapes).values()) for name, network in networks.items()
@@ -63,7 +63,7 @@ def halved() -> Tensor:
 
 
 def tiles(images: Tensor, size: int) -> Tensor:
-    """Squares side by side from the middle of pictures, in random order, ``(N, C, size, size)``.
+    """Squares side by side from the middle of images, in random order, ``(N, C, size, size)``.
 
     Args:
         images: ``(batch, C, H, W)``.
@@ -77,6 +77,6 @@ def tiles(images: Tensor, size: int) -> Tensor:
 
 
 def _accuracies(networks: dict[str, nn.Module], setting: Setting) -> dict[str, float]:
-    pictures = fashion_mnist_images(preprocessing(SIZE, 28), train=False).subset(setting.num_test)
-    found = evaluate(networks, pictures, batch_size=BATCH).accuracies
+    images = fashion_mnist_images(preprocessing(SIZE, 28), train=False).subset(setting.num_test)
+    found = evaluate(networks, images, batch_size=BATCH).accuracies
     return {name: accuracy.top1.value for name, accuracy in found.items()}

@@ -6,7 +6,7 @@ original as teacher. (2) VGG16's real convolutions with a quarter of their MACs,
 alone. (3) The same architecture trained as long from random weights. (4) What a step of training costs.
 
     python -m experiments.finetune.run --output runs/finetune            # all of it
-    python -m experiments.finetune.run --small --output runs/small       # few pictures, to see that it runs
+    python -m experiments.finetune.run --small --output runs/small       # few images, to see that it runs
 
 About an hour on two idle cores, by estimate. Expect the network with a quarter of the MACs to come
 within 0.3 points of the original's accuracy, and the one with an eighth within one. Checkpoints and
@@ -43,7 +43,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path(
         "runs/finetune"
     ),
-    small: Annotated[bool, typer.Option(help="Few pictures, to see that it runs.")] = False,
+    small: Annotated[bool, typer.Option(help="Few images, to see that it runs.")] = False,
 ) -> None:
     """Measure everything, and write down what is measured by then."""
     keep_freed_memory()

@@ -52,10 +52,10 @@ class Study:
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting, self._folder = setting, folder
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = fashion_mnist_images(PLAIN, train=True)
-        if setting.num_train < len(pictures):
-            pictures = pictures.subset(setting.num_train)
-        self._train, self._held = pictures.parted(setting.num_held / len(pictures))
+        images = fashion_mnist_images(PLAIN, train=True)
+        if setting.num_train < len(images):
+            images = images.subset(setting.num_train)
+        self._train, self._held = images.parted(setting.num_held / len(images))
         self._test = fashion_mnist_images(PLAIN, train=False)
         if setting.num_test < len(self._test):
             self._test = self._test.subset(setting.num_test)
@@ -141,7 +141,7 @@ class Study:
         }
 
     def _costs(self, network: nn.Module) -> dict[str, int]:
-        """MACs for one picture, and parameters."""
+        """MACs for one image, and parameters."""
         macs = count_macs(network, trace_shapes(network, self.example))
         return {"macs": sum(macs.values()), "params": count_params(network)}
 

@@ -30,7 +30,7 @@ def measure(
         num_rounds: turns of each.
 
     Returns:
-        The batch size and, by name, ms a picture with their spread and MACs of a forward pass.
+        The batch size and, by name, ms an image with their spread and MACs of a forward pass.
     """
     labels = torch.zeros(len(images), dtype=torch.int64)
     calls = {"original": _step(original, None, images, labels)}

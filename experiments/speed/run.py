@@ -63,10 +63,10 @@ def main(
     transform = Architecture.parse(OFFLINE_VGG16).transform()
     _, images = photographs(transform)
     folder = image_folder(calibrate, transform, max_images)
-    pictures = torch.cat([seen.images for seen in folder.batches(8, 0)])
+    calibration = torch.cat([seen.images for seen in folder.batches(8, 0)])
     record |= {
         "torch": torch.__version__,
-        "num_calibrated": len(pictures),
+        "num_calibrated": len(calibration),
         "num_test": len(images),
     }
     if part != "budgets":
@@ -76,9 +76,9 @@ def main(
     if part != "uniform":
         batches = [size for size in SHARES if batch in (None, size)]
         kept = [paced for paced in record.get("paced", []) if paced["batch_size"] not in batches]
-        statistics = decompose.measure(network, images[:1], pictures)
+        statistics = decompose.measure(network, images[:1], calibration)
         made = [
-            pace(network, images, pictures, statistics, size, share)
+            pace(network, images, calibration, statistics, size, share)
             for size in batches
             for share in SHARES[size]
         ]
@@ -104,7 +104,7 @@ def time_uniform(network: nn.Module, images: Tensor, engines: Sequence[str]) -> 
 def pace(
     network: nn.Module,
     images: Tensor,
-    pictures: Tensor,
+    calibration: Tensor,
     statistics: Statistics,
     batch_size: int,
     share: float,
@@ -115,7 +115,7 @@ def pace(
         network, example, latency=share, engine=PACED_ENGINE, calibrate=statistics
     )
     assert plan.pace is not None
-    small = decompose.apply(plan, network, calibrate=pictures)
+    small = decompose.apply(plan, network, calibrate=calibration)
     timed = time_side_by_side(
         {"original": network, "mixture": small},
         images,

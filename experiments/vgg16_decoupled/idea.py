@@ -24,7 +24,7 @@ SHOWN_INPUTS, SHOWN_TERMS = 8, 4
 
 
 def main(output: Path) -> None:
-    """Draw the picture to a PNG file."""
+    """Draw the image to a PNG file."""
     weight = decompose.load(OFFLINE_VGG16).get_parameter(f"{LAYER}.weight").detach()[CHANNEL]
     shown = weight.flatten(1).norm(dim=1).topk(SHOWN_INPUTS).indices.sort().values
     u, sigma, vt = torch.linalg.svd(weight.flatten(1), full_matrices=False)

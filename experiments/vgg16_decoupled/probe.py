@@ -57,7 +57,7 @@ def classify_digits(networks: Mapping[str, nn.Module]) -> dict[str, Any]:
 
 
 def features(network: nn.Module, images: Tensor, description: str) -> np.ndarray:
-    """Pool5 features of pictures in [0, 1], ``(N, 3, H, W)``, as ``(N, F)`` float32."""
+    """Pool5 features of images in [0, 1], ``(N, 3, H, W)``, as ``(N, F)`` float32."""
     transform = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     batches = images.split(BATCH_SIZE)
     with evaluating(network):

@@ -4,7 +4,7 @@ Reproduces the first claim of Guo et al., "Network Decoupling" (BMVC 2018): a fe
 separable terms hold most of a pretrained convolution, so a network can be rewritten without data
 and without training. PW+DW, four terms, conv1_1 left as it is. Beside it, at the same MACs, the mixture
 of both orders and spatial decomposition that loses the least, found without data as well and
-repaired on synthetic pictures.
+repaired on synthetic images.
 
     python -m experiments.vgg16_decoupled.run --output runs/demo        (``make demo``)
 
@@ -91,7 +91,7 @@ def main(
 
 
 def mix(network: nn.Module, images: Tensor, share: float, output: Path) -> nn.Module:
-    """The best mixture for a share of the MACs, without data, repaired on synthetic pictures."""
+    """The best mixture for a share of the MACs, without data, repaired on synthetic images."""
     nothing = torch.zeros_like(images[:1])
     plan = decompose.plan(network, nothing, macs=share, methods=MIXED_METHODS)
     plan.save(output / "mixture.json")

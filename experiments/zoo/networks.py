@@ -93,7 +93,7 @@ class Subject:
     Attributes:
         source: its architecture's name, or what builds it.
         size: of one input, channels first.
-        detects: whether it takes a list of pictures.
+        detects: whether it takes a list of images.
     """
 
     source: str | Callable[[], nn.Module]

@@ -30,7 +30,7 @@ import decompose
 from decompose import DecomposeError, Plan
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import get_engine
-from decompose.inference.latency import Target, time_networks
+from decompose.inference.latency import Target, time_models
 from decompose.utils.batches import Example
 from decompose.utils.environment import machine
 from decompose.utils.errors import BudgetError
@@ -110,7 +110,7 @@ def timed(
     """Milliseconds of both networks for one input, or why there are none."""
     place = Target(get_engine(engine), threads, torch.device("cpu"))
     try:
-        found = time_networks({"original": network, "small": small}, example, place)
+        found = time_models({"original": network, "small": small}, example, place)
     except DecomposeError as error:
         return str(error)
     return [found["original"], found["small"]]

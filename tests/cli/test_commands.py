@@ -36,15 +36,15 @@ def test_compare_takes_the_architecture_from_the_small_file(
 ) -> None:
     (tmp_path / "pictures").mkdir()
     for index in range(3):
-        picture = folder / "val" / f"n{index:02}" / "picture.jpg"
-        (tmp_path / "pictures" / f"{index}.jpg").write_bytes(picture.read_bytes())
+        image = folder / "val" / f"n{index:02}" / "picture.jpg"
+        (tmp_path / "pictures" / f"{index}.jpg").write_bytes(image.read_bytes())
     (tmp_path / "pictures" / "broken.jpg").write_text("no image")
     images = ["--images", tmp_path / "pictures", "--workers", "0", "-o", tmp_path / "r.json"]
     assert run("compare", folder / "resnet18.pth", small, *images) == 0
     captured = capsys.readouterr()
     assert "output" in captured.out
     assert "of 3 images" in captured.out
-    assert "broken.jpg: is no picture" in captured.err
+    assert "broken.jpg: is no image" in captured.err
     assert "1 images could not be read" in captured.err
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["num_inputs"] == 3
@@ -66,14 +66,14 @@ def test_every_checkpoint_without_a_name_takes_the_architecture(
             load_all(sources, ARCH)
 
 
-def test_compare_without_pictures_looks_at_weights(
+def test_compare_without_images_looks_at_weights(
     folder: Path, small: Path, capsys: Captured
 ) -> None:
     assert run("compare", folder / "resnet18.pth", small) == 0
     assert "output" not in capsys.readouterr().out
 
 
-def test_evaluate_compares_networks_on_the_same_pictures(
+def test_evaluate_compares_networks_on_the_same_images(
     folder: Path, small: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     result = tmp_path / "result.json"

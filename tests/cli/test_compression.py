@@ -59,7 +59,7 @@ def test_the_offline_weights_are_a_source(tmp_path: Path, capsys: Captured) -> N
     assert run("inspect", path) == 0
 
 
-def test_a_budget_is_planned_and_repaired_on_pictures(
+def test_a_budget_is_planned_and_repaired_on_images(
     folder: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     kept, plan, small = (tmp_path / name for name in ("s.safetensors", "p.json", "a.safetensors"))

@@ -14,7 +14,7 @@ from tests.data.voc_cases import write_voc
 DETECTOR = "torchvision:ssdlite320_mobilenet_v3_large"
 
 
-def test_detectors_see_pictures_in_their_own_sizes(tmp_path: Path, capsys: Captured) -> None:
+def test_detectors_see_images_in_their_own_sizes(tmp_path: Path, capsys: Captured) -> None:
     folder, small = write_voc(tmp_path / "VOC"), tmp_path / "small.safetensors"
     arch = f"{DETECTOR},num_classes=21"
     torch.save(Architecture.parse(arch).build().state_dict(), tmp_path / "a.pth")

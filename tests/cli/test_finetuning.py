@@ -14,7 +14,7 @@ from decompose.cli.commands import app
 from decompose.models.conversion import plan_of
 from decompose.training.recipe import Recipe
 from tests.cli.cases import Captured, run
-from tests.training.cases import make_pictures
+from tests.training.cases import make_images
 
 ARCH = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     state = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
     torch.save(state, folder / "net.pth")
-    make_pictures(folder / "data", 4)
+    make_images(folder / "data", 4)
     arguments = ["--arch", ARCH, "--rank", "2", "--input-size", "32"]
     assert run("compress", folder / "net.pth", *arguments, "-o", folder / "small.safetensors") == 0
     return folder

@@ -118,15 +118,15 @@ def test_places_that_cannot_be_written_are_found_early(tmp_path: Path, capsys: C
         assert message in capsys.readouterr().err
 
 
-def test_bad_folders_of_pictures(small: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_bad_folders_of_images(small: Path, tmp_path: Path, capsys: Captured) -> None:
     assert run("evaluate", small, "--data", tmp_path) == 2
     assert f"{tmp_path}: holds no class folders" in capsys.readouterr().err
     assert run("compare", small, small, "--images", tmp_path) == 2
-    assert f"{tmp_path}: holds no picture" in capsys.readouterr().err
+    assert f"{tmp_path}: holds no image" in capsys.readouterr().err
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.jpg").write_text("no image")
     assert run("evaluate", small, "--data", tmp_path, "--workers", 0) == 2
-    assert "a.jpg: is no picture" in capsys.readouterr().err
+    assert "a.jpg: is no image" in capsys.readouterr().err
     assert run("compare", small, small, "--images", tmp_path, "--workers", 0) == 2
     assert "no inputs" in capsys.readouterr().err
 

@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"):
@@ -35,12 +35,12 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_compress_for_a_budget_on_pictures(
-    model: Path, pictures: Path, tmp_path: Path, capsys: Captured
+def test_compress_for_a_budget_on_images(
+    model: Path, images: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     small, plan = tmp_path / "small.onnx", tmp_path / "plan.json"
     look = ["--scale", 255, "--mean", "104,117,124", "--bgr"]
-    arguments = ["--macs", 0.6, "--calibrate", pictures, *look, "--save-plan", plan]
+    arguments = ["--macs", 0.6, "--calibrate", images, *look, "--save-plan", plan]
     assert run("compress", model, *arguments, "-o", small) == 0
     printed = capsys.readouterr().out
     assert "Before and after" in printed
@@ -94,7 +94,7 @@ def test_what_is_left_alone_is_told(model: Path, tmp_path: Path, capsys: Capture
         (["compress", "-o", "small.onnx", "--fix", "sr"], "input 'sr': write NAME=NUMBER"),
         (["compress", "-o", "small.onnx", "--fix", "sr=1"], "has no input sr; there are: x"),
         (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
-        (["evaluate", "--data", "."], "does not tell how it takes its pictures"),
+        (["evaluate", "--data", "."], "does not tell how it takes its images"),
         (["compare", "model.onnx"], "ONNX models are not compared"),
     ],
 )
@@ -112,7 +112,7 @@ def test_mistakes_end_in_one_line(
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
-def test_options_of_pictures_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:
+def test_options_of_images_are_of_onnx_models_alone(tmp_path: Path, capsys: Captured) -> None:
     source = "torchvision:squeezenet1_1,weights=none"
     assert run("compress", source, "--bgr", "-o", tmp_path / "small.safetensors") == 2
     assert "for the images of an ONNX model" in capsys.readouterr().err

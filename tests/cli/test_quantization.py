@@ -56,7 +56,7 @@ def test_onnx_models_are_quantised(folder: Path, tmp_path: Path, capsys: Capture
         (["-o", "a.onnx", "--engine", "openvino"], "INT8 models for openvino are .xml files"),
         (["-o", "a.onnx", "--engine", "eager"], "there are: onnxruntime, openvino"),
         (["-o", "a.onnx", "--weight-bits", "4"], "weights have 7 or 8 bits"),
-        (["-o", "a.onnx", "--calibrate", "."], "holds no picture"),
+        (["-o", "a.onnx", "--calibrate", "."], "holds no image"),
     ],
 )
 def test_bad_input_gets_one_line(

@@ -1,4 +1,4 @@
-"""Pictures for tests: real photographs made small, and a folder of modes that are not RGB."""
+"""Images for tests: real photographs made small, and a folder of modes that are not RGB."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torchvision.transforms.functional import pil_to_tensor
 def photograph(file: str, most: int | None = None) -> Image.Image:
     """One of scikit-image's photographs, as RGB, of so many pixels a side at most."""
     with resources.as_file(resources.files("skimage.data") / file) as path:
-        picture = Image.open(path).convert("RGB")
+        image = Image.open(path).convert("RGB")
     if most is not None:
-        picture.thumbnail((most, most))
-    return picture
+        image.thumbnail((most, most))
+    return image
 
 
 def write_class_folders(folder: Path) -> Path:
-    """Two class folders with a grey, a transparent and a palette picture."""
+    """Two class folders with a grey, a transparent and a palette image."""
     for name, mode in (("cat/a.png", "L"), ("cat/b.PNG", "RGBA"), ("dog/c.png", "P")):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -28,6 +28,6 @@ def write_class_folders(folder: Path) -> Path:
     return folder
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """Preprocess as simply as can be: ``(3, 8, 8)``."""
-    return pil_to_tensor(picture.resize((8, 8))).float()
+    return pil_to_tensor(image.resize((8, 8))).float()

@@ -1,4 +1,4 @@
-"""Folders of pictures, and the pictures inside packages."""
+"""Folders of images, and the images inside packages."""
 
 from pathlib import Path
 
@@ -25,9 +25,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_class_folders_are_labels_in_the_order_of_their_names(folder: Path) -> None:
-    pictures = labelled_folder(folder, to_tensor)
-    assert list(pictures.classes) == ["cat", "dog"]
-    (batch,) = pictures.batches(8)
+    dataset = labelled_folder(folder, to_tensor)
+    assert list(dataset.classes) == ["cat", "dog"]
+    (batch,) = dataset.batches(8)
     assert batch.images.shape == (3, 3, 8, 8)
     assert batch.labels.tolist() == [0, 0, 1]
 
@@ -53,17 +53,17 @@ def test_folders_among_synsets_that_are_none_are_left_out(tmp_path: Path) -> Non
     for name in ("n01440764", "n01443537", "lost+found"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (9, 7)).save(tmp_path / name / "a.png")
-    pictures = labelled_folder(tmp_path, to_tensor)
-    assert list(pictures.classes) == ["n01440764", "n01443537"]
-    assert [label for _, label in pictures.samples] == [0, 1]
-    assert pictures.damaged == {str(tmp_path / "lost+found"): "is no synset"}
+    images = labelled_folder(tmp_path, to_tensor)
+    assert list(images.classes) == ["n01440764", "n01443537"]
+    assert [label for _, label in images.samples] == [0, 1]
+    assert images.damaged == {str(tmp_path / "lost+found"): "is no synset"}
 
 
 def test_an_empty_class_folder_keeps_its_label(folder: Path) -> None:
     (folder / "cow").mkdir()
-    pictures = labelled_images(folder, to_tensor)
-    assert list(pictures.classes) == ["cat", "cow", "dog"]
-    assert [label for _, label in pictures.samples] == [0, 0, 2]
+    images = labelled_images(folder, to_tensor)
+    assert list(images.classes) == ["cat", "cow", "dog"]
+    assert [label for _, label in images.samples] == [0, 0, 2]
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -87,31 +87,31 @@ def test_torchvisions_imagenet_layout(folder: Path, tmp_path: Path) -> None:
         (root / "val" / wnid).mkdir()
         Image.new("RGB", (9, 7), (index, 0, 0)).save(root / "val" / wnid / "a.JPEG")
     torch.save(({"n01440764": ("tench",), "n01443537": ("goldfish",)}, []), root / "meta.bin")
-    pictures = labelled_folder(root, to_tensor)
-    assert len(pictures) == 2
-    assert list(pictures.classes) == ["n01440764", "n01443537"]
+    images = labelled_folder(root, to_tensor)
+    assert len(images) == 2
+    assert list(images.classes) == ["n01440764", "n01443537"]
     (root / "meta.bin").write_bytes(b"")
     with pytest.raises(DecomposeError, match="no ImageNet folder"):
         labelled_folder(root, to_tensor)
 
 
-def test_pictures_are_found_at_any_depth(folder: Path) -> None:
+def test_images_are_found_at_any_depth(folder: Path) -> None:
     assert len(image_folder(folder, to_tensor)) == 3
     assert len(image_folder(folder, to_tensor, most=2)) == 2
 
 
-def test_folders_without_pictures(tmp_path: Path) -> None:
+def test_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "classes" / "cat").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("x")
     for read in (labelled_folder, image_folder):
         with pytest.raises(DecomposeError, match="missing: no such folder"):
             read(tmp_path / "missing", to_tensor)
-    with pytest.raises(DecomposeError, match="holds no picture"):
+    with pytest.raises(DecomposeError, match="holds no image"):
         image_folder(tmp_path, to_tensor)
     with pytest.raises(DecomposeError, match="holds no class folders"):
         labelled_folder(tmp_path / "empty", to_tensor)
-    with pytest.raises(DecomposeError, match="class folders hold no picture"):
+    with pytest.raises(DecomposeError, match="class folders hold no image"):
         labelled_folder(tmp_path / "classes", to_tensor)
 
 
@@ -141,19 +141,19 @@ def test_fashion_mnist_is_unpacked_and_read(
     assert labels.bincount().tolist() == [1000] * 10
 
 
-def test_fashion_mnist_is_pictures_as_well() -> None:
+def test_fashion_mnist_is_images_as_well() -> None:
     if not FASHION_MNIST.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
     _, labels = fashion_mnist(train=False)
-    (batch,) = fashion_mnist_images(to_tensor, train=False).batches(3, places=[0, 7, 42])
+    (batch,) = fashion_mnist_images(to_tensor, train=False).batches(3, indices=[0, 7, 42])
     assert batch.labels.tolist() == labels[[0, 7, 42]].tolist()
     assert batch.images.shape[1] == 3
 
 
-def test_pictures_in_memory_are_those_given() -> None:
+def test_images_in_memory_are_those_given() -> None:
     images, labels = torch.rand(3, 3, 8, 8), torch.tensor([2, 0, 1])
-    pictures = images_in_memory(images, labels, to_tensor, ["a", "b", "c"])
-    (batch,) = pictures.batches(4)
+    dataset = images_in_memory(images, labels, to_tensor, ["a", "b", "c"])
+    (batch,) = dataset.batches(4)
     assert batch.labels.tolist() == [2, 0, 1]
     torch.testing.assert_close(batch.images, 255 * images, atol=0.5 + 1e-4, rtol=0)
 

@@ -1,4 +1,4 @@
-"""Pictures in order, in several preprocessings, and choices of them."""
+"""Images in order, in several preprocessings, and choices of them."""
 
 import os
 import signal
@@ -20,9 +20,9 @@ from decompose.utils.errors import DecomposeError
 from tests.data.cases import to_tensor, write_class_folders
 
 
-def to_larger_tensor(picture: Image.Image) -> Tensor:
+def to_larger_tensor(image: Image.Image) -> Tensor:
     """Preprocess otherwise."""
-    return pil_to_tensor(picture.resize((16, 16))).float()
+    return pil_to_tensor(image.resize((16, 16))).float()
 
 
 @pytest.fixture
@@ -30,42 +30,42 @@ def folder(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path)
 
 
-def test_an_unreadable_picture_is_named_and_left_out(folder: Path) -> None:
-    (folder / "dog" / "broken.jpg").write_text("no picture")
+def test_an_unreadable_image_is_named_and_left_out(folder: Path) -> None:
+    (folder / "dog" / "broken.jpg").write_text("no image")
     whole = (folder / "cat" / "a.png").read_bytes()
     (folder / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     for workers in (0, 2):
         (batch,) = labelled_folder(folder, to_tensor).batches(8, workers)
         assert len(batch.images) == len(batch.labels) == 3
         assert {Path(path).name for path in batch.unreadable} == {"broken.jpg", "cut.png"}
-        assert batch.unreadable[str(folder / "dog" / "broken.jpg")] == "is no picture"
+        assert batch.unreadable[str(folder / "dog" / "broken.jpg")] == "is no image"
 
 
-def test_pictures_are_read_as_rgb(folder: Path) -> None:
+def test_images_are_read_as_rgb(folder: Path) -> None:
     assert read_image(folder / "cat" / "a.png").mode == "RGB"
     with pytest.raises(DecomposeError, match="No such file"):
         read_image(folder / "missing.png")
 
 
-def test_a_picture_comes_in_every_preprocessing(folder: Path) -> None:
+def test_a_image_comes_in_every_preprocessing(folder: Path) -> None:
     seen = labelled_folder(folder, to_tensor).with_transforms(to_tensor, to_larger_tensor)
     (batch,) = seen.batches(8)
     assert [view.shape for view in batch.by_transform] == [(3, 3, 8, 8), (3, 3, 16, 16)]
     assert torch.equal(batch.images, batch.by_transform[0])
 
 
-def test_a_part_of_the_pictures_keeps_their_places(folder: Path) -> None:
-    (batch,) = labelled_folder(folder, to_tensor).batches(8, places=[0, 2])
-    assert batch.places.tolist() == [0, 2]
+def test_a_part_of_the_images_keeps_their_places(folder: Path) -> None:
+    (batch,) = labelled_folder(folder, to_tensor).batches(8, indices=[0, 2])
+    assert batch.indices.tolist() == [0, 2]
     assert batch.labels.tolist() == [0, 1]
 
 
 def test_a_subset_is_the_same_for_a_seed(folder: Path) -> None:
-    pictures = labelled_folder(folder, to_tensor)
-    assert pictures.subset(2, seed=3).samples == pictures.subset(2, seed=3).samples
-    assert Counter(label for _, label in pictures.subset(2).samples) == {0: 1, 1: 1}
-    with pytest.raises(DecomposeError, match="a subset of 4 pictures: there are 3"):
-        pictures.subset(4)
+    images = labelled_folder(folder, to_tensor)
+    assert images.subset(2, seed=3).samples == images.subset(2, seed=3).samples
+    assert Counter(label for _, label in images.subset(2).samples) == {0: 1, 1: 1}
+    with pytest.raises(DecomposeError, match="a subset of 4 images: there are 3"):
+        images.subset(4)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.data(), st.integers(0, 2**32 - 1))
@@ -82,15 +82,15 @@ def test_a_choice_takes_of_all_classes_alike(
 
 
 def test_a_share_is_held_out_of_all_classes_alike(folder: Path) -> None:
-    pictures = labelled_folder(folder, pil_to_tensor)
-    most, held = pictures.parted(0.5, seed=1)
-    assert len(most) + len(held) == len(pictures)
-    assert {*most.samples} | {*held.samples} == {*pictures.samples}
+    images = labelled_folder(folder, pil_to_tensor)
+    most, held = images.parted(0.5, seed=1)
+    assert len(most) + len(held) == len(images)
+    assert {*most.samples} | {*held.samples} == {*images.samples}
     counts = Counter(label for _, label in held.samples)
     assert max(counts.values()) - min(counts.values()) <= 1
-    assert pictures.parted(0.5, seed=1)[1].samples == held.samples
-    assert [len(part) for part in pictures.parted(0.001)] == [len(pictures) - 1, 1]
-    with pytest.raises(DecomposeError, match="a single picture leaves none"):
+    assert images.parted(0.5, seed=1)[1].samples == held.samples
+    assert [len(part) for part in images.parted(0.001)] == [len(images) - 1, 1]
+    with pytest.raises(DecomposeError, match="a single image leaves none"):
         held.subset(1).parted(0.5)
 
 

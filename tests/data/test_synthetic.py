@@ -29,15 +29,15 @@ def test_they_are_scaled_as_the_example() -> None:
 
 def test_they_are_scaled_as_the_networks_preprocessing(vgg16: nn.Module) -> None:
     made = synthetic_inputs(torch.zeros(1, 3, 64, 64), vgg16, num=2)
-    # VGG16's pictures go from 0 to 255, their mean taken off.
+    # VGG16's images go from 0 to 255, their mean taken off.
     assert 20 < made.std() < 120
     assert made.abs().max() <= 255
 
 
-def test_neighbours_are_alike_as_in_nature(pictures: Tensor) -> None:
-    made = synthetic_inputs(pictures[:1], num=2)
-    for images in (made, pictures):
-        centred = images - images.mean((2, 3), keepdim=True)
+def test_neighbours_are_alike_as_in_nature(images: Tensor) -> None:
+    made = synthetic_inputs(images[:1], num=2)
+    for some in (made, images):
+        centred = some - some.mean((2, 3), keepdim=True)
         neighbours = (centred[..., 1:] * centred[..., :-1]).mean() / centred.square().mean()
         assert 0.75 < neighbours < 0.999
 
@@ -62,9 +62,9 @@ def small_network() -> nn.Sequential:
 
 @pytest.mark.parametrize(("mean", "std"), SCALES)
 def test_running_statistics_tell_the_scale(
-    mean: tuple[float, ...], std: tuple[float, ...], pictures: Tensor
+    mean: tuple[float, ...], std: tuple[float, ...], images: Tensor
 ) -> None:
-    vgg_pixels = pictures + 255 * torch.tensor([0.48235, 0.45882, 0.40784]).view(3, 1, 1)
+    vgg_pixels = images + 255 * torch.tensor([0.48235, 0.45882, 0.40784]).view(3, 1, 1)
     seen = (vgg_pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     network = small_network()
     with torch.no_grad():

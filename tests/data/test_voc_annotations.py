@@ -20,14 +20,14 @@ def test_boxes_lie_between_lines() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_boxes_lie_within_their_pictures(name: str) -> None:
+def test_boxes_lie_within_their_images(name: str) -> None:
     shown = read_objects(FOLDER / "Annotations" / f"{name}.xml")
     assert shown.boxes.shape == (len(shown.names), 4)
     assert (shown.boxes[:, :2] < shown.boxes[:, 2:]).all()
     assert (shown.boxes >= 0).all()
 
 
-def test_an_empty_picture_has_no_objects() -> None:
+def test_an_empty_image_has_no_objects() -> None:
     shown = read_objects(FOLDER / "Annotations" / "brick.xml")
     assert (shown.names, shown.boxes.shape) == ((), (0, 4))
     assert shown.difficult.dtype is torch.bool

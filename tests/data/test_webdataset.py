@@ -1,4 +1,4 @@
-"""Pictures in tar shards, whole and damaged."""
+"""Images in tar shards, whole and damaged."""
 
 import io
 import json
@@ -19,9 +19,9 @@ from tests.data.cases import photograph
 FILES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """Preprocess as simply as can be."""
-    return pil_to_tensor(picture.resize((16, 16))).float()
+    return pil_to_tensor(image.resize((16, 16))).float()
 
 
 def write_shard(path: Path, samples: list[tuple[str, bytes]]) -> None:
@@ -42,23 +42,23 @@ def jpeg(file: str) -> bytes:
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """Two shards with two photographs each, labelled by number and by JSON."""
-    pictures = {file: jpeg(file) for file in FILES}
-    first = [("val/0.cls", b"3"), ("val/0.jpg", pictures[FILES[0]])]
-    first += [("val/1.JPG", pictures[FILES[1]]), ("val/1.cls", b"0\n")]
-    second = [("2.jpg", pictures[FILES[2]]), ("2.json", json.dumps({"label": 1}).encode())]
-    second += [("3.jpg", pictures[FILES[3]]), ("3.cls", b"2"), ("3.txt", b"a rocket")]
+    images = {file: jpeg(file) for file in FILES}
+    first = [("val/0.cls", b"3"), ("val/0.jpg", images[FILES[0]])]
+    first += [("val/1.JPG", images[FILES[1]]), ("val/1.cls", b"0\n")]
+    second = [("2.jpg", images[FILES[2]]), ("2.json", json.dumps({"label": 1}).encode())]
+    second += [("3.jpg", images[FILES[3]]), ("3.cls", b"2"), ("3.txt", b"a rocket")]
     write_shard(tmp_path / "val-000.tar", first)
     write_shard(tmp_path / "val-001.tar", second)
     return tmp_path
 
 
-def test_labels_and_pictures_are_read(shards: Path) -> None:
-    pictures = labelled_images(shards, to_tensor)
-    assert [label for _, label in pictures.samples] == [3, 0, 1, 2]
-    (batch,) = pictures.batches(8)
+def test_labels_and_images_are_read(shards: Path) -> None:
+    dataset = labelled_images(shards, to_tensor)
+    assert [label for _, label in dataset.samples] == [3, 0, 1, 2]
+    (batch,) = dataset.batches(8)
     for image, file in zip(batch.images, FILES, strict=True):
         assert torch.equal(image, to_tensor(Image.open(io.BytesIO(jpeg(file)))))
-    (again,) = pictures.batches(8, workers=2)
+    (again,) = dataset.batches(8, workers=2)
     assert torch.equal(again.images, batch.images)
 
 
@@ -80,18 +80,18 @@ def test_a_truncated_shard_gives_what_is_whole(shards: Path, lost: int) -> None:
         members = tar.getmembers()
     end = members[2].offset_data + members[2].size
     path.write_bytes(path.read_bytes()[: end - lost])
-    pictures = labelled_images(shards, to_tensor)
-    assert [label for _, label in pictures.samples] == [3, 0, 1]
-    assert list(pictures.damaged) == [str(path)]
-    assert "cannot be read further" in pictures.damaged[str(path)]
-    (batch,) = pictures.batches(8)
+    images = labelled_images(shards, to_tensor)
+    assert [label for _, label in images.samples] == [3, 0, 1]
+    assert list(images.damaged) == [str(path)]
+    assert "cannot be read further" in images.damaged[str(path)]
+    (batch,) = images.batches(8)
     assert not batch.unreadable
 
 
-def test_a_corrupt_picture_in_a_shard_is_named(shards: Path) -> None:
-    write_shard(shards / "val-002.tar", [("4.jpg", b"no picture"), ("4.cls", b"1")])
+def test_a_corrupt_image_in_a_shard_is_named(shards: Path) -> None:
+    write_shard(shards / "val-002.tar", [("4.jpg", b"no image"), ("4.cls", b"1")])
     (batch,) = labelled_images(shards, to_tensor).batches(8)
-    assert batch.unreadable == {f"{shards}/val-002.tar/4.jpg": "is no picture"}
+    assert batch.unreadable == {f"{shards}/val-002.tar/4.jpg": "is no image"}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_corrupt_picture_in_a_shard_is_named(shards: Path) -> None:
         ([("4.jpg", b"x"), ("4.cls", b"%d" % 2**63)], r"4\.cls: holds no label"),
         ([("4.jpg", b"x"), ("4.json", b"[" * 200_000)], r"4\.json: holds no label"),
         ([("4.jpg", b"x"), ("4.json", b"[]")], r"4\.json: holds no label"),
-        ([("4.txt", b"x")], "hold no labelled picture"),
+        ([("4.txt", b"x")], "hold no labelled image"),
     ],
 )
 def test_shards_without_labels(

@@ -14,7 +14,7 @@ NAMES = ("astronaut", "chelsea", "coffee", "motorcycle_left", "brick")
 
 
 def write_voc(folder: Path) -> Path:
-    """Write the folder, its pictures from what is installed."""
+    """Write the folder, its images from what is installed."""
     shutil.copytree(FOLDER, folder)
     (folder / "JPEGImages").mkdir()
     for name in NAMES:

@@ -20,8 +20,8 @@ EXAMPLE = torch.zeros(1, 3, 8, 8)
 INPUTS = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(2)) - 0.5
 
 
-def transform(picture: object) -> Tensor:
-    return pil_to_tensor(picture).float() / 255 - 0.5
+def transform(image: object) -> Tensor:
+    return pil_to_tensor(image).float() / 255 - 0.5
 
 
 def classifier(rank: int) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from decompose.data.voc import DetectionDataset, voc_scenes
+from decompose.data.voc import DetectionDataset, voc_dataset
 from decompose.data.voc_annotations import VOC_CLASSES
 from decompose.evaluation.detection import categories_of, evaluate_detectors
 from decompose.models.architectures import Architecture
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scenes(folder: Path) -> DetectionDataset:
-    return voc_scenes(folder, pil_to_tensor)
+    return voc_dataset(folder, pil_to_tensor)
 
 
 def judge(scenes: DetectionDataset, **told: Any) -> Any:
@@ -96,7 +96,7 @@ def test_precision_is_what_is_counted_by_hand(scenes: DetectionDataset) -> None:
 def test_recall_is_read_at_more_points_by_coco_than_by_voc(scenes: DetectionDataset) -> None:
     """One of two persons found first, the other never: recall reaches 0.5, 51 of 101 points and 6 of 11."""
     scenes._objects = {path: scenes.objects(0) for path, _ in scenes.samples[:2]}
-    scenes._pictures.samples = scenes._pictures.samples[:2]
+    scenes._images.samples = scenes._images.samples[:2]
     precision = judge(scenes, network=[[("person", 0.9, PERSON)], []]).precisions["network"]
     assert precision.map_50 == pytest.approx(51 / 101)
     assert precision.map_voc2007 == pytest.approx(6 / 11)
@@ -128,16 +128,16 @@ def test_networks_are_compared_in_one_table(scenes: DetectionDataset) -> None:
     assert found.to_dict()["precisions"]["right"]["ap_50"]["cat"] == pytest.approx(1)
 
 
-def test_damaged_pictures_and_annotations_are_named_and_do_not_count(tmp_path: Path) -> None:
+def test_damaged_images_and_annotations_are_named_and_do_not_count(tmp_path: Path) -> None:
     folder = write_voc(tmp_path / "VOC")
     (folder / "JPEGImages" / "chelsea.jpg").write_text("no image")
     (folder / "Annotations" / "coffee.xml").write_text("<annotation><object>")
-    scenes = voc_scenes(folder, pil_to_tensor)
+    scenes = voc_dataset(folder, pil_to_tensor)
     found = judge(scenes, network=[RIGHT[0], RIGHT[3], RIGHT[4]])
     assert found.precisions["network"].map == pytest.approx(1)
     assert found.classes == ["bench", "motorbike", "person"]
     assert {Path(path).name: why.split(":")[0] for path, why in found.unreadable.items()} == {
-        "chelsea.jpg": "is no picture",
+        "chelsea.jpg": "is no image",
         "coffee.xml": "is no annotation",
     }
 

@@ -19,22 +19,22 @@ INSPECTION = inspect_network(Mixed(), torch.zeros(1, 3, 32, 32))
 CURVES = {"pw_dw": [Point(1, 10, 0.9), Point(2, 20, 0.1)], "dw_pw": [Point(1, 12, 2.0)]}
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
+def test_images_are_drawn(tmp_path: Path) -> None:
     plot_spectra(INSPECTION, tmp_path / "spectrum.png")
     plot_error_against_macs(CURVES, 40, tmp_path / "error.png", title="a title")
     kept = tmp_path / "accuracy.png"
     plot_accuracy_against_macs(CURVES, Point(None, 40, 0.95), kept, title="a title", label="top-1")
     for name in ("spectrum.png", "error.png", "accuracy.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 200
-            colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 200
+            colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
         assert colours is not None
         assert len(colours) > 50
     plot_spectra(INSPECTION, tmp_path / "spectrum.svg")
     assert "<svg" in (tmp_path / "spectrum.svg").read_text()
 
 
-def test_pictures_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DecomposeError, match=r"spectrum\.txt: its ending names no image format"):
         plot_spectra(INSPECTION, tmp_path / "spectrum.txt")
     pointwise = inspect_network(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8))

@@ -21,7 +21,7 @@ def test_weights_have_one_digest() -> None:
 
 def test_preprocessing_in_words_tells_nothing_of_memory() -> None:
     assert in_words(torch.zeros_like) == in_words(torch.zeros_like)
-    assert " at 0x" not in in_words(lambda picture: torch.zeros(3))
+    assert " at 0x" not in in_words(lambda image: torch.zeros(3))
 
 
 def test_the_environment_names_versions() -> None:

@@ -69,7 +69,7 @@ def test_tables_follow_from_what_was_measured(
     assert "GMACs, scikit-learn's digits" in text
     assert "loses more at any strength" in text
     assert "top-1, ImageNet" not in text
-    assert "training-free and finetuned for 1 epoch(s) of 40 pictures" in text
+    assert "training-free and finetuned for 1 epoch(s) of 40 images" in text
 
 
 @pytest.mark.usefixtures("experiment")

@@ -34,7 +34,7 @@ def script(
         return [milliseconds.get(variant.form, 9.0) for variant in variants]
 
     monkeypatch.setattr(Latencies, "measure", measure)
-    monkeypatch.setattr(tuning, "time_networks", lambda *_: whole)
+    monkeypatch.setattr(tuning, "time_models", lambda *_: whole)
 
 
 @pytest.mark.parametrize("fastest", ["merged", "dense", "branches-whole"])

@@ -116,15 +116,15 @@ def test_the_real_vgg16_recomposes_as_the_method_says(
             assert Deviation.between(kernel, expected.float()).relative < 1e-10, (name, rank)
 
 
-def test_pool5_of_the_real_vgg16_moves_as_measured(vgg16: nn.Module, pictures: Tensor) -> None:
+def test_pool5_of_the_real_vgg16_moves_as_measured(vgg16: nn.Module, images: Tensor) -> None:
     """Relative errors on the twelve photographs; a different crop would move them a little."""
     errors = {}
     for order, rank in ((PW_DW, 4), (PW_DW, 5), (DW_PW, 4), (DW_PW, 5)):
-        plan = decompose.plan(vgg16, pictures, method=order.name, rank=rank, skip=["conv1_1"])
+        plan = decompose.plan(vgg16, images, method=order.name, rank=rank, skip=["conv1_1"])
         small = decompose.apply(plan, vgg16)
         with torch.no_grad():
-            outputs = torch.cat([small(picture) for picture in pictures.split(1)])
-            expected = torch.cat([vgg16(picture) for picture in pictures.split(1)])
+            outputs = torch.cat([small(image) for image in images.split(1)])
+            expected = torch.cat([vgg16(image) for image in images.split(1)])
         errors[order.name, rank] = Deviation.between(outputs, expected).relative
     assert errors["pw_dw", 4] == pytest.approx(0.18, rel=0.1)
     assert errors["pw_dw", 5] == pytest.approx(0.072, rel=0.1)

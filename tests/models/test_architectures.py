@@ -73,7 +73,7 @@ def test_the_preprocessing_is_the_weights_own() -> None:
         ("fcn_resnet50", 520),
     ],
 )
-def test_the_size_of_pictures_that_are_not_cropped(name: str, size: int) -> None:
+def test_the_size_of_images_that_are_not_cropped(name: str, size: int) -> None:
     for architecture in (f"torchvision:{name}", f"torchvision:{name},weights=none"):
         assert Architecture.parse(architecture).input_shape() == (3, size, size)
 

@@ -1,4 +1,4 @@
-"""Pictures become what a network was trained on."""
+"""Images become what a network was trained on."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_scale_means_deviations_and_order() -> None:
     assert ImagePreprocessing.of((3, 8, 8), scale=255)(RED).max() == 255
 
 
-def test_grey_pictures_and_the_middle_of_wide_ones() -> None:
+def test_grey_images_and_the_middle_of_wide_ones() -> None:
     wide = np.zeros((10, 30), np.uint8)
     wide[:, 10:20] = 255
     assert ImagePreprocessing.of((1, 10, 10))(Image.fromarray(wide)).min() == 1
@@ -50,9 +50,9 @@ def test_synthetic_inputs_look_alike() -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "reason"),
     [
-        ((40,), {}, "are no pictures"),
-        ((4, 8, 8), {}, "are no pictures"),
-        ((3, 8, 8), {"means": [1, 2]}, "2 numbers for pictures of 3 channels"),
+        ((40,), {}, "are no images"),
+        ((4, 8, 8), {}, "are no images"),
+        ((3, 8, 8), {"means": [1, 2]}, "2 numbers for images of 3 channels"),
         ((3, 8, 8), {"deviations": [0]}, "must not be 0"),
     ],
 )

@@ -45,29 +45,29 @@ def test_the_preprocessing_is_timms_own() -> None:
     config = timm.data.resolve_model_data_config(model)  # type: ignore[attr-defined]
     theirs = timm.data.create_transform(**config, is_training=False)  # type: ignore[attr-defined]
     noise = (255 * torch.rand(40, 56, 3)).byte().numpy()
-    picture = Image.fromarray(noise).resize((400, 300))
-    torch.testing.assert_close(architecture.transform()(picture), theirs(picture))
+    image = Image.fromarray(noise).resize((400, 300))
+    torch.testing.assert_close(architecture.transform()(image), theirs(image))
 
 
-def test_a_squashed_picture_is_timms_affair() -> None:
+def test_a_squashed_image_is_timms_affair() -> None:
     architecture = Architecture.parse("timm:vit_base_patch16_siglip_224,weights=none")
     made = architecture.transform()(Image.new("RGB", (50, 40)))
     assert tuple(made.shape) == architecture.input_shape()
 
 
 @pytest.mark.parametrize("model", ["test_convnext", "vit_base_patch16_siglip_224"])
-def test_pictures_may_be_grey(model: str) -> None:
+def test_images_may_be_grey(model: str) -> None:
     architecture = Architecture.parse(f"timm:{model},weights=none,in_chans=1")
     black, red, white = (Image.new("RGB", (50, 40), name) for name in ("black", "red", "white"))
     transform = architecture.transform()
     assert tuple(transform(red).shape) == architecture.input_shape()
-    low, middle, high = (float(transform(picture).mean()) for picture in (black, red, white))
+    low, middle, high = (float(transform(image).mean()) for image in (black, red, white))
     assert low < middle < high
     colours = Architecture.parse(f"timm:{model},weights=none").transform()
     assert low == pytest.approx(float(colours(black).mean()), rel=0.02)
 
 
-def test_inputs_that_are_no_pictures() -> None:
+def test_inputs_that_are_no_images() -> None:
     architecture = Architecture.parse("timm:test_convnext,weights=none,in_chans=4")
     assert architecture.input_shape()[0] == 4
     with pytest.raises(DecomposeError, match="1 or 3 channels; the network takes 4"):

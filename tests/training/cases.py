@@ -55,7 +55,7 @@ def networks(**options: Any) -> tuple[nn.Module, nn.Module]:
     return original, decompose.apply(plan, original)
 
 
-def make_pictures(folder: Path, num: int = 8) -> Path:
+def make_images(folder: Path, num: int = 8) -> Path:
     """Three classes of noisy colours, so many of each."""
     rng = np.random.default_rng(0)
     for label in range(3):
@@ -67,8 +67,8 @@ def make_pictures(folder: Path, num: int = 8) -> Path:
     return folder
 
 
-def pictures(folder: Path) -> ImageDataset:
-    """The images of ``make_pictures``."""
+def image_dataset(folder: Path) -> ImageDataset:
+    """The images of ``make_images``."""
     return labelled_folder(folder, PLAIN)
 
 
@@ -83,4 +83,4 @@ def tuned(
     """Finetune the tiny model, of a kind, on the CPU."""
     original, small = networks(**(kind or {}))
     options = {"device": "cpu", "augment": DRAWN, "teacher": original if taught else None} | options
-    return finetune(small, pictures(data), recipe=recipe, **options)
+    return finetune(small, image_dataset(data), recipe=recipe, **options)

@@ -1,6 +1,6 @@
 """Runs of the tiny model that are killed at random moments, and what they come to when resumed.
 
-    python -m tests.killing PICTURES FOLDER NUM_PROCESSES NUM_KILLS
+    python -m tests.killing IMAGES FOLDER NUM_PROCESSES NUM_KILLS
 
 prints a JSON list: of the uninterrupted run, and of each resumed one, the digest of every process's
 weights, the history, and where the kill had left it. Models are made and trained in forks of this

@@ -9,12 +9,12 @@ from torchvision.transforms._presets import ImageClassification
 
 from decompose.training.augmentation import AugmentedImages, TrainBatch, augmented, drawing
 from decompose.utils.errors import DecomposeError
-from tests.training.cases import DRAWN, make_pictures, pictures
+from tests.training.cases import DRAWN, image_dataset, make_images
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("draws") / "data", 3)
+    return make_images(tmp_path_factory.mktemp("draws") / "data", 3)
 
 
 def drawn(draws: AugmentedImages, epoch: int, workers: int = 0) -> list[TrainBatch]:
@@ -22,7 +22,7 @@ def drawn(draws: AugmentedImages, epoch: int, workers: int = 0) -> list[TrainBat
 
 
 def test_draws_are_the_same_whatever_the_workers_and_the_order(folder: Path) -> None:
-    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=1)
+    draws = AugmentedImages(image_dataset(folder).with_transforms(DRAWN), seed=1)
     here, there = drawn(draws, 0), drawn(draws, 0, workers=2)
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.images, other.images)
@@ -33,7 +33,7 @@ def test_draws_are_the_same_whatever_the_workers_and_the_order(folder: Path) -> 
 
 
 def test_epochs_and_seeds_draw_anew_and_torchs_own_draws_go_on(folder: Path) -> None:
-    seen = pictures(folder).with_transforms(DRAWN)
+    seen = image_dataset(folder).with_transforms(DRAWN)
     state = torch.get_rng_state()
     first, second = drawn(AugmentedImages(seen, seed=1), 0), drawn(AugmentedImages(seen, seed=1), 1)
     other = drawn(AugmentedImages(seen, seed=2), 0)
@@ -42,28 +42,28 @@ def test_epochs_and_seeds_draw_anew_and_torchs_own_draws_go_on(folder: Path) -> 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_grey_pictures_stay_grey() -> None:
+def test_grey_images_stay_grey() -> None:
     grey = ImageClassification(crop_size=8, resize_size=8, mean=(0.5,), std=(0.2,))
     assert augmented(grey)(Image.new("RGB", (9, 9), "red")).shape == (1, 8, 8)
 
 
-def test_an_unreadable_picture_is_stood_in_for_and_named(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "data", 2)
+def test_an_unreadable_image_is_stood_in_for_and_named(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 2)
     broken = folder / "c1" / "0.png"
     broken.write_text("no image")
-    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
+    draws = AugmentedImages(image_dataset(folder).with_transforms(DRAWN), seed=0)
     (batch,) = draws.batches(0, [[2, 0]], 0)
     assert batch.images.shape[0] == 2
     assert batch.labels.tolist() == [1, 0]
-    assert batch.unreadable == {str(broken): "is no picture"}
+    assert batch.unreadable == {str(broken): "is no image"}
 
 
-def test_data_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "data", 1)
+def test_data_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data", 1)
     for path in folder.rglob("*.png"):
         path.write_text("no image")
-    draws = AugmentedImages(pictures(folder).with_transforms(DRAWN), seed=0)
-    with pytest.raises(DecomposeError, match="is no picture; nor can the 2 images after it"):
+    draws = AugmentedImages(image_dataset(folder).with_transforms(DRAWN), seed=0)
+    with pytest.raises(DecomposeError, match="is no image; nor can the 2 images after it"):
         next(iter(draws.batches(0, [[0]], 0)))
 
 

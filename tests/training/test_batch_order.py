@@ -7,7 +7,7 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
 
 
-def test_an_epoch_visits_each_picture_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_visits_each_image_once_in_an_order_of_its_own() -> None:
     order = BatchOrder(24, 4, seed=3)
     epochs = [[p for step in range(order.steps) for p in order.batch(e, step)] for e in (0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))

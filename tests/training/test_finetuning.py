@@ -23,7 +23,7 @@ from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.hashing import weights_digest
 from tests.models.onnx.cases import read, small_cnn
-from tests.training.cases import RECIPE, make_pictures, networks, pictures, tuned
+from tests.training.cases import RECIPE, image_dataset, make_images, networks, tuned
 
 NORMED = {"norm": True, "dropout": 0.3}
 """A model whose steps draw at random, and with statistics to be estimated."""
@@ -31,7 +31,7 @@ NORMED = {"norm": True, "dropout": 0.3}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("finetuning") / "data")
+    return make_images(tmp_path_factory.mktemp("finetuning") / "data")
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,14 @@ def test_the_original_teaches_without_labels(data: Path) -> None:
     before = weights_digest(small)
     found = decompose.finetune(
         small,
-        pictures(data),
+        image_dataset(data),
         teacher=original,
         labelled=False,
         recipe=replace(RECIPE, epochs=4, blockwise=20),
-        augment=pictures(data).transforms[0],
+        augment=image_dataset(data).transforms[0],
         device="cpu",
     )
-    judge = Validator(pictures(data), original, Processes.joined("cpu"), 8, 0)
+    judge = Validator(image_dataset(data), original, Processes.joined("cpu"), 8, 0)
     assert found.measure == "likeness"
     assert judge.score(found.network) > judge.score(small)
     assert found.history[0].accuracy is None
@@ -107,10 +107,10 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
 def test_statistics_are_those_of_the_weights(data: Path) -> None:
     still = replace(RECIPE, epochs=1, learning_rate=1e-12)
     network = tuned(data, kind={"norm": True}, recipe=still).network
-    seen, _ = pictures(data).parted(still.holdout, still.seed)
+    seen, _ = image_dataset(data).parted(still.holdout, still.seed)
     order = BatchOrder(len(seen), still.batch_size, still.seed)
     places = [place for step in range(order.steps) for place in order.batch(0, step)]
-    (batch,) = seen.batches(len(places), places=places)
+    (batch,) = seen.batches(len(places), indices=places)
     wanted = network.get_submodule("features.0")(batch.images).mean((0, 2, 3))
     torch.testing.assert_close(network.get_buffer("features.1.running_mean"), wanted)
 
@@ -170,12 +170,12 @@ def test_a_full_disk_stops_and_leaves_what_was_kept(
     assert digest(again) == digest(whole)
 
 
-def test_an_unreadable_picture_is_named_and_stops_nothing(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "data")
+def test_an_unreadable_image_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "data")
     for path in (folder / "c0" / "1.png", folder / "c2" / "5.png"):
         path.write_text("no image")
     found = tuned(folder)
-    assert set(found.unreadable.values()) == {"is no picture"}
+    assert set(found.unreadable.values()) == {"is no image"}
     assert len(found.unreadable) == 2
 
 
@@ -237,7 +237,7 @@ def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:
 def test_what_came_as_an_onnx_model_is_refused_before_anything(data: Path, tmp_path: Path) -> None:
     network = read(small_cnn(), tmp_path)
     with pytest.raises(DecomposeError, match="finetune the model that it was exported from"):
-        decompose.finetune(network, pictures(data), folder=tmp_path / "run")
+        decompose.finetune(network, image_dataset(data), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

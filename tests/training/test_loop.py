@@ -17,7 +17,7 @@ from decompose.training.recipe import Recipe
 from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
-from tests.training.cases import RECIPE, make_pictures, networks, pictures
+from tests.training.cases import RECIPE, image_dataset, make_images, networks
 
 Made = Callable[..., Training]
 
@@ -25,7 +25,7 @@ Made = Callable[..., Training]
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     """Make a run of the tiny model, with given settings, and keep the lines that it reports."""
-    images = pictures(make_pictures(tmp_path / "data"))
+    images = image_dataset(make_images(tmp_path / "data"))
 
     def make(lines: list[str] | None = None, **settings: Any) -> Training:
         recipe = Recipe(**{**vars(RECIPE), **settings})

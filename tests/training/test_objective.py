@@ -129,7 +129,7 @@ def test_the_gradient_keeps_its_size_as_temperature_grows() -> None:
     assert 0.8 < sizes[0] / sizes[1] < 1.25
 
 
-def test_relative_error_is_a_pictures() -> None:
+def test_relative_error_is_a_images() -> None:
     assert float(relative_error(torch.zeros_like(THEIRS), THEIRS)) == 1
     assert float(relative_error(THEIRS, THEIRS)) == 0
     assert float(relative_error(torch.ones(1, 3), torch.zeros(1, 3))) == 3

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.cases import make_pictures
+from tests.training.cases import make_images
 
 ROOT = Path(__file__).parents[2]
 NUM_KILLS = 20
@@ -25,7 +25,7 @@ Launched = Callable[[int], list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resuming")
-    make_pictures(folder / "data")
+    make_images(folder / "data")
     return folder
 
 

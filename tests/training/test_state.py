@@ -10,7 +10,7 @@ def standing(*scores: float) -> TrainingState:
 
 
 def test_it_comes_back_from_what_is_kept() -> None:
-    one = TrainingState(2, 3, [Epoch(0.5, 0.25, 0.75)], "digest", {"a.png": "is no picture"})
+    one = TrainingState(2, 3, [Epoch(0.5, 0.25, 0.75)], "digest", {"a.png": "is no image"})
     assert TrainingState.of(asdict(one)) == one
 
 

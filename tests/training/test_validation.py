@@ -8,11 +8,11 @@ from torch import nn
 
 from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
-from tests.training.cases import make_pictures, networks, pictures
+from tests.training.cases import image_dataset, make_images, networks
 
 
 class ByColour(nn.Module):
-    """Tells the classes of ``make_pictures`` apart by the strongest colour."""
+    """Tells the classes of ``make_images`` apart by the strongest colour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,28 +25,28 @@ class ByColour(nn.Module):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_pictures(tmp_path_factory.mktemp("judging") / "data", 3)
+    folder = make_images(tmp_path_factory.mktemp("judging") / "data", 3)
     (folder / "c0" / "broken.png").write_text("no image")
     return folder
 
 
 def judge(folder: Path, teacher: nn.Module | None) -> Validator:
-    return Validator(pictures(folder), teacher, Processes.joined("cpu"), 4, 0)
+    return Validator(image_dataset(folder), teacher, Processes.joined("cpu"), 4, 0)
 
 
 def test_with_labels_it_is_accuracy(folder: Path) -> None:
     found = judge(folder, None)
     assert (found.measure, found.score(ByColour())) == ("accuracy", 1.0)
-    assert list(found.unreadable.values()) == ["is no picture"]
+    assert list(found.unreadable.values()) == ["is no image"]
 
 
 def test_without_labels_it_is_likeness(folder: Path) -> None:
     original, small = networks()
     found = judge(folder, original)
     assert (found.measure, found.score(original)) == ("likeness", 1.0)
-    batch = next(iter(pictures(folder).batches(10)))
+    batch = next(iter(image_dataset(folder).batches(10)))
     with torch.no_grad():
         wanted = original(batch.images)
         error = (small(batch.images) - wanted).square().sum() / wanted.square().sum()
     assert found.score(small) == pytest.approx(1 - float(error), abs=1e-6)
-    assert list(found.unreadable.values()) == ["is no picture"]
+    assert list(found.unreadable.values()) == ["is no image"]

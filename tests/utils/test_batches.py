@@ -29,7 +29,7 @@ LEFT, RIGHT = torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
 
 
 class Stereo(nn.Module):
-    """Two pictures in, a dictionary out."""
+    """Two images in, a dictionary out."""
 
     def __init__(self) -> None:
         super().__init__()

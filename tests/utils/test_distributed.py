@@ -34,17 +34,17 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint, and eleven pictures in three class folders: no number of processes divides them."""
+    """A checkpoint, and eleven images in three class folders: no number of processes divides them."""
     folder = tmp_path_factory.mktemp("processes")
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), folder / "net.pth")
     for label, file in enumerate(("astronaut.png", "chelsea.png", "coffee.png")):
-        picture = photograph(file).resize((64, 64))
+        image = photograph(file).resize((64, 64))
         (folder / "val" / f"c{label}").mkdir(parents=True)
         for turn in range(4 if label else 3):
-            turned = picture.rotate(90 * turn)
+            turned = image.rotate(90 * turn)
             turned.save(folder / "val" / f"c{label}" / f"{turn}.png")
-    (folder / "val" / "c1" / "broken.png").write_text("no picture")
+    (folder / "val" / "c1" / "broken.png").write_text("no image")
     return folder
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from decompose.algebra import Conv
 from decompose.compression.search.allocation import mixture
 from decompose.compression.search.candidates import Candidate
-from decompose.inference.latency import Latencies, LayerVariant, Target, time_networks
+from decompose.inference.latency import Latencies, LayerVariant, Target, time_models
 from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
 from decompose.layers.discovery import find_decomposed
@@ -61,7 +61,7 @@ def plan_for_latency(
     """
     model, example, shapes = known.model, known.example, known.shapes
     num_inputs = batch_size(example)
-    original_ms = time_networks({"original": model}, example, target)["original"]
+    original_ms = time_models({"original": model}, example, target)["original"]
     latencies = Latencies(target)
     priced = _price(known.convs, shapes, scored, num_inputs, latencies)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
@@ -83,7 +83,7 @@ def plan_for_latency(
         small = substitute(plan, model, known.layers)
         plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
         set_forms_(small, plan.forms)
-        timed = time_networks({"original": model, "small": small}, example, target)
+        timed = time_models({"original": model, "small": small}, example, target)
         now_ms = timed["original"]
         pace = LatencyReport(str(target), num_inputs, now_ms, predicted * now_ms, timed["small"])
         plan = replace(plan, pace=pace)
@@ -131,7 +131,7 @@ def _price(
     priced = {}
     for name in track(list(convs), "timing candidates"):
         conv = convs[name].without_weights()
-        share = latencies.place.engine.fewer_macs
+        share = latencies.target.engine.fewer_macs
         hopeful = [o for o in scored[name] if not _hopeless(o, scored[name], share)]
         found = [_aligned(candidate, conv) for candidate in _thinned(hopeful)]
         variants = [LayerVariant(candidate.choice) for candidate in found]

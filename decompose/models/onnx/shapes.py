@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COLOURS = (1, 3)
 _LEAST_SIDE = 8
-"""Of a picture; an axis of fewer places may be that of channels."""
+"""Of an image; an axis of fewer places may be that of channels."""
 
 Dims = tuple[int | None, ...]
 """Sizes along each axis; ``None`` where any will do."""
@@ -47,7 +47,7 @@ class Signature:
         name: in the graph.
         dtype: that the graph asks for.
         dims: in the graph's order.
-        is_channels_last: whether it takes pictures as ``(batch, H, W, C)``.
+        is_channels_last: whether it takes images as ``(batch, H, W, C)``.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Signature:
         dims = list(self.channels_first)
         if size is not None:
             if len(size) != len(dims) - 1:
-                raise DecomposeError(f"an input of {len(dims) - 1} axes is no picture")
+                raise DecomposeError(f"an input of {len(dims) - 1} axes is no image")
             if any(d not in (None, s) for d, s in zip(dims[1:], size, strict=True)):
                 told = "x".join("N" if d is None else str(d) for d in dims[1:])
                 raise DecomposeError(f"the network takes inputs of {told} pixels and no others")

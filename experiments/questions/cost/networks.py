@@ -1,6 +1,6 @@
 """Small networks, regular and depthwise separable, and sizes at which their weights are equal.
 
-A stem halves the picture, then come two stages of convolutions, the second at half the size again with
+A stem halves the image, then come two stages of convolutions, the second at half the size again with
 twice the channels. A separable network is a regular one in which each of those convolutions is a
 depthwise one followed by a pointwise one, with nothing in between: one term of a decomposition. Where a
 convolution keeps the number of channels a shortcut goes round it, so that deep networks train as

@@ -4,7 +4,7 @@ A small regular network on Fashion-MNIST; the same with depthwise separable conv
 of its own; that made wider, or deeper, until its weights are as many as the regular one's; and the
 regular one made narrower until its weights are as few as the separable one's. Then the other way to a
 separable network: the trained regular one decomposed (PW+DW), without training, as truncated and
-repaired on unlabelled training pictures.
+repaired on unlabelled training images.
 
     python -m experiments.questions.cost.run --output runs/cost
 
@@ -108,31 +108,31 @@ def main(
 
 
 def read(*, train: bool, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """Pictures ``(N, 1, 28, 28)``, their grey values spread about 0, and their labels ``(N,)``."""
+    """Images ``(N, 1, 28, 28)``, their grey values spread about 0, and their labels ``(N,)``."""
     images, labels = fashion_mnist(train=train)
     return (images[:most] - 0.29) / 0.35, labels[:most]
 
 
 def decompose_all(
-    networks: list[nn.Module], rank: int, pictures: Tensor, test: tuple[Tensor, Tensor]
+    networks: list[nn.Module], rank: int, images: Tensor, test: tuple[Tensor, Tensor]
 ) -> tuple[dict[str, Any], nn.Module]:
     """Decompose networks of one design, without training.
 
     Args:
         networks: trained, one a seed.
         rank: terms a layer.
-        pictures: unlabelled ones, of which the first few are used to repair.
-        test: pictures and labels.
+        images: unlabelled ones, of which the first few are used to repair.
+        test: images and labels.
 
     Returns:
         Costs and accuracies, as truncated and repaired; and the first network, decomposed.
     """
-    example = pictures[:1]
+    example = images[:1]
     truncated, repaired = [], []
     for network in networks:
         plan = decompose.plan(network, example, method="pw_dw", rank=rank)
         truncated.append(decompose.apply(plan, network))
-        repaired.append(decompose.apply(plan, network, calibrate=pictures[:NUM_CALIBRATE]))
+        repaired.append(decompose.apply(plan, network, calibrate=images[:NUM_CALIBRATE]))
     figures = {
         **costs(truncated[0], example),
         "truncated": [accuracy(network, *test) for network in truncated],

@@ -1,7 +1,7 @@
 """Only for images? The same decomposition of a 1-D network over signals and a 3-D one over volumes.
 
 Both are trained here, on data made here (``signals``, ``volumes``), and decomposed by the same call as
-any network of pictures, at several ranks and in both orders (PW+DW and DW+PW), without training: as
+any network of images, at several ranks and in both orders (PW+DW and DW+PW), without training: as
 truncated, and repaired on unlabelled inputs.
 
     python -m experiments.questions.only_images.run --output runs/only_images

@@ -49,7 +49,7 @@ def _draw_layer(ax: Axes, weight: Tensor) -> None:
     cell = weight.shape[-1] + GAP
     height = cell + LABEL
     columns = SHOWN_INPUTS + 1 + SHOWN_TERMS
-    picture = torch.full((SHOWN_CHANNELS * height, columns * cell), torch.nan)
+    image = torch.full((SHOWN_CHANNELS * height, columns * cell), torch.nan)
     for row, kernels in enumerate(weight[::step][:SHOWN_CHANNELS]):
         top = row * height
         _, sigma, vt = torch.linalg.svd(kernels.flatten(1), full_matrices=False)
@@ -59,10 +59,10 @@ def _draw_layer(ax: Axes, weight: Tensor) -> None:
         for column, tile in enumerate([*kernels[strongest], *patterns]):
             left = (column + (column >= SHOWN_INPUTS)) * cell
             tile = tile / tile.abs().max()
-            picture[top : top + cell - GAP, left : left + cell - GAP] = tile
+            image[top : top + cell - GAP, left : left + cell - GAP] = tile
         for term in range(SHOWN_TERMS):
             middle = (SHOWN_INPUTS + 1 + term) * cell + (cell - GAP) / 2 - 0.5
             label = f"{held[term]:.0%}"
             ax.text(middle, top + cell - 0.4, label, ha="center", va="top", fontsize=7)
-    ax.imshow(picture.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+    ax.imshow(image.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
     ax.axis("off")

@@ -54,10 +54,10 @@ def best_term(kernel: Tensor) -> Term:
 
 
 def examples(first_layer: Conv) -> dict[str, Tensor]:
-    """Kernels over colour pictures, ``(3, k, k)``, by what they look for.
+    """Kernels over colour images, ``(3, k, k)``, by what they look for.
 
     Args:
-        first_layer: a trained convolution over colour pictures, whose typical kernel is added: the
+        first_layer: a trained convolution over colour images, whose typical kernel is added: the
             one that one term represents with the median error.
     """
     across = torch.linspace(-1, 1, SIZE).expand(SIZE, SIZE)

@@ -130,8 +130,8 @@ def test_one_input_is_too_few() -> None:
     assert repair_(whole, model, FIT[:1]) == []
 
 
-def test_the_real_network_comes_nearer(vgg16: nn.Module, pictures: Tensor) -> None:
-    images = pictures[..., :96, :96]
+def test_the_real_network_comes_nearer(vgg16: nn.Module, images: Tensor) -> None:
+    images = images[..., :96, :96]
     plan = decompose.plan(vgg16, images[:1], method="spatial", ratio=3)
     small = decompose.apply(plan, vgg16)
     before = compare(vgg16, small, images[8:]).output_error

@@ -27,12 +27,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plan_is_timed_and_says_how_fast_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    time = latency_budget.time_networks
+    time = latency_budget.time_models
 
     def as_fast_as_planned(*arguments: Any) -> dict[str, float]:
         return dict.fromkeys(time(*arguments), 5.0)
 
-    monkeypatch.setattr(latency_budget, "time_networks", as_fast_as_planned)
+    monkeypatch.setattr(latency_budget, "time_models", as_fast_as_planned)
     plan = decompose.plan(Mixed(), X, latency=1.0, engine="onnxruntime", threads=1, methods=METHODS)
     assert plan.pace is not None
     assert plan.pace.place.startswith("onnxruntime")
@@ -72,7 +72,7 @@ def test_a_plan_that_misses_its_budget_is_made_again(monkeypatch: pytest.MonkeyP
         taken = [expression_macs(variant.of(dense), (1, *shape[1:])) for variant in found]
         return [1e3 * macs / whole for macs in taken]
 
-    monkeypatch.setattr(latency_budget, "time_networks", time)
+    monkeypatch.setattr(latency_budget, "time_models", time)
     monkeypatch.setattr(Latencies, "measure", measure)
     plan = decompose.plan(model, X, latency=0.7, methods=METHODS)
     assert plan.pace is not None

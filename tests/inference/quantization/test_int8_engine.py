@@ -57,16 +57,16 @@ def test_a_budget_of_time_may_be_one_of_int8(monkeypatch: pytest.MonkeyPatch) ->
     from decompose.compression.search import latency_budget
 
     monkeypatch.setattr(
-        latency_budget, "time_networks", lambda networks, *_: dict.fromkeys(networks, 1.0)
+        latency_budget, "time_models", lambda models, *_: dict.fromkeys(models, 1.0)
     )
-    places = []
+    targets = []
 
     class Known:
         """Latencies that are MACs."""
 
-        def __init__(self, place: object) -> None:
-            places.append(str(place))
-            self.place = place
+        def __init__(self, target: object) -> None:
+            targets.append(str(target))
+            self.target = target
 
         def measure_calls(self, dense: object, variants: list, *_: object) -> list[float]:
             weights = [variant.of(dense) for variant in variants]
@@ -83,7 +83,7 @@ def test_a_budget_of_time_may_be_one_of_int8(monkeypatch: pytest.MonkeyPatch) ->
         methods=["spatial"],
     )
     assert isinstance(plan, Plan)
-    assert places[0].startswith("onnxruntime-int8 ")
+    assert targets[0].startswith("onnxruntime-int8 ")
     assert subject.Int8Engine.fewer_macs < OnnxRuntime.fewer_macs
 
 

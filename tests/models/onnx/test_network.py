@@ -135,7 +135,7 @@ def test_a_final_softmax_is_left_out(tmp_path: Path) -> None:
     torch.testing.assert_close(network(x).detach(), 100 * x)
 
 
-def test_pictures_whose_channels_are_last_come_with_theirs_first(tmp_path: Path) -> None:
+def test_images_whose_channels_are_last_come_with_theirs_first(tmp_path: Path) -> None:
     node = helper.make_node
     nodes = [
         node("Transpose", ["x"], ["a"], perm=[0, 3, 1, 2]),

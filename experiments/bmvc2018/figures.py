@@ -18,7 +18,7 @@ def draw(record: Mapping[str, Any], folder: Path) -> None:
 
     Args:
         record: what ``run.py`` wrote.
-        folder: where the pictures go.
+        folder: where the images go.
     """
     if "c" in record:
         draw_orders(record, folder / "accuracy_against_macs.png")
