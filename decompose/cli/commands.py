@@ -10,14 +10,14 @@ import torch
 import typer
 
 from decompose.cli.common_options import with_common_options
-from decompose.cli.compression import compress_network
+from decompose.cli.compression import compress_model
 from decompose.cli.evaluation import evaluate_models
-from decompose.cli.finetuning import finetune_network
+from decompose.cli.finetuning import finetune_model
 from decompose.cli.inputs import (
     FolderInputs,
     blank_input,
     load_all,
-    load_network,
+    load_model,
     load_pair,
     named_device,
     parse_counts,
@@ -34,13 +34,13 @@ from decompose.cli.outputs import (
     write_record,
     write_table,
 )
-from decompose.cli.publishing import push_network
+from decompose.cli.publishing import push_model
 from decompose.cli.quantization import quantize_model
 from decompose.cli.report import report_models
 from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare, compare_weights
-from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.inspection import inspect_layers
 from decompose.evaluation.plots import plot_spectra, plot_speed_up
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import DEFAULT_ENGINE, ENGINES, get_engine
@@ -67,10 +67,10 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return lambda function: app.command(name)(with_common_options(function))
 
 
-command("compress")(compress_network)
-command("finetune")(finetune_network)
+command("compress")(compress_model)
+command("finetune")(finetune_model)
 command("evaluate")(evaluate_models)
-command("push")(push_network)
+command("push")(push_model)
 command("quantize")(quantize_model)
 command("report")(report_models)
 
@@ -114,8 +114,8 @@ def inspect_model(
     """Show a model's layers: plan, MACs, parameters and the energy that few terms hold."""
     require_writable(plot, output, table, inputs=[model])
     get_method(method)
-    network = to_device(load_network(model, arch, fix), device)
-    inspection = inspect_network(network, blank_input(network, input_size))
+    loaded = to_device(load_model(model, arch, fix), device)
+    inspection = inspect_layers(loaded, blank_input(loaded, input_size))
     record = {"model": model, **inspection.to_dict()}
     with writing_together():
         if plot is not None:
@@ -128,7 +128,7 @@ def inspect_model(
 
 
 @command("compare")
-def compare_networks(
+def compare_models(
     original: Annotated[str, typer.Argument(help=SOURCES)],
     small: Annotated[str, typer.Argument(help="The smaller model that compress wrote.")],
     images: Annotated[
@@ -151,7 +151,7 @@ def compare_networks(
             "ONNX models are not compared: their decomposed layers are nodes like any others; compress "
             "reports what it changed, and benchmark times both"
         )
-    before, after = (network.to(where) for network in load_pair(original, small, arch))
+    before, after = (model.to(where) for model in load_pair(original, small, arch))
     unreadable = {}
     if images is None:
         comparison = compare_weights(before, after, blank_input(before, input_size))
@@ -177,7 +177,7 @@ def compare_networks(
 
 
 @command("benchmark")
-def benchmark_networks(
+def benchmark_models(
     original: Annotated[str, typer.Argument(help=SOURCES)],
     small: Annotated[list[str], typer.Argument(help="Models to time beside it.")],
     arch: Arch = None,
@@ -213,14 +213,14 @@ def benchmark_networks(
     chosen = {name: get_engine(name, channels_last=channels_last) for name in engines.split(",")}
     sizes = parse_counts(batch, "batch")
     where = named_device(device)
-    networks = load_all([original, *small], arch)
-    if len(networks) < 1 + len(small):
+    models = load_all([original, *small], arch)
+    if len(models) < 1 + len(small):
         raise DecomposeError("the same model is named twice; its times would say nothing")
     kind = getattr(torch, dtype)
-    networks = {name: network.to(where, kind) for name, network in networks.items()}
+    models = {name: model.to(where, kind) for name, model in models.items()}
     timed = time_side_by_side(
-        networks,
-        blank_input(networks[original], input_size),
+        models,
+        blank_input(models[original], input_size),
         chosen,
         batch_sizes=sizes,
         num_rounds=rounds,
@@ -241,7 +241,7 @@ def benchmark_networks(
 
 
 @command("tune")
-def tune_network(
+def tune_model(
     model: Annotated[str, typer.Argument(help="A model that compress wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
     arch: Arch = None,
@@ -264,29 +264,29 @@ def tune_network(
     """Let every decomposed layer run in its fastest form: equal, but for the time it takes."""
     require_writable(output, table, inputs=[model])
     serialization.require_saved_name(output)
-    network = serialization.load(model, arch).to(named_device(device))
+    loaded = serialization.load(model, arch).to(named_device(device))
     times = None
     if form:
         if table is not None:
             raise DecomposeError("--table holds what is measured, and --form measures nothing")
-        set_forms_(network, parse_forms(form, network))
+        set_forms_(loaded, parse_forms(form, loaded))
     else:
-        blank = blank_input(network, input_size)
+        blank = blank_input(loaded, input_size)
         example = blank.expand(batch, *blank.shape[1:]).contiguous()
-        tuned = tune(network, example, engine=engine, threads=threads)
-        network, times = tuned.network, tuned.table()
+        tuned = tune(loaded, example, engine=engine, threads=threads)
+        loaded, times = tuned.network, tuned.table()
         print_table(times)
     with writing_together():
-        serialization.save(network, output)
+        serialization.save(loaded, output)
         if times is not None:
             write_table(table, times)
-    forms_taken = {name: layer.form for name, layer in find_decomposed(network).items()}
+    forms_taken = {name: layer.form for name, layer in find_decomposed(loaded).items()}
     print_record({"model": model, "output": str(output), "forms": forms_taken})
     print_files(output, table)
 
 
 @command("export")
-def export_network(
+def export_model(
     model: Annotated[str, typer.Argument(help=SOURCES)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The .onnx, .pt2 or .xml to write.")
@@ -298,10 +298,10 @@ def export_network(
     """Write a model as ONNX, torch's .pt2 or OpenVINO's .xml, checked against torch; any batch."""
     require_writable(output, inputs=[model])
     require_exported_name(output)
-    network = serialization.load(model, arch).to(named_device(device))
-    blank = blank_input(network, input_size)
-    images = synthetic_inputs(blank, network, num=2)
-    deviation = export(network, images, output)
+    loaded = serialization.load(model, arch).to(named_device(device))
+    blank = blank_input(loaded, input_size)
+    images = synthetic_inputs(blank, loaded, num=2)
+    deviation = export(loaded, images, output)
     print_record({"model": model, "output": str(output), "largest_deviation": deviation})
     print_line(f"It gives what torch gives, to {deviation:.1e} of the largest output")
     print_files(output)

@@ -17,7 +17,7 @@ from decompose.cli.inputs import (
     blank_input,
     calibration_images,
     keep_preprocessing,
-    load_network,
+    load_model,
     parse_ranks,
     preprocessing_options,
     to_device,
@@ -78,7 +78,7 @@ _NUM_SYNTHETIC = 8
         "Output": "output save_plan save_statistics table",
     }
 )
-def compress_network(
+def compress_model(
     source: Annotated[str, typer.Argument(help=SOURCES)],
     output: Annotated[
         Path,
@@ -224,7 +224,7 @@ def compress_network(
     _require_effect(given, plan_file, batch)
     measured.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
-    model = to_device(load_network(source, arch, fix), device)
+    model = to_device(load_model(source, arch, fix), device)
     if find_decomposed(model):
         raise DecomposeError(f"{source}: is decomposed already; give the model it was made from")
     example = blank_input(model, input_size)

@@ -79,10 +79,10 @@ def evaluate_models(
     require_writable(output, table, inputs=model)
     if len(set(model)) < len(model):
         raise DecomposeError("the same model is named twice")
-    networks = load_all(model, arch)
+    models = load_all(model, arch)
     transforms = {
-        name: resized(serialization.required_preprocessing(network).transform(), input_size)
-        for name, network in networks.items()
+        name: resized(serialization.required_preprocessing(loaded).transform(), input_size)
+        for name, loaded in models.items()
     }
     where = named_device(device)
     options: dict[str, Any] = {
@@ -95,15 +95,15 @@ def evaluate_models(
     if task == "detection":
         scenes = voc_dataset(data, transforms[model[0]])
         categories = {
-            name: categories_of(_required_architecture(name, network))
-            for name, network in networks.items()
+            name: categories_of(_required_architecture(name, loaded))
+            for name, loaded in models.items()
         }
         chosen = scenes if subset is None else scenes.subset(subset, seed)
-        found = evaluate_detectors(networks, chosen, categories, **options)
+        found = evaluate_detectors(models, chosen, categories, **options)
     else:
         images = labelled_images(data, transforms[model[0]])
         chosen = images if subset is None else images.subset(subset, seed)
-        found = evaluate(networks, chosen, record=output, **options)
+        found = evaluate(models, chosen, record=output, **options)
     if not Processes.joined(where).is_first():
         return
     # A folder by its full name: a record that says "." is of no use later.
@@ -123,8 +123,8 @@ def evaluate_models(
     print_files(output, table)
 
 
-def _required_architecture(name: str, network: nn.Module) -> Architecture:
-    architecture = architecture_of(network)
+def _required_architecture(name: str, model: nn.Module) -> Architecture:
+    architecture = architecture_of(model)
     if architecture is None:
         raise DecomposeError(
             f"{name}: the names of its classes follow from an architecture, and it names none"

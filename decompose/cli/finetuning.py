@@ -35,7 +35,7 @@ from decompose.utils.files import require_writable, writing_together
 
 
 @settings_of(Recipe, after="arch", without=("workers", "seconds_between"))
-def finetune_network(
+def finetune_model(
     small: Annotated[str, typer.Argument(help="A model that compress wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
     data: Annotated[
@@ -81,7 +81,7 @@ def finetune_network(
     if teacher is None:
         _require_no_teacher(unlabelled, settings)
     recipe = Recipe(**settings, workers=default_workers() if workers is None else workers)
-    original, model = _networks(teacher, small, arch)
+    original, model = _models(teacher, small, arch)
     require_trainable(model)
     transform = resized(serialization.required_preprocessing(model).transform(), input_size)
     images, validation = _images(data, unlabelled, validate, transform)
@@ -133,7 +133,7 @@ def _require_no_teacher(unlabelled: Path | None, settings: Mapping[str, Any]) ->
             raise DecomposeError(f"--{name}: learns from the original: --teacher")
 
 
-def _networks(
+def _models(
     teacher: str | None, small: str, arch: str | None
 ) -> tuple[nn.Module | None, nn.Module]:
     """The original, if one is given, and the model to train."""

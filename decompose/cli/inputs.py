@@ -82,7 +82,7 @@ def calibration_images(folder: Path, model: nn.Module, most: int) -> list[Any]:
     return batches
 
 
-def load_network(source: str, arch: str | None, fix: Sequence[str] | None = None) -> nn.Module:
+def load_model(source: str, arch: str | None, fix: Sequence[str] | None = None) -> nn.Module:
     """Load a model; ``fix`` gives other inputs of an ONNX model, each as ``NAME=NUMBER``."""
     fixed: dict[str, Tensor | float] = {}
     for text in fix or ():

@@ -21,7 +21,7 @@ from decompose.models.hub import upload, write_folder
 from decompose.utils.errors import DecomposeError
 
 
-def push_network(
+def push_model(
     source: Annotated[Path, typer.Argument(help="A .safetensors that compress wrote.")],
     repo: Annotated[str, typer.Argument(help="The repository on the hub: USER/NAME.")],
     folder: Annotated[

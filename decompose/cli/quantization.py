@@ -11,7 +11,7 @@ from decompose.cli.inputs import (
     blank_input,
     calibration_images,
     keep_preprocessing,
-    load_network,
+    load_model,
     preprocessing_options,
 )
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
@@ -81,7 +81,7 @@ def quantize_model(
     get_quantizer_class(engine)
     require_suffix(output, engine)
     require_writable(output, table, inputs=[source])
-    model = load_network(source, arch, fix)
+    model = load_model(source, arch, fix)
     look = preprocessing_options(scale, mean, std, is_bgr=bgr)
     keep_preprocessing(model, blank_input(model, input_size), look, required=True)
     made = quantize(

@@ -1,4 +1,4 @@
-"""Image files, read in order by processes, each with a label and in each network's preprocessing."""
+"""Image files, read in order by processes, each with a label and in each model's preprocessing."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def synthetic_inputs(
     if not isinstance(example, Tensor):
         return [(_synthetic_batch(example, model, seed + number),) for number in range(num)]
     if not example.is_floating_point():
-        raise DecomposeError("inputs can be made for networks of floating numbers only")
+        raise DecomposeError("inputs can be made for models of floating numbers only")
     generator = torch.Generator().manual_seed(seed)
     shape = tuple(example.shape[1:])
     if len(shape) < 2:

@@ -109,7 +109,7 @@ def read_objects(path: str | Path) -> GroundTruth:
 
 
 def label_of(name: str, categories: Sequence[str]) -> int | None:
-    """The label of a class among a network's categories, in VOC's name or in COCO's; ``None`` if none."""
+    """The label of a class among a model's categories, in VOC's name or in COCO's; ``None`` if none."""
     known = next((word for word in (name, _IN_COCO.get(name)) if word in categories), None)
     return None if known is None else categories.index(known)
 

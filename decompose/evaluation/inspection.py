@@ -105,7 +105,7 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_network(model: nn.Module, example: Example) -> Inspection:
+def inspect_layers(model: nn.Module, example: Example) -> Inspection:
     """Look at every layer of a model, decomposed or not.
 
     Args:

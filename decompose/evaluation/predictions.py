@@ -35,7 +35,7 @@ class Predictions:
     Attributes:
         indices: of the images in the data, ``(N,)`` int64.
         labels: their classes, ``(N,)`` int64.
-        guesses: the classes with the highest scores, best first, ``(networks, N, K)`` int64, with K
+        guesses: the classes with the highest scores, best first, ``(models, N, K)`` int64, with K
             of ``TOP`` or the number of classes.
         unreadable: the images that could not be read, by path, with the reason.
     """
@@ -58,7 +58,7 @@ class Predictions:
         )
 
     def hits(self, k: int) -> Tensor:
-        """Whether the class is among the k highest, ``(networks, N)`` bool."""
+        """Whether the class is among the k highest, ``(models, N)`` bool."""
         return (self.guesses[..., :k] == self.labels.unsqueeze(1)).any(-1)
 
     def agreement(self, model: int) -> float:

@@ -205,7 +205,7 @@ def time_side_by_side(
         if tuned:
             there = {key: _tuned(n, x, name, num_threads) for key, n in there.items()}
         calls = {key: engines[name].prepare(model, x, num_threads) for key, model in there.items()}
-        what = f"timing {group.layer or 'networks'} in {name}, batch {size}"
+        what = f"timing {group.layer or 'models'} in {name}, batch {size}"
         timed = time_in_turns(
             calls, track(range(num_rounds), what), num_threads, device=example.device
         )

@@ -51,7 +51,7 @@ class Tuned:
     """A model whose layers run in their fastest forms.
 
     Attributes:
-        network: a copy; in its old forms where all changes together make it hardly faster.
+        network: a copy of the model; in its old forms where all changes together make it hardly faster.
         layers: the times of each decomposed layer's forms.
         before_ms: milliseconds of the model for one batch, before.
         after_ms: the same, after.

@@ -107,7 +107,7 @@ class Architecture:
         return ",".join([f"{self.source}:{self.model}", *weights, *options])
 
     def build(self) -> nn.Module:
-        """The network in evaluation mode, with random weights."""
+        """The model in evaluation mode, with random weights."""
         if self.source == "pypi":
             return vgg16_features().eval()
         if self.source == "timm":
@@ -139,7 +139,7 @@ class Architecture:
         return model.eval()
 
     def sketch(self) -> nn.Module | None:
-        """The network on the meta device, of no weight in memory, however large a name makes it.
+        """The model on the meta device, of no weight in memory, however large a name makes it.
 
         ``None`` where it needs values as it is built.
 
@@ -225,7 +225,7 @@ class Architecture:
         return (3, size[0], size[-1])
 
     def _scaled_size(self) -> Sequence[int] | None:
-        """What a detector scales images to; ``None`` for other networks."""
+        """What a detector scales images to; ``None`` for other models."""
         scaling = getattr(self.sketch(), "transform", None)
         return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
@@ -296,29 +296,29 @@ def is_architecture_name(source: str) -> bool:
     return source.split(":")[0] in ("torchvision", "timm", "pypi") and ":" in source
 
 
-def remember_architecture(network: nn.Module, architecture: Architecture | None) -> None:
-    """Keep with a network the name that it was loaded by."""
-    setattr(network, _ATTRIBUTE, architecture)
+def remember_architecture(model: nn.Module, architecture: Architecture | None) -> None:
+    """Keep with a model the name that it was loaded by."""
+    setattr(model, _ATTRIBUTE, architecture)
 
 
-def architecture_of(network: nn.Module) -> Architecture | None:
-    """The architecture that a network was loaded as, kept by ``apply``; ``None`` if unnamed."""
-    return getattr(network, _ATTRIBUTE, None)
+def architecture_of(model: nn.Module) -> Architecture | None:
+    """The architecture that a model was loaded as, kept by ``apply``; ``None`` if unnamed."""
+    return getattr(model, _ATTRIBUTE, None)
 
 
-def remember_pretrained(network: nn.Module) -> None:
-    """Keep with a network that its weights come from the architecture's own."""
-    setattr(network, _PRETRAINED, True)
+def remember_pretrained(model: nn.Module) -> None:
+    """Keep with a model that its weights come from the architecture's own."""
+    setattr(model, _PRETRAINED, True)
 
 
-def is_pretrained(network: nn.Module) -> bool:
-    """Whether a network's weights, kept or changed since, come from the architecture's own."""
-    return getattr(network, _PRETRAINED, False)
+def is_pretrained(model: nn.Module) -> bool:
+    """Whether a model's weights, kept or changed since, come from the architecture's own."""
+    return getattr(model, _PRETRAINED, False)
 
 
-def preprocessing_of(network: nn.Module) -> Preprocessing | None:
-    """How a network takes its images, kept by ``apply``; ``None`` if nothing tells."""
-    return getattr(network, PREPROCESSING_ATTRIBUTE, None) or architecture_of(network)
+def preprocessing_of(model: nn.Module) -> Preprocessing | None:
+    """How a model takes its images, kept by ``apply``; ``None`` if nothing tells."""
+    return getattr(model, PREPROCESSING_ATTRIBUTE, None) or architecture_of(model)
 
 
 def _written(value: Any) -> str:

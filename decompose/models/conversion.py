@@ -1,4 +1,4 @@
-"""A plan and a network make a smaller network."""
+"""A plan and a model make a smaller model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
-    """The network that ``apply`` would return, its rewritten layers on the meta device.
+    """The model that ``apply`` would return, its rewritten layers on the meta device.
 
     Nothing is computed: a loader fills in the weights.
 
@@ -37,7 +37,7 @@ def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
     """Let rewritten layers run in other forms, in place.
 
     Args:
-        small: a network that ``apply`` made.
+        small: a model that ``apply`` made.
         forms: names of ``decompose.layers.execution_forms.FORMS``, by layers' full names.
 
     Raises:
@@ -55,13 +55,13 @@ def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
 
 
 def recomposed(small: nn.Module) -> nn.Module:
-    """The network with its factors multiplied back into the layers that the original has.
+    """The model with its factors multiplied back into the layers that the original has.
 
     Args:
-        small: a network that ``apply`` made; left as it was.
+        small: a model that ``apply`` made; left as it was.
 
     Returns:
-        A new network of the original architecture, without a plan. A bias that repair gave to a
+        A new model of the original architecture, without a plan. A bias that repair gave to a
         layer stays with it.
     """
     dense = copied(small)
@@ -72,7 +72,7 @@ def recomposed(small: nn.Module) -> nn.Module:
 
 
 def plan_of(model: nn.Module) -> Plan:
-    """The plan that a rewritten network carries in its layers."""
+    """The plan that a rewritten model carries in its layers."""
     layers = find_decomposed(model)
     return Plan(
         {name: layer.choice for name, layer in layers.items()},
@@ -88,7 +88,7 @@ def substitute(
     *,
     prepare: Callable[[Conv], Conv] = lambda conv: conv,
 ) -> nn.Module:
-    """Replace layers of a copy of a network by what the plan's methods make of them.
+    """Replace layers of a copy of a model by what the plan's methods make of them.
 
     Args:
         plan: the choices; its forms are not taken.
@@ -97,7 +97,7 @@ def substitute(
         prepare: applied to each layer's convolution before its method.
 
     Raises:
-        DecomposeError: the plan names a layer that the network lacks or that cannot be swapped,
+        DecomposeError: the plan names a layer that the model lacks or that cannot be swapped,
             or a rank out of bounds, or weights are not finite.
     """
     modules = find_decomposable(model) if modules is None else modules
@@ -105,7 +105,7 @@ def substitute(
     for name, choice in plan.layers.items():
         if name not in modules:
             raise DecomposeError(
-                f"the plan rewrites {name}, but no dense layer of the network has that name; "
+                f"the plan rewrites {name}, but no dense layer of the model has that name; "
                 f"there are: {', '.join(modules)}"
             )
         module = modules[name]

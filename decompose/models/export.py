@@ -160,10 +160,10 @@ def to_openvino(model: nn.Module, example: Tensor, path: str | Path) -> float:
 
 
 def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
-    """A network as an ONNX model, by torch's own exporter, with a batch of any size.
+    """Convert a model to ONNX by torch's own exporter, with a batch of any size.
 
-    Of a single layer the nodes are written directly, in a thousandth of the time; a network that came
-    as an ONNX model is that one, made to take what the network takes.
+    Of a single layer the nodes are written directly, in a thousandth of the time; a model that came
+    as an ONNX model is that one, made to take what the model takes.
 
     Raises:
         DecomposeError: as ``to_onnx``; or the model that it came as takes one input at a time.
@@ -197,7 +197,7 @@ def _exported(model: nn.Module, example: Tensor) -> bytes:
             )
             assert program is not None
         except torch.onnx.OnnxExporterError as error:
-            raise DecomposeError(f"torch cannot export the network: {first_line(error)}") from error
+            raise DecomposeError(f"torch cannot export the model: {first_line(error)}") from error
     return program.model_proto.SerializeToString()
 
 

@@ -111,12 +111,12 @@ def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DecomposeError(f"{folder}: cannot be written: {reason(error)}") from None
-    network, readme = folder / FILE, folder / "README.md"
+    model, readme = folder / FILE, folder / "README.md"
     with writing_together():
-        with writing(network) as temporary:
+        with writing(model) as temporary:
             shutil.copyfile(source, temporary)
         write_text(readme, str(card))
-    return [network, readme]
+    return [model, readme]
 
 
 def upload(source: Path, card: ModelCard, repo: str, *, private: bool) -> str:

@@ -1,4 +1,4 @@
-"""How a network wants its images, where no name of weights tells."""
+"""How a model wants its images, where no name of weights tells."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ImagePreprocessing:
     ) -> ImagePreprocessing:
         """A format out of what is known of it.
 
-        Where nothing is, colours have ImageNet's means and deviations, as torchvision's networks want
+        Where nothing is, colours have ImageNet's means and deviations, as torchvision's models want
         them; else 0 and 1 for those that are not given.
 
         Raises:
@@ -115,7 +115,7 @@ def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ..
 
 
 class Preprocessing(Protocol):
-    """What a network takes, and how it is made of images."""
+    """What a model takes, and how it is made of images."""
 
     def transform(self) -> Transform:
         """From an image to an input."""
@@ -126,6 +126,6 @@ class Preprocessing(Protocol):
         ...
 
 
-def remember_preprocessing(network: nn.Module, preprocessing: Preprocessing) -> None:
-    """Keep with a network how it takes its images, where no name tells."""
-    setattr(network, PREPROCESSING_ATTRIBUTE, preprocessing)
+def remember_preprocessing(model: nn.Module, preprocessing: Preprocessing) -> None:
+    """Keep with a model how it takes its images, where no name tells."""
+    setattr(model, PREPROCESSING_ATTRIBUTE, preprocessing)

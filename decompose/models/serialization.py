@@ -112,21 +112,21 @@ def load(
         if model is not None:
             raise DecomposeError(f"{source}: is an architecture already; give no other")
         architecture = Architecture.parse(str(source))
-        network, state = _build(architecture), architecture.pretrained_state()
+        built, state = _build(architecture), architecture.pretrained_state()
         if state is None:
-            return network
-        remember_pretrained(network)
-        return fill(network, state, str(source))
+            return built
+        remember_pretrained(built)
+        return fill(built, state, str(source))
     path = Path(source)
     header, state = read_header(path), read_state_dict(path)
-    network = _network(model, header, state, path)
-    network = fill(network, _renamed(network, header, state), str(path))
-    told = None if header is None else header.digest
-    if told is not None and told != weights_digest(network):
+    built = _model_for(model, header, state, path)
+    built = fill(built, _renamed(built, header, state), str(path))
+    digest = None if header is None else header.digest
+    if digest is not None and digest != weights_digest(built):
         raise DecomposeError(f"{path}: is damaged: its weights are not those that were saved")
     if header is not None and header.pretrained:
-        remember_pretrained(network)
-    return network
+        remember_pretrained(built)
+    return built
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -175,7 +175,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def read_header(path: str | Path) -> Header | None:
-    """What a file that ``save`` wrote says of its network; ``None`` for any other file.
+    """What a file that ``save`` wrote says of its model; ``None`` for any other file.
 
     Raises:
         DecomposeError: there is no such file, or it is damaged.
@@ -212,7 +212,7 @@ def read_header(path: str | Path) -> Header | None:
 
 
 def required_preprocessing(model: nn.Module) -> Preprocessing:
-    """What a network takes: as its architecture's name tells, or as was said of it.
+    """What a model takes: as its architecture's name tells, or as was said of it.
 
     Raises:
         DecomposeError: nothing tells.
@@ -224,7 +224,7 @@ def required_preprocessing(model: nn.Module) -> Preprocessing:
         )
     if preprocessing is None:
         raise DecomposeError(
-            "the network's architecture has no name, which would tell its input size and "
+            "the model's architecture has no name, which would tell its input size and "
             "preprocessing"
         )
     return preprocessing
@@ -247,7 +247,7 @@ def require_saved_name(path: str | Path, *, is_onnx: bool = False) -> None:
 
     Args:
         path: of the file.
-        is_onnx: whether the network came as an ONNX model, and leaves as one.
+        is_onnx: whether the model came as an ONNX model, and leaves as one.
 
     Raises:
         DecomposeError: it does not end in .safetensors or .onnx, by which ``load`` knows such a file.
@@ -295,12 +295,12 @@ def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxNetwork:
 
 
 def _build(architecture: Architecture) -> nn.Module:
-    network = architecture.build()
-    remember_architecture(network, architecture)
-    return network
+    model = architecture.build()
+    remember_architecture(model, architecture)
+    return model
 
 
-def _network(
+def _model_for(
     model: nn.Module | str | None, header: Header | None, state: Mapping[str, Tensor], path: Path
 ) -> nn.Module:
     """What a file's weights are to be filled into."""
@@ -321,25 +321,25 @@ def _network(
 
 
 def _renamed(
-    network: nn.Module, header: Header | None, state: Mapping[str, Tensor]
+    model: nn.Module, header: Header | None, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The weights by the network's names; a file that ``save`` wrote has these already."""
-    return named_as_in(network, state) if header is None else dict(state)
+    """The weights by the model's names; a file that ``save`` wrote has these already."""
+    return named_as_in(model, state) if header is None else dict(state)
 
 
-def _rewritten(network: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
-    """The network as the file's plan has it."""
+def _rewritten(model: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
+    """The model as the file's plan has it."""
     if header is not None:
         if header.folded:
-            network = fold_pairs(network, header.folded)
-        network = rebuild(header.plan, network)
-        _admit_biases(network, state)
-    return network
+            model = fold_pairs(model, header.folded)
+        model = rebuild(header.plan, model)
+        _admit_biases(model, state)
+    return model
 
 
-def _admit_biases(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _admit_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Make room for the biases that repair gave to layers without one, recomposed ones as well."""
-    for name, layer in find_layers(network).items():
+    for name, layer in find_layers(model).items():
         for inner, leaf in layer.named_modules(prefix=name):
             if isinstance(leaf, DECOMPOSABLE) and leaf.bias is None and f"{inner}.bias" in state:
                 give_bias(leaf)

@@ -1,4 +1,4 @@
-"""State dicts: read from files without pickle, and filled into networks."""
+"""State dicts: read from files without pickle, and filled into models."""
 
 from __future__ import annotations
 
@@ -118,22 +118,22 @@ def _plain(content: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
     return state
 
 
-def named_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name a checkpoint's weights as a network does, without what trainings put around them.
+def named_as_in(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name a checkpoint's weights as a model does, without what trainings put around them.
 
     Undone are prefixes that all names share (``module.``, ``model.`` and so on, in any nesting),
     ``_orig_mod.`` of compiled modules, and the masks of pruned ones.
 
     Args:
-        network: whose names count.
+        model: whose names count.
         state: by the checkpoint's names.
 
-    >>> network = nn.Sequential(nn.Linear(1, 1))
-    >>> wrapped = {f"module._orig_mod.{k}": v for k, v in network.state_dict().items()}
-    >>> list(named_as_in(network, wrapped))
+    >>> model = nn.Sequential(nn.Linear(1, 1))
+    >>> wrapped = {f"module._orig_mod.{k}": v for k, v in model.state_dict().items()}
+    >>> list(named_as_in(model, wrapped))
     ['0.weight', '0.bias']
     """
-    own = network.state_dict().keys()
+    own = model.state_dict().keys()
     found = dict(state)
     if not any(_COMPILED in name for name in own):
         found = {name.replace(_COMPILED, ""): tensor for name, tensor in found.items()}
@@ -163,20 +163,20 @@ def _without_masks(state: Mapping[str, Tensor], own: Collection[str]) -> dict[st
     return found
 
 
-def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
-    """Give a network its weights, which keep the file's dtype.
+def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
+    """Give a model its weights, which keep the file's dtype.
 
     Args:
-        network: changed in place.
+        model: changed in place.
         state: by name.
         source: of the weights, for errors.
 
     Raises:
-        DecomposeError: they are not the network's, or not finite; only buffers may be infinite, as
+        DecomposeError: they are not the model's, or not finite; only buffers may be infinite, as
             masks are.
     """
-    whole = completed(network, state, source)
-    buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
+    whole = completed(model, state, source)
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
     for name, tensor in whole.items():
         may_be_infinite = name in buffers and not name.endswith(_RUNNING)
         bad = torch.isnan(tensor) if may_be_infinite else ~torch.isfinite(tensor)
@@ -184,51 +184,51 @@ def fill(network: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module
             raise DecomposeError(f"{source}: {name} is not finite (NaN or Inf)")
     # Files drop the versions that some modules ask for.
     versioned = OrderedDict(whole)
-    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
-    tied = _tied_names(network)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    tied = _tied_names(model)
     try:
-        network.load_state_dict(versioned, assign=True)
+        model.load_state_dict(versioned, assign=True)
     except RuntimeError as error:
         raise DecomposeError(
             f"{source}: does not fit the architecture; {first_line(error)}"
         ) from None
     for first, *others in tied:
         owner, _, attribute = first.rpartition(".")
-        shared = getattr(network.get_submodule(owner), attribute)
+        shared = getattr(model.get_submodule(owner), attribute)
         for name in others:
             owner, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(owner), attribute, shared)
-    return network
+            setattr(model.get_submodule(owner), attribute, shared)
+    return model
 
 
-def completed(network: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The weights that a network asks for, under every name that it has for them.
+def completed(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The weights that a model asks for, under every name that it has for them.
 
     Raises:
         DecomposeError: they are not those in the file.
     """
     state = dict(state)
     # A file holds a shared tensor once; every name of it is served.
-    for names in _tied_names(network):
+    for names in _tied_names(model):
         stored = [name for name in names if name in state]
         if any(not torch.equal(state[stored[0]], state[name]) for name in stored[1:]):
             raise DecomposeError(
-                f"{source}: {abbreviated(stored, _MOST_NAMED)} are one in the network but differ here"
+                f"{source}: {abbreviated(stored, _MOST_NAMED)} are one in the model but differ here"
             )
         state |= {name: state[stored[0]] for name in names if stored and name not in state}
-    own = network.state_dict()
+    own = model.state_dict()
     # Checkpoints older than this counter do without it, as torch itself lets them.
     state |= {name: own[name] for name in own if _COUNTER in name and name not in state}
     _require_fit(own, state, source)
     return state
 
 
-def _tied_names(network: nn.Module) -> list[list[str]]:
+def _tied_names(model: nn.Module) -> list[list[str]]:
     """The names of each parameter or buffer that has several."""
     names: dict[int, list[str]] = defaultdict(list)
     for name, tensor in chain(
-        network.named_parameters(remove_duplicate=False),
-        network.named_buffers(remove_duplicate=False),
+        model.named_parameters(remove_duplicate=False),
+        model.named_buffers(remove_duplicate=False),
     ):
         names[id(tensor)].append(name)
     return [group for group in names.values() if len(group) > 1]

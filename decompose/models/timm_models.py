@@ -1,4 +1,4 @@
-"""Networks of timm (Wightman 2019, github.com/huggingface/pytorch-image-models), by their names there.
+"""Models of timm (Wightman 2019, github.com/huggingface/pytorch-image-models), by their names there.
 
 A name may carry the tag of its weights behind a dot, ``convnext_tiny.fb_in1k``; without one timm's
 default is meant. timm is an extra: it is imported where it is asked for.
@@ -102,7 +102,7 @@ def transform(config: Mapping[str, Any]) -> Any:
 
     channels, height, width = config["input_size"]
     if channels not in (1, 3):
-        raise DecomposeError(f"images have 1 or 3 channels; the network takes {channels}")
+        raise DecomposeError(f"images have 1 or 3 channels; the model takes {channels}")
     if height != width or config["crop_mode"] != "center":
         made = _timm().data.create_transform(**config, is_training=False)
         if channels == 1:

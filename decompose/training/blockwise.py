@@ -1,13 +1,13 @@
 """Blockwise reconstruction: each layer's factors trained by themselves to give what the original's gave.
 
-Layer after layer, in the order in which they run, on the input that the small network has there now
+Layer after layer, in the order in which they run, on the input that the small model has there now
 and the output that the original has: asymmetric, so that later layers make good what earlier ones
 lose (Zhang et al. 2016, arXiv 1505.06798, section 3.3). Where repair solves for the last factors,
-gradient steps move all of them, and need no labels and no pass through the rest of the network
+gradient steps move all of them, and need no labels and no pass through the rest of the model
 (block reconstruction as in BRECQ, Li et al. 2021, arXiv 2102.05426, with a layer for a block).
 Where a rectifier follows, what it cuts off is left free.
 
-A layer takes ``steps`` forward and backward passes of its own, and two passes of the networks up to it.
+A layer takes ``steps`` forward and backward passes of its own, and two passes of the models up to it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NUM_LOOKS = 8
 """How often a layer is judged on the way; the best of these is kept."""
 
 _TOGETHER = 8
-"""Inputs that pass through the networks at a time."""
+"""Inputs that pass through the models at a time."""
 
 _BATCH = 8
 """Calls of a layer in a step."""
@@ -70,7 +70,7 @@ class LayerCall:
     """One call of a layer with one input.
 
     Attributes:
-        seen: ``(1, I, *input_size)``, what the small network gives it.
+        seen: ``(1, I, *input_size)``, what the small model gives it.
         wanted: ``(1, O, *output_size)``, what the original makes of its own input.
     """
 
@@ -186,7 +186,7 @@ def _calls(
     fitted: list[LayerCall] = []
     count = 0
     for x in inputs:
-        seen, wanted = (calls_until(*network, num_calls, x) for network in (small, model))
+        seen, wanted = (calls_until(*pair, num_calls, x) for pair in (small, model))
         for (before, _), (_, after) in zip(seen, wanted, strict=True):
             room -= before.nbytes + after.nbytes
             for row, (one, other) in enumerate(zip(before.split(1), after.split(1), strict=True)):

@@ -60,7 +60,7 @@ class Finetuned:
     """A finetuned model, and the history of its training.
 
     Attributes:
-        network: of the best epoch, in evaluation mode; it keeps its plan.
+        network: the model of the best epoch, in evaluation mode; it keeps its plan.
         history: of the epochs.
         best: index in the history.
         measure: what the scores are: ``accuracy`` or ``likeness``.

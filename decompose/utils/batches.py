@@ -1,6 +1,6 @@
-"""How a network is called: with one tensor, with several inputs, or with inputs by name.
+"""How a model is called: with one tensor, with several inputs, or with inputs by name.
 
-An *example* is one batch of whatever a network takes:
+An *example* is one batch of whatever a model takes:
 
 - a tensor, ``(batch, ...)``;
 - a tuple of positional inputs: ``model(*example)``;
@@ -31,11 +31,11 @@ of a tuple, a tuple of positional inputs or a list of images: ``[((ids, mask),),
 
 
 Example = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
-"""One batch of what a network takes."""
+"""One batch of what a model takes."""
 
 
 def call(model: nn.Module, example: Example) -> Any:
-    """What a network returns for an example."""
+    """What a model returns for an example."""
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)

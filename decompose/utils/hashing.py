@@ -23,10 +23,10 @@ def content_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's parameters and buffers, with their names and shapes."""
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers, with their names and shapes."""
     digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
+    for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(content_of(tensor))
     return digest.hexdigest()

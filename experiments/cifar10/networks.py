@@ -90,7 +90,7 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def load_network(folder: Path, depth: int) -> CifarResNet:
+def load_model(folder: Path, depth: int) -> CifarResNet:
     """Load a trained network, in evaluation mode.
 
     Args:

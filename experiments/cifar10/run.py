@@ -24,7 +24,7 @@ import typer
 
 from decompose.utils.environment import environment
 from experiments.cifar10.data import load_images
-from experiments.cifar10.networks import load_network
+from experiments.cifar10.networks import load_model
 from experiments.cifar10.plot import draw
 from experiments.cifar10.study import Study
 from experiments.cifar10.table import tables
@@ -55,7 +55,7 @@ def main(
     for layers in depth:
         folder = output / f"resnet{layers}"
         folder.mkdir(parents=True, exist_ok=True)
-        study = Study(load_network(networks, layers), train, test, folder / "hits.npy")
+        study = Study(load_model(networks, layers), train, test, folder / "hits.npy")
         keep(study.original(), folder / "original.json")
         for name in way:
             for fraction in share:

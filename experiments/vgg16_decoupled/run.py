@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation
 from decompose.data.bundled import photographs
-from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.inspection import inspect_layers
 from decompose.evaluation.plots import plot_spectra
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import Eager
@@ -80,7 +80,7 @@ def main(
         "latency": time_side_by_side(networks, images, {"eager": Eager()}).to_dict(),
     }
     keep(record, output / "results.json")
-    plot_spectra(inspect_network(network, images), output / "spectrum.png")
+    plot_spectra(inspect_layers(network, images), output / "spectrum.png")
     plot_error_against_macs(
         curves,
         comparison.macs.before,

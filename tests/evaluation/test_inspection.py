@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import decompose
-from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.inspection import inspect_layers
 from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
 from tests.support.strategies import Mixed
@@ -17,7 +17,7 @@ X = torch.zeros(1, 3, 32, 32)
 
 def test_every_layer_is_listed_with_its_energy() -> None:
     network = Mixed()
-    inspection = inspect_network(network, X)
+    inspection = inspect_layers(network, X)
     layers = {layer.name: layer for layer in inspection.layers}
     assert (layers["classifier"].method, layers["classifier"].shape) == ("dense", "32→7")
     assert layers["grouped"].shape == "3x3 32→32 /2"
@@ -32,13 +32,13 @@ def test_every_layer_is_listed_with_its_energy() -> None:
 def test_a_rewritten_layer_shows_what_is_left() -> None:
     network = Mixed().double()
     small = decompose.apply(decompose.plan(network, X.double(), rank=2), network)
-    layer = next(layer for layer in inspect_network(small, X.double()).layers if layer.rank == "2")
+    layer = next(layer for layer in inspect_layers(small, X.double()).layers if layer.rank == "2")
     assert layer.method == "pw_dw"
     assert layer.energy["pw_dw"][1] == pytest.approx(1)
 
 
 def test_the_table_shows_either_view() -> None:
-    inspection = inspect_network(Mixed(), X)
+    inspection = inspect_layers(Mixed(), X)
     energy, variance = inspection.table("pw_dw"), inspection.table("pw_dw", centred=True)
     assert "energy of first terms, pw_dw" in energy.title
     assert "variance explained" in variance.title
@@ -47,6 +47,6 @@ def test_the_table_shows_either_view() -> None:
 
 
 def test_the_real_vgg16_is_held_by_few_terms(vgg16: nn.Module) -> None:
-    inspection = inspect_network(vgg16, X)
+    inspection = inspect_layers(vgg16, X)
     for layer in inspection.layers:
         assert layer.energy["pw_dw"][min(3, len(layer.energy["pw_dw"]) - 1)] > 0.9

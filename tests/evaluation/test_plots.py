@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from decompose.evaluation.inspection import inspect_network
+from decompose.evaluation.inspection import inspect_layers
 from decompose.evaluation.plots import plot_spectra
 from decompose.utils.errors import DecomposeError
 from decompose.utils.tables import Table, show_table
 from experiments.common.plots import Point, plot_accuracy_against_macs, plot_error_against_macs
 from tests.support.strategies import Mixed
 
-INSPECTION = inspect_network(Mixed(), torch.zeros(1, 3, 32, 32))
+INSPECTION = inspect_layers(Mixed(), torch.zeros(1, 3, 32, 32))
 CURVES = {"pw_dw": [Point(1, 10, 0.9), Point(2, 20, 0.1)], "dw_pw": [Point(1, 12, 2.0)]}
 
 
@@ -37,7 +37,7 @@ def test_images_are_drawn(tmp_path: Path) -> None:
 def test_images_that_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DecomposeError, match=r"spectrum\.txt: its ending names no image format"):
         plot_spectra(INSPECTION, tmp_path / "spectrum.txt")
-    pointwise = inspect_network(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8))
+    pointwise = inspect_layers(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 8, 8))
     with pytest.raises(DecomposeError, match="no spatial convolution"):
         plot_spectra(pointwise, tmp_path / "spectrum.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -17,7 +17,7 @@ from decompose import DecomposeError
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import Images, load_images
-from experiments.cifar10.networks import CifarResNet, load_network
+from experiments.cifar10.networks import CifarResNet, load_model
 from experiments.cifar10.peers import whitened_svd
 from experiments.cifar10.table import tables
 from experiments.common.records import render
@@ -39,9 +39,9 @@ def test_a_published_file_is_loaded_by_its_depth(tmp_path: Path) -> None:
     state = {f"module.{name}": value for name, value in saved.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "resnet8-12345678.th")
     x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(load_network(tmp_path, 8)(x), saved(x), rtol=0, atol=0)
+    torch.testing.assert_close(load_model(tmp_path, 8)(x), saved(x), rtol=0, atol=0)
     with pytest.raises(DecomposeError, match="0 files resnet20"):
-        load_network(tmp_path, 20)
+        load_model(tmp_path, 20)
     with pytest.raises(DecomposeError, match="6 n"):
         CifarResNet(21)
 

@@ -44,7 +44,7 @@ class Int8Engine(Engine):
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """Quantise on the batch itself, and make the engine inside ready."""
         if not isinstance(x, Tensor):
-            raise DecomposeError("INT8 is of networks of one input tensor only")
+            raise DecomposeError("INT8 is of models of one input tensor only")
         is_layer = isinstance(model, (*DECOMPOSABLE, DecomposedLayer))
         ready = model if is_layer else folded(model, x)
         quantizer = OnnxRuntimeQuantizer(ready, [x.cpu()], self._weight_bits)
