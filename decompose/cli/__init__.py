@@ -17,7 +17,7 @@ from decompose.utils.errors import DecomposeError, printable
 from decompose.utils.launcher import LOST, end_with_launcher, is_lost_peer
 
 _INTERRUPTED = 130
-"""As shells count it: 128 and the signal's number."""
+"""Exit code after Ctrl-C in shells: 128 plus the signal's number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def _line(message: str) -> str:
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere, so that Python ends without more words."""
+    """Discard output that is still to be printed, so that Python ends without another message."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

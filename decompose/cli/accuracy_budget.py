@@ -22,7 +22,7 @@ _ALLOWED = {"methods", "skip", "engine", "threads"}
 
 @dataclass(frozen=True)
 class DropBudget:
-    """What ``--max-drop`` and ``--data`` ask for.
+    """The options ``--max-drop`` and ``--data``.
 
     Attributes:
         max_drop: in points.
@@ -42,7 +42,7 @@ class DropBudget:
         planned: bool,
         repaired: bool,
     ) -> DropBudget | None:
-        """Check the options together; ``None`` where no drop is asked for.
+        """Check the options together; ``None`` without ``--max-drop``.
 
         Args:
             max_drop: in points.
@@ -77,7 +77,7 @@ class DropBudget:
     def search(
         self, model: nn.Module, example: Tensor, inputs: list[Any] | None, wish: Mapping[str, Any]
     ) -> WithinDrop:
-        """Find the smallest model; the fastest where an engine is asked for.
+        """Find the smallest model, or the fastest where an engine is given.
 
         Args:
             model: a classifier that knows its preprocessing.
@@ -98,7 +98,7 @@ class DropBudget:
 
 
 def trials_table(found: WithinDrop) -> Table:
-    """A row a trial, and what the images that took no part say of the one that was taken."""
+    """A table with a row a trial, and the accuracy of the chosen one on the confirming images."""
     judged = "top-1" if found.is_labelled else "agreement with the original"
     rows = [
         (f"{trial.share:.1%}", "no plan is as small" if trial.change is None else _points(trial))

@@ -111,7 +111,7 @@ def inspect_model(
     output: Record = None,
     table: Markdown = None,
 ) -> None:
-    """Show a model's layers: plan, MACs, parameters and the energy that few terms hold."""
+    """Show a model's layers: plan, MACs, parameters and the energy of their first terms."""
     require_writable(plot, output, table, inputs=[model])
     get_method(method)
     loaded = to_device(load_model(model, arch, fix), device)
@@ -261,7 +261,7 @@ def tune_model(
     device: Device = "auto",
     table: Markdown = None,
 ) -> None:
-    """Let every decomposed layer run in its fastest form: equal, but for the time it takes."""
+    """Choose the fastest form of every decomposed layer by timing them; outputs stay the same."""
     require_writable(output, table, inputs=[model])
     serialization.require_saved_name(output)
     loaded = serialization.load(model, arch).to(named_device(device))
@@ -295,7 +295,7 @@ def export_model(
     input_size: InputSize = None,
     device: Device = "auto",
 ) -> None:
-    """Write a model as ONNX, torch's .pt2 or OpenVINO's .xml, checked against torch; any batch."""
+    """Export a model to ONNX, torch's .pt2 or OpenVINO's .xml, checked against torch; any batch."""
     require_writable(output, inputs=[model])
     require_exported_name(output)
     loaded = serialization.load(model, arch).to(named_device(device))

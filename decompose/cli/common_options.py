@@ -1,4 +1,4 @@
-"""Options that every command has, written once: ``--config``, ``--json`` and ``--quiet``."""
+"""Options that every command has: ``--config``, ``--json`` and ``--quiet``."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _name_of(parameter: Any) -> str:
 
 
 def _as_typed(path: Path, key: str, value: Any, parameter: Any) -> Any:
-    """A value as it would be typed on the command line, where numbers are text as well."""
+    """A value of a TOML file as text of the command line."""
     is_list = bool(getattr(parameter, "multiple", False)) or parameter.nargs == -1
     if isinstance(value, list) and not is_list:
         raise DecomposeError(f"{path}: {key} takes one value, not a list")

@@ -64,10 +64,10 @@ from decompose.utils.files import require_writable, writing_together
 _BUDGETS = {"macs", "params", "latency"}
 
 _NUM_IMAGES = 64
-"""Images to plan and repair on, at most, if no other number is asked for."""
+"""Default of the most images to plan and repair on."""
 
 _NUM_SYNTHETIC = 8
-"""Inputs that a model is repaired on without data; repair views them in several ways and adds others."""
+"""Synthetic inputs to repair on without images; repair transforms them and adds others."""
 
 
 @with_panels(
@@ -262,7 +262,7 @@ def compress_model(
 
 @dataclass(frozen=True)
 class _Measured:
-    """The data that a model is planned and repaired by: options of the command."""
+    """The options of data to plan and repair on."""
 
     calibrate: Path | None
     max_images: int | None
@@ -299,7 +299,7 @@ class _Measured:
         images: list[Any] | None,
         given: Mapping[str, Any],
     ) -> list[Any] | Statistics | None:
-        """The data that a budget is planned by, measured and kept first where that is asked for."""
+        """The images or statistics that a budget is planned on; new statistics are saved if asked for."""
         if self.statistics is not None:
             return Statistics.load(self.statistics)
         if images is None or self.save_statistics is None:
@@ -311,7 +311,7 @@ class _Measured:
 
 
 def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:
-    """Check that no option repeats what a plan holds already, or is without effect."""
+    """Check that no option repeats a choice of ``--plan`` or is without effect."""
     if plan_file is not None and given:
         raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
     if batch is not None and "latency" not in given:

@@ -119,13 +119,13 @@ def finetune_model(
 
 
 def _report(line: str) -> None:
-    """Print a line an epoch on standard error."""
+    """Print one line an epoch on standard error."""
     if not is_quiet():
         print(line, file=sys.stderr)
 
 
 def _require_no_teacher(unlabelled: Path | None, settings: Mapping[str, Any]) -> None:
-    """Check that nothing is to be learnt from an original where none is given."""
+    """Check that no setting needs an original where none is given."""
     if unlabelled is not None:
         raise DecomposeError("without labels there is only the original to learn from: --teacher")
     for name in ("features", "blockwise"):

@@ -35,7 +35,7 @@ _MOST_PIXELS = 2**24
 
 
 class FolderInputs:
-    """Images of a folder as inputs of a model; those that cannot be read are kept aside.
+    """Images of a folder as inputs of a model; unreadable ones are collected by name.
 
     Args:
         folder: where the images lie, at any depth.
@@ -65,7 +65,7 @@ class FolderInputs:
 
 
 def _shrunk(transform: Transform, resizing: Any, image: Image.Image) -> Tensor:
-    """An image of no more pixels than a detector looks at, since many are held at a time."""
+    """Shrink an image to the pixels that a detector uses, since many are held in memory."""
     width, height = image.size
     scale = useful_scale(resizing, width, height)
     image.thumbnail((ceil(scale * width), ceil(scale * height)))
@@ -73,7 +73,7 @@ def _shrunk(transform: Transform, resizing: Any, image: Image.Image) -> Tensor:
 
 
 def calibration_images(folder: Path, model: nn.Module, most: int) -> list[Any]:
-    """Images of a folder as batches, decoded once, since every layer's repair goes through them."""
+    """Load a folder's images as batches, decoded once, since every layer's repair reads them."""
     inputs = FolderInputs(folder, model, most, default_workers())
     batches = list(inputs)
     print_unreadable(inputs.unreadable)
@@ -168,7 +168,7 @@ def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
 
 
 def blank_input(model: nn.Module, input_size: str | None) -> Tensor:
-    """One input of zeros, of the model's own size or of the one asked for (N or HxW)."""
+    """One input of zeros, of the model's own size or of a given one (N or HxW)."""
     if isinstance(model, OnnxNetwork):
         size = None if input_size is None else parse_size(input_size)
         return torch.zeros(1, *model.signature.shape(size), dtype=model.signature.dtype)
@@ -192,7 +192,7 @@ def parse_size(text: str) -> list[int]:
 
 
 def resized(transform: Transform, input_size: str | None) -> Transform:
-    """A classifier's preprocessing at another input size, cut from images as much larger as before."""
+    """Change the input size of a classifier's preprocessing, with the same ratio of crop to image."""
     if input_size is None:
         return transform
     crop, resize = (getattr(transform, name, None) for name in ("crop_size", "resize_size"))
@@ -248,7 +248,7 @@ def parse_numbers(text: str | None, what: str) -> list[float] | None:
 
 
 def parse_forms(texts: Sequence[str], model: nn.Module) -> dict[str, str]:
-    """Read ``FORM`` and ``PATTERN=FORM``: the form of each decomposed layer; the last that fits counts."""
+    """Read ``FORM`` and ``PATTERN=FORM``: the form of each decomposed layer; the last match counts."""
     rewritten = list(find_decomposed(model))
     if not rewritten:
         raise DecomposeError("the model has no decomposed layer whose form could be chosen")

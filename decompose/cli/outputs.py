@@ -22,7 +22,7 @@ from decompose.utils.tables import Table, show_table
 
 @dataclass(frozen=True)
 class OutputMode:
-    """How a command prints its results.
+    """Which output of a command is printed, and how.
 
     Attributes:
         as_json: as one JSON document on standard output, without tables and lines.
@@ -39,7 +39,7 @@ _MODE: ContextVar[OutputMode] = ContextVar("output mode", default=_FOR_PEOPLE)
 
 @contextmanager
 def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    """Print results in another way inside."""
+    """Change the output mode inside this context."""
     token = _MODE.set(OutputMode(as_json, quiet))
     try:
         yield
@@ -77,13 +77,13 @@ def print_record(record: Mapping[str, Any]) -> None:
 
 
 def write_record(path: Path | None, record: Mapping[str, Any]) -> None:
-    """Write figures as JSON where a file was asked for."""
+    """Write figures as JSON if a file is given."""
     if path is not None:
         write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def print_dense(plan: Plan) -> None:
-    """Say which convolutions a plan leaves as they are, and why."""
+    """Print the convolutions that a plan leaves as they are, with the reasons."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in plan.dense.items():
         names[reason].append(name)
@@ -94,7 +94,7 @@ def print_dense(plan: Plan) -> None:
 
 
 def print_left_alone(reasons: Mapping[str, str]) -> None:
-    """Say which convolutions of an ONNX model are none of its layers, and why."""
+    """Print the convolutions of an ONNX model that are none of its layers, with the reasons."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for name, reason in reasons.items():
         by_reason[reason].append(name)
@@ -103,7 +103,7 @@ def print_left_alone(reasons: Mapping[str, str]) -> None:
 
 
 def print_latency(plan: Plan) -> None:
-    """Say how fast the planned model was predicted to be, and is."""
+    """Print the planned model's predicted and measured latency."""
     if (pace := plan.pace) is not None:
         predicted, measured = (
             f"{ms:.1f} ms ({pace.original_ms / ms:.2f}× faster)"
@@ -116,7 +116,7 @@ def print_latency(plan: Plan) -> None:
 
 
 def print_agreement(found: Agreement | None, *, synthetic: bool) -> None:
-    """Say how many inputs keep the original's class, and warn where few do."""
+    """Print the share of inputs that keep the original's class, and warn where it is small."""
     if found is None:
         return
     kind = "synthetic inputs" if synthetic else "calibration images"
@@ -130,13 +130,13 @@ def print_agreement(found: Agreement | None, *, synthetic: bool) -> None:
 
 
 def print_files(*paths: Path | None) -> None:
-    """Say which files were written."""
+    """Print the names of written files."""
     if written := ", ".join(str(path) for path in paths if path is not None):
         print_line(f"Wrote {written}")
 
 
 def print_unreadable(unreadable: Mapping[str, str]) -> None:
-    """Name the images that could not be read, and count them."""
+    """Print the number and names of unreadable images."""
     for path, reason in unreadable.items():
         print(printable(f"unreadable: {path}: {reason}"), file=sys.stderr)
     if unreadable:

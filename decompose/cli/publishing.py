@@ -1,4 +1,4 @@
-"""``decompose push``: a model to the Hugging Face hub, or to a folder like its repository there."""
+"""``decompose push``: publish a model on the Hugging Face hub, or write its repository's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``decompose quantize``: a model in INT8, for an engine."""
+"""``decompose quantize``: quantise a model to INT8, for an engine."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def report_models(
 def _inputs(
     images: Path | None, model: nn.Module, example: Tensor, most: int, workers: int
 ) -> tuple[Tensor | FolderInputs, str]:
-    """The images to compare outputs on, and what they are in words."""
+    """The images to compare outputs on, and their description."""
     if images is None:
         inputs = synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
         return inputs, f"{_NUM_SYNTHETIC} synthetic images, since no others were given"

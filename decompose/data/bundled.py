@@ -1,4 +1,4 @@
-"""Photographs, digits and Fashion-MNIST that come inside packages."""
+"""Load photographs, digits and Fashion-MNIST from installed packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing
 from decompose.utils.optional_dependencies import required
 
-# Colour and grey images of things as they look, out of what scikit-image ships.
+# The natural photographs, colour and grey, that scikit-image ships.
 _SCIKIT_IMAGE = (
     "astronaut.png",
     "brick.png",
@@ -42,7 +42,7 @@ _SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+"""Folder of Debian's package dataset-fashion-mnist."""
 
 
 _FASHION_CLASSES = (
@@ -150,7 +150,7 @@ def fashion_mnist_images(transform: Transform, *, train: bool) -> ImageDataset:
 def images_in_memory(
     images: Tensor, labels: Tensor, transform: Transform, classes: Sequence[str] = ()
 ) -> ImageDataset:
-    """Labelled images in RGB that no file holds; their names are their numbers.
+    """A dataset of labelled RGB images held in memory; their names are their indices.
 
     Args:
         images: ``(N, 1, H, W)`` or ``(N, 3, H, W)``, in [0, 1]; kept in 256 levels.

@@ -1,4 +1,4 @@
-"""Decode an image file as RGB with 8 bits a channel, whatever the file holds, within bounds of memory."""
+"""Decode image files of any mode to RGB with 8 bits a channel, within bounds of memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image
 from decompose.utils.errors import DecomposeError, reason
 
 _MOST_PIXELS = 2**26
-"""More are refused: an RGB image of this size takes 256 MB."""
+"""Most pixels of an image: in RGB this many take 256 MB."""
 
 _LONGEST_BY_SHORTEST = 200
-"""Sides in a larger ratio are refused: a preprocessing scales the shorter one up to its input size."""
+"""Largest ratio of the sides: a preprocessing scales the shorter one up to its input size."""
 
 _DEEPEST = 65535
 """White in 16 bits."""
@@ -69,7 +69,7 @@ def _require_moderate(size: tuple[int, int]) -> None:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Deep grey images scaled to [0, 255], which Pillow would cut off; others as they are."""
+    """Scale images of 16 or 32 bits to [0, 255], which Pillow would clip; others stay."""
     if image.mode == "F":
         values = np.asarray(image)
         # As a whole, so that NaN fails as well.

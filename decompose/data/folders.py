@@ -1,4 +1,4 @@
-"""Images: folders of them, ImageNet, shards, and those that come inside packages."""
+"""Find images in folders: unlabelled, in class folders, or as ImageNet or tar shards."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 def image_folder(folder: str | Path, transform: Transform, most: int | None = None) -> ImageDataset:
-    """Images below a folder, without labels, in the order of their paths.
+    """Load the images below a folder, without labels, in the order of their paths.
 
     Args:
         folder: where they lie, at any depth.
         transform: the preprocessing.
-        most: the first so many; all by default.
+        most: number of images, the first ones; all by default.
 
     Raises:
         DecomposeError: there is no such folder, or no image in it.
@@ -34,7 +34,7 @@ def image_folder(folder: str | Path, transform: Transform, most: int | None = No
 
 
 def labelled_images(data: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
-    """Labelled images in tar shards (``shards``) or folders (``labelled_folder``).
+    """Load labelled images from tar shards (``webdataset``) or class folders.
 
     Args:
         data: where they lie.
@@ -50,7 +50,7 @@ def labelled_images(data: str | Path, transform: Transform, split: str = "val") 
 
 
 def labelled_folder(folder: str | Path, transform: Transform, split: str = "val") -> ImageDataset:
-    """Images in class folders, or ImageNet as torchvision lays it out.
+    """Load images from class folders, or ImageNet in torchvision's layout.
 
     Three layouts: ``folder/CLASS/*.jpg`` with labels in the order of the folders' names (for
     ImageNet's synset folders that is its label order; among them folders that are no synsets are left
@@ -124,7 +124,7 @@ def _is_shown(folder: str) -> bool:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder that are not hidden; none where it is not there."""
+    """Names of the folders in a folder, hidden ones left out; empty if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and _is_shown(path.name))

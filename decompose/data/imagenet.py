@@ -1,4 +1,4 @@
-"""ImageNet's thousand classes, and data that holds some of them: labels by synset name.
+"""Label images of ImageNet's classes by their synset names.
 
 The classes of ILSVRC 2012 (Russakovsky et al. 2015, arXiv 1409.0575) are synsets of WordNet; class i is
 the i-th of the sorted names in ``imagenet_synsets.txt``. Imagenette and other subsets keep the names of

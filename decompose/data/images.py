@@ -1,4 +1,4 @@
-"""Image files, read in order by processes, each with a label and in each model's preprocessing."""
+"""Datasets of labelled images, decoded by worker processes, in one or more preprocessings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some images.
+    """A batch of images.
 
     Attributes:
-        by_transform: those that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
+        by_transform: the images that could be read, ``(batch, 3, H, W)``, once for each preprocessing.
         labels: their classes, ``(batch,)``, int64; -1 where there is none.
-        indices: their indices among all images, ``(batch,)``, int64.
+        indices: their indices in the dataset, ``(batch,)``, int64.
         unreadable: the others, by path, with the reason.
     """
 
@@ -48,14 +48,14 @@ Sample = tuple[Sequence[Tensor] | str, int]
 
 
 class ImageDataset(Dataset[Sample]):
-    """Images, each with a label.
+    """A dataset of labelled images.
 
     Args:
         samples: paths and labels.
         transform: the preprocessing.
-        classes: the classes' names by label; empty where the data does not tell.
+        classes: the classes' names by label; empty where they are unknown.
         read: opens the image of a path; raises ``DecomposeError`` where it cannot.
-        damaged: what of the data is not among the samples, by path, with the reason.
+        damaged: files that are left out of the samples, by path, with the reason.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class ImageDataset(Dataset[Sample]):
         return seen
 
     def subset(self, num: int, seed: int = 0) -> ImageDataset:
-        """So many of the images, from all classes alike as far as these have them.
+        """A random subset with as equal numbers of each class as possible.
 
         Args:
-            num: of images.
-            seed: of the draw.
+            num: number of images.
+            seed: seed of the draw.
 
         Raises:
             DecomposeError: there are fewer.
@@ -115,11 +115,11 @@ class ImageDataset(Dataset[Sample]):
         return some
 
     def parted(self, share: float, seed: int = 0) -> tuple[ImageDataset, ImageDataset]:
-        """Most of the images, and a share held out, of all classes alike as far as these have them.
+        """Split off a random share with as equal numbers of each class as possible.
 
         Args:
             share: to hold out, in (0, 1).
-            seed: of the draw.
+            seed: seed of the draw.
 
         Raises:
             DecomposeError: there are fewer than two.
@@ -137,13 +137,13 @@ class ImageDataset(Dataset[Sample]):
         indices: Sequence[int] | None = None,
         collate: Callable[[Sequence[Sample]], Any] | None = None,
     ) -> DataLoader[Any]:
-        """The images in order.
+        """Iterate over the images in batches.
 
         Args:
             batch_size: images at a time.
             workers: processes that decode.
             indices: indices of the images wanted; all by default.
-            collate: makes something else of them than a ``ImageBatch``.
+            collate: makes a batch of samples; an ``ImageBatch`` by default.
         """
         return GuardedLoader(
             self,
@@ -156,7 +156,7 @@ class ImageDataset(Dataset[Sample]):
     def sorted_out(
         self, given: Sequence[Sample]
     ) -> tuple[tuple[tuple[Tensor, ...], ...], list[int], dict[str, str]]:
-        """What could be read in every preprocessing, its indices, and why others could not be, by path."""
+        """The readable samples by preprocessing, their indices, and reasons for the others by path."""
         read = [(views, index) for views, index in given if not isinstance(views, str)]
         by_transform = tuple(zip(*(views for views, _ in read), strict=True))
         damaged = {self.samples[index][0]: why for why, index in given if isinstance(why, str)}
@@ -173,7 +173,7 @@ class ImageDataset(Dataset[Sample]):
 
 
 class GuardedLoader(DataLoader[Any]):
-    """A ``DataLoader`` that says in one line that one of its processes was killed."""
+    """A ``DataLoader`` that reports a killed worker process in one line."""
 
     def __iter__(self) -> Any:
         """The batches.
@@ -194,7 +194,7 @@ class GuardedLoader(DataLoader[Any]):
 
 
 def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
-    """Places of so many labels, in order, as many of each class as of any other.
+    """Indices of ``num`` labels, in order, with equal numbers of each class.
 
     Where a class has too few, the others give more; what does not go evenly falls to classes by lot.
     """
@@ -210,5 +210,5 @@ def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:
 
 
 def default_workers() -> int:
-    """Number of decoding processes: one a core that this process may use, eight at most."""
+    """Default number of decoding processes: one a core, eight at most."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)

@@ -1,4 +1,4 @@
-"""The scale of a model's images, read off the BatchNorm that follows its first convolution.
+"""Infer the scale of a model's images from the BatchNorm that follows its first convolution.
 
 The running mean m and variance v of that BatchNorm say what the convolution W made of the training images.
 Of the usual preprocessings, that one is taken under which W gives synthetic images such moments: the least
@@ -38,7 +38,7 @@ _USUAL: dict[int, tuple[Scale, ...]] = {
 }
 
 _AS_GOOD = 1.5
-"""Ratio of scores up to which they say nothing."""
+"""Ratio of scores up to which they do not decide."""
 
 _FARTHEST = 4.0
 """Score of a preprocessing beyond which the convolution was trained on something else: variances that
@@ -72,7 +72,7 @@ def read_scale(model: nn.Module, example: Example, images: Tensor) -> Scale | No
             output = layer(((images - means) / deviations).to(weight)).float()
             scores[scale] = _distance(output, mean.float(), variance.float())
     least = min(scores.values(), default=_FARTHEST)
-    # Of those that cannot be told apart, the one that is more usual.
+    # Of those that the scores do not separate, the more usual one.
     best = next((scale for scale, score in scores.items() if score <= _AS_GOOD * least), None)
     return best if least <= _FARTHEST else None
 
@@ -86,7 +86,7 @@ def _distance(output: Tensor, mean: Tensor, variance: Tensor) -> float:
 
 
 def _first_pair(model: nn.Module, example: Example) -> tuple[nn.Module, nn.Module] | None:
-    """The convolution that reads the example itself, and the BatchNorm that reads its output."""
+    """The convolution that reads the input, and the BatchNorm that reads its output."""
     given = first(example)
     written: dict[str, Any] = {}
     found: list[tuple[nn.Module, nn.Module]] = []

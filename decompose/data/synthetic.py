@@ -111,12 +111,12 @@ def synthetic_inputs(
 
 
 def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> Any:
-    """One batch, its floating tensors that have a spatial axis made anew, others as they are."""
+    """One synthetic batch: floating tensors with a spatial axis are replaced, others stay."""
     generator = torch.Generator().manual_seed(seed)
     detects = model is not None and is_detector(model)
 
     def made(x: Tensor) -> Tensor:
-        """The tensor that stands in for one of the example's, of its shape and dtype."""
+        """A synthetic tensor of the shape and dtype of one of the example's."""
         if not x.is_floating_point() or x.ndim < 3:
             return x
         if detects:
@@ -193,7 +193,7 @@ def _normalized(images: Tensor, example: Tensor, model: nn.Module | None) -> Ten
 
 
 def _known_scale(images: Tensor, example: Tensor, model: nn.Module | None) -> Scale:
-    """Means and deviations of pixels in [0, 1] that a model's preprocessing takes off and divides by."""
+    """Means and deviations that a model's preprocessing subtracts and divides by, for pixels in [0, 1]."""
     channels = images.shape[1]
     preprocessing = None if model is None else preprocessing_of(model)
     transform = None if preprocessing is None else preprocessing.transform()

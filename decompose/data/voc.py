@@ -1,4 +1,4 @@
-"""Images with the objects that they show, in VOC's layout.
+"""Datasets for detectors: images with their objects, in VOC's layout.
 
 ::
 
@@ -26,16 +26,16 @@ from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.optional_dependencies import required
 
 _SPLITS = ("test", "val")
-"""Lists of images to evaluate on, the better one first."""
+"""Lists of images to evaluate on, the preferred one first."""
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Some images, each of its own size.
+    """A batch of images, each of its own size.
 
     Attributes:
         by_transform: those that could be read, ``(3, H, W)`` each, once for each preprocessing.
-        indices: their indices among all images.
+        indices: their indices in the dataset.
         unreadable: the others, by path, with the reason.
     """
 
@@ -45,7 +45,7 @@ class DetectionBatch:
 
 
 class DetectionDataset:
-    """Images with the objects that they show.
+    """A dataset of images with their objects.
 
     Args:
         images: unlabelled.
@@ -66,7 +66,7 @@ class DetectionDataset:
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """What of the data is left out, by path, with the reason."""
+        """Files that are left out, by path, with the reason."""
         return self._images.damaged
 
     @property
@@ -75,21 +75,21 @@ class DetectionDataset:
         return [(path, _as_list(self._objects[path])) for path, _ in self._images.samples]
 
     def objects(self, index: int) -> GroundTruth:
-        """Those of the image at an index."""
+        """The objects of the image at an index."""
         return self._objects[self._images.samples[index][0]]
 
     def classes(self) -> list[str]:
-        """Of all objects, in the order of their names."""
+        """Names of all objects' classes, sorted."""
         return sorted({n for path, _ in self._images.samples for n in self._objects[path].names})
 
     def with_transforms(self, *transforms: Transform) -> DetectionDataset:
-        """The same in other preprocessings, each image decoded once for all of them."""
+        """The same images in other preprocessings, each decoded once for all of them."""
         seen = copy.copy(self)
         seen._images = self._images.with_transforms(*transforms)
         return seen
 
     def subset(self, num: int, seed: int = 0) -> DetectionDataset:
-        """So many of the images, drawn by lot; raises ``DecomposeError`` where there are fewer."""
+        """A random subset; raises ``DecomposeError`` where there are fewer images."""
         some = copy.copy(self)
         some._images = self._images.subset(num, seed)
         return some
@@ -97,7 +97,7 @@ class DetectionDataset:
     def batches(
         self, batch_size: int, workers: int = 0, indices: Sequence[int] | None = None
     ) -> DataLoader[Any]:
-        """The images in order, as ``DetectionBatch``.
+        """Iterate over the images in batches of ``DetectionBatch``.
 
         Args:
             batch_size: images at a time.
@@ -111,7 +111,7 @@ class DetectionDataset:
 
 
 def voc_dataset(folder: str | Path, transform: Transform) -> DetectionDataset:
-    """Images in VOC's layout, those that its list ``test`` names, or ``val`` where it has no ``test``.
+    """Load a dataset in VOC's layout: the images of its list ``test``, or ``val`` without one.
 
     Annotations that cannot be read are left out, with their images, and said to be damaged.
 
@@ -142,7 +142,7 @@ def voc_dataset(folder: str | Path, transform: Transform) -> DetectionDataset:
 
 
 def _names(folder: Path) -> Iterable[str]:
-    """What the images to evaluate on are called."""
+    """Names of the images to evaluate on."""
     lists = [folder / "ImageSets" / "Main" / f"{split}.txt" for split in _SPLITS]
     named = next((path for path in lists if path.is_file()), None)
     if named is None or not (folder / "Annotations").is_dir():
@@ -159,13 +159,13 @@ def _names(folder: Path) -> Iterable[str]:
 
 
 def _unflagged(line: str, annotations: Path) -> str:
-    """What a line names, without what lists of one class say behind it: whether that is shown."""
+    """The name in a line, without the flag that lists of one class put behind it."""
     known = (annotations / f"{line}.xml").is_file()
     return line if known else re.sub(r"\s+(-1|0|1)$", "", line)
 
 
 def _image_file(folder: Path, name: str) -> Path:
-    """The file of an image, VOC's ending by default."""
+    """The file of an image, with VOC's suffix by default."""
     paths = [folder / f"{name}{ending}" for ending in EXTENSIONS]
     return next((path for path in paths if path.is_file()), folder / f"{name}.jpg")
 

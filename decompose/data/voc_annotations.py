@@ -1,4 +1,4 @@
-"""Pascal VOC's annotations: which objects an image shows, and where (Everingham et al. 2010, IJCV 88).
+"""Read Pascal VOC's annotations: classes and boxes of an image's objects (Everingham et al. 2010, IJCV 88).
 
 An annotation is an XML file with an ``object`` for each box::
 
@@ -80,7 +80,7 @@ class GroundTruth:
 
 
 def read_objects(path: str | Path) -> GroundTruth:
-    """Read an annotation. Nothing that it might refer to or define is followed.
+    """Read an annotation; XML entities and references in it are refused.
 
     Raises:
         DecomposeError: it cannot be read, it is none, or it declares a document type, which VOC's do

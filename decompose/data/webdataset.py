@@ -1,4 +1,4 @@
-"""Images in tar shards, as WebDataset lays them out.
+"""Read labelled images from tar shards in WebDataset's layout.
 
 A sample is a run of members whose names differ only behind the first dot: ``0001.jpg`` and ``0001.cls``,
 which holds the label as a number, or ``0001.json`` with a ``label`` in it. One pass over the headers
@@ -29,12 +29,12 @@ _MOST_LABEL_BYTES = 2**20
 
 
 def is_shards(data: str) -> bool:
-    """Whether data is named as shards: a ``.tar``, a pattern, an address, or a folder of such."""
+    """Whether a path means shards: a ``.tar``, a pattern, an address, or a folder of such."""
     return data.endswith(".tar") or "*" in data or "://" in data or bool(glob(f"{data}/*.tar"))
 
 
 def labelled_shards(data: str, transform: Transform) -> ImageDataset:
-    """Labelled images in tar shards.
+    """Load labelled images from tar shards.
 
     Args:
         data: a ``.tar`` file, a folder of such, a pattern such as ``shards/val-*.tar``, or either at
@@ -66,7 +66,7 @@ class _Reader:
     _where: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
     def index(self, shard: str) -> tuple[list[tuple[str, int]], str | None]:
-        """Names and labels of a shard's images, and what keeps the rest from being read."""
+        """Index a shard: names and labels of its images, and the error that ends it early, if any."""
         samples = []
         try:
             with tarfile.open(shard, "r:") as tar:
@@ -88,7 +88,7 @@ class _Reader:
         return samples, reason
 
     def __call__(self, name: str) -> Image.Image:
-        """The image of a name."""
+        """Read the image of a name."""
         shard, start, size = self._where[name]
         try:
             with open(shard, "rb") as file:
@@ -100,7 +100,7 @@ class _Reader:
 
 
 def _whole_files(tar: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo], str | None]:
-    """The files that lie in a shard of so many bytes, and why there are no more."""
+    """The complete files of a shard, and why there are no more."""
     files: list[tarfile.TarInfo] = []
     try:
         for member in tar:
@@ -115,12 +115,12 @@ def _whole_files(tar: tarfile.TarFile, size: int) -> tuple[list[tarfile.TarInfo]
 
 
 def _is_metadata(name: str) -> bool:
-    """Whether a member is what macOS adds beside each file."""
+    """Whether a member is metadata that macOS adds beside each file."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._")
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A member's key, and its ending in small letters."""
+    """A member's key, and its suffix in lower case."""
     folder, slash, file = name.rpartition("/")
     stem, dot, ending = file.partition(".")
     return f"{folder}{slash}{stem}", f"{dot}{ending.lower()}"
@@ -140,7 +140,7 @@ def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], key: str) ->
 
 
 def _class_number(label: object) -> int:
-    """A label of JSON, which may be written as text."""
+    """A label in JSON, a number or its text."""
     number = int(label) if isinstance(label, str) and label.isdecimal() else label
     if type(number) is not int or not 0 <= number < 2**31:
         raise ValueError(label)

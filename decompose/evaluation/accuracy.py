@@ -154,7 +154,7 @@ _NOTHING = Predictions(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.
 
 
 def _num_scored(runner: Runner[ImageDataset]) -> int | None:
-    """Number of classes that the first model scores; ``None`` where no image or no score tells."""
+    """Number of classes that the first model scores; ``None`` if no image could be read."""
     for batch in runner.data.batches(1):
         if len(batch.indices):
             scores = next(iter(runner.outputs(batch).values()))
@@ -169,7 +169,7 @@ def _summary(
     num_classes: int,
     provenance: Provenance,
 ) -> Evaluation:
-    """Add up what all processes found."""
+    """Add up the results of all processes."""
     found = Predictions.joined([part for part, _ in gathered])
     unreadable = {**images.damaged, **found.unreadable}
     if not len(found.indices):
@@ -189,7 +189,7 @@ def _summary(
 
 @dataclass
 class _ScoreReader:
-    """Check class scores and keep the highest classes.
+    """Checks class scores and keeps the highest classes.
 
     Attributes:
         num_classes: that there are; 0 until the first scores say it.

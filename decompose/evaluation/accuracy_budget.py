@@ -1,4 +1,4 @@
-"""The smallest model whose accuracy falls by no more than allowed: a budget of accuracy.
+"""Find the smallest model whose accuracy falls by no more than allowed.
 
 Bisection over the share of MACs (or time) to keep. Statistics are taken once; every trial is a plan from
 them, a repair and a pass over images. Half of the images judge the trials, by the paired difference of
@@ -40,7 +40,7 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Trial:
-    """One share that was tried.
+    """One share of the budget that was tried.
 
     Attributes:
         share: of the MACs, parameters or time, to keep.
@@ -114,7 +114,7 @@ def compress_within_drop(
         options: of ``plan``, such as ``methods``, ``skip`` and ``engine``.
 
     Raises:
-        DecomposeError: the images are too few to tell such a drop, no trial kept the accuracy, or a
+        DecomposeError: the images are too few to confirm such a drop, no trial kept the accuracy, or a
             setting is out of bounds.
     """
     if budget not in BUDGETS:
@@ -165,7 +165,7 @@ def compress_within_drop(
 
 
 def images_needed(max_drop: float) -> int:
-    """Number of images on which a model that differs nowhere is known to be within a drop.
+    """Number of images that a drop needs to be confirmed, even for a model that never differs.
 
     >>> images_needed(0.01)
     194
@@ -178,7 +178,7 @@ def images_needed(max_drop: float) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Images that models are judged on, and whether the original hits."""
+    """Images that models are judged on, and the original's hits on them."""
 
     images: ImageDataset
     labels: np.ndarray
@@ -190,7 +190,7 @@ class _Images:
     def halves(
         cls, model: nn.Module, images: ImageDataset, workers: int, max_drop: float
     ) -> tuple[_Images, _Images]:
-        """The half that checks in the end, and the one that judges trials.
+        """The half that confirms the result, and the half that judges trials.
 
         Raises:
             DecomposeError: there are too few images.
@@ -198,7 +198,7 @@ class _Images:
         needed = images_needed(max_drop)
         if len(images) // 2 < needed:
             raise DecomposeError(
-                f"{len(images)} images cannot tell a drop of {_points(max_drop)}: it takes "
+                f"{len(images)} images cannot confirm a drop of {_points(max_drop)}: it takes "
                 f"{2 * needed} at least, half to search and half to check on"
             )
         guesses, num_scored = _guesses(model, images, workers)

@@ -1,4 +1,4 @@
-"""How often a smaller classifier puts inputs in the original's class: an early warning."""
+"""Measure how often a smaller classifier gives the original's class: an early warning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALARMING = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Inputs that two classifiers put in the same class.
+    """Number of inputs that two classifiers put in the same class.
 
     Attributes:
         num_same: of them.
@@ -27,7 +27,7 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of the inputs seen."""
+        """Share of the inputs in the same class."""
         return self.num_same / self.num
 
     @property

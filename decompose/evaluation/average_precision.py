@@ -1,4 +1,4 @@
-"""Average precision of boxes, in COCO's convention and in VOC 2007's.
+"""Compute the average precision of boxes, as COCO and as VOC 2007 define it.
 
 Boxes of a class are taken in the order of their scores; one is right where it overlaps an object that
 none before it found, by an intersection over union (IoU) of a threshold at least. Precision is then a
@@ -30,7 +30,7 @@ _OVERLAPS = np.linspace(0.5, 0.95, 10).tolist()
 _RECALLS = np.linspace(0, 1, 101).tolist()
 _LEAST_OVERLAP = 0.5
 _EVERY_TENTH = slice(None, None, 10)
-"""Of COCO's 101 points of recall, VOC 2007's 11."""
+"""Indices of VOC 2007's 11 points of recall among COCO's 101."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Boxes:
     scores: Tensor
 
     def where(self, chosen: Tensor) -> Boxes:
-        """Those chosen, by a mask ``(N,)``."""
+        """The boxes that a mask ``(N,)`` selects."""
         return Boxes(self.corners[chosen], self.labels[chosen], self.scores[chosen])
 
 
@@ -75,7 +75,7 @@ def average_precision(
     difficult: Sequence[Tensor],
     classes: Sequence[str],
 ) -> DetectionScores:
-    """Judge the boxes that a model found.
+    """Compute the average precision of a model's boxes.
 
     Args:
         found: in each image.
@@ -117,7 +117,7 @@ def average_precision(
 
 
 def _excused(boxes: Boxes, objects: Boxes, difficult: Tensor) -> Tensor:
-    """Which boxes belong to a difficult object: the one of their class that they overlap the most."""
+    """Which boxes match a difficult object best, which neither counts for nor against a model."""
     from torchvision.ops import box_iou
 
     if not len(boxes.labels) or not difficult.any():

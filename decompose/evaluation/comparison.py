@@ -124,7 +124,7 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Comparison:
-        """What ``to_dict`` made."""
+        """Read the result of ``to_dict``."""
         layers = tuple(LayerComparison(**_with_changes(layer)) for layer in record["layers"])
         interval = record.get("output_interval")
         interval = None if interval is None else tuple(interval)
@@ -246,7 +246,7 @@ def _with_changes(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _OutputComparison:
-    """Adds up, a chunk of inputs at a time, how far the outputs of two models lie apart."""
+    """Adds up the squared differences of two models' outputs, chunk by chunk."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class _OutputComparison:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the output error, by how much it varies from chunk to chunk."""
+        """Interval of the output error, from its variance between chunks."""
         errors = np.array([chunk.squared_error for chunk in self._chunks])
         estimate = ratio_of_sums(errors, np.array([chunk.energy for chunk in self._chunks]))
         return None if estimate is None else (estimate.low, estimate.high)

@@ -1,4 +1,4 @@
-"""Confidence intervals of a share of images, and of the difference of two shares."""
+"""Compute confidence intervals of shares of images, their differences, and ratios of sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A figure with the interval that holds the true one in 95 of 100 draws.
+    """A figure with its 95 % confidence interval.
 
     Attributes:
         value: the figure.

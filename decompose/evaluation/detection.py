@@ -151,7 +151,7 @@ def _summary(
     throughput: Throughput | None,
     provenance: Provenance,
 ) -> DetectionEvaluation:
-    """Average the precision over what all processes found."""
+    """Average the precision over the results of all processes."""
     if not found:
         path, reason = next(iter(unreadable.items()))
         raise DecomposeError(f"no image could be read; the first is {path}: {reason}")
@@ -197,7 +197,7 @@ def _class_of_label(model: str, categories: Sequence[str], classes: Sequence[str
 
 @dataclass(frozen=True)
 class _BoxReader:
-    """Check what detectors give and keep the boxes of the data's classes.
+    """Checks detectors' outputs and keeps the boxes of the data's classes.
 
     Attributes:
         labels: the data's class for each label of a model, by the model's name.

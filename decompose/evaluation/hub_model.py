@@ -1,4 +1,4 @@
-"""A decomposed model with the methods by which the Hugging Face hub's libraries save and load models."""
+"""Wrap a decomposed model for the Hugging Face hub's libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decompose.models.hub import FILE, PREFIX, fetch
 
 
 class HubModel(nn.Module, ModelHubMixin, library_name=LIBRARY, tags=list(TAGS)):
-    """A model as the hub takes it: ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+    """A model with the hub's ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     The files are those of ``decompose push``: ``model.safetensors`` with weights and plan, and the card.
     ``from_pretrained`` takes a folder or a repository, and ``revision``, ``token``, ``cache_dir``,

@@ -1,4 +1,4 @@
-"""Inspect a model: the cost of each layer, and the energy that few terms hold."""
+"""Inspect a model: the cost of each layer, and the energy of its first terms."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Inspection:
 
 
 def inspect_layers(model: nn.Module, example: Example) -> Inspection:
-    """Look at every layer of a model, decomposed or not.
+    """Inspect every layer of a model, decomposed or not.
 
     Args:
         model: left as it was.

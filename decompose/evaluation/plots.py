@@ -25,11 +25,11 @@ MARKERS = "osD^vP*X"
 
 
 def plot_spectra(inspection: Inspection, path: str | Path) -> None:
-    """Draw how much of each convolution its first terms hold, a panel a method.
+    """Plot the energy of each convolution's first terms, a panel a method.
 
     Args:
         inspection: the model.
-        path: the image; its ending tells the format.
+        path: the image file; its suffix is the format.
 
     Raises:
         DecomposeError: matplotlib is not installed, the model has no spatial convolution, or
@@ -65,13 +65,13 @@ def plot_spectra(inspection: Inspection, path: str | Path) -> None:
 
 
 def plot_speed_up(timed: Benchmark, path: str | Path) -> None:
-    """Draw speed-up against the ratio of MACs, a line an engine and batch size.
+    """Plot speed-up against the ratio of MACs, a line an engine and batch size.
 
     The diagonal is where fewer MACs are as much less time.
 
     Args:
         timed: models that took turns; the first is what the others are compared with.
-        path: the image; its ending tells the format.
+        path: the image file; its suffix is the format.
 
     Raises:
         DecomposeError: matplotlib is not installed, or the file cannot be written.
@@ -102,7 +102,7 @@ def plot_speed_up(timed: Benchmark, path: str | Path) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> None:
-    """Write a figure to an image, whole or not at all; the path's ending tells the format.
+    """Write a figure to an image, whole or not at all; its suffix is the format.
 
     Raises:
         DecomposeError: there is no such format, or the file cannot be written.
@@ -118,6 +118,6 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 130) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Open a figure of its own, in inches, without the global state of pyplot."""
+    """Create a figure, sized in inches, without the global state of pyplot."""
     figure = required("matplotlib.figure", "Matplotlib", "demo")
     return figure.Figure(figsize=(width, height), layout="constrained")

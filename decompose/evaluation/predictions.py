@@ -1,4 +1,4 @@
-"""The predictions of models, image by image; accuracies are counted from them.
+"""Keep the top classes that models predict for each image, also in files.
 
 Predictions of parts of the data, of several processes or of an interrupted run add
 up to exactly those of the whole, and two models are compared on the same images.
@@ -25,12 +25,12 @@ _SECONDS_BETWEEN = 10.0
 
 
 TOP = 5
-"""Classes that are kept of each image: the highest ones."""
+"""Number of classes kept of each image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The top predictions of models, image by image.
+    """The top classes that models predict for each image.
 
     Attributes:
         indices: of the images in the data, ``(N,)`` int64.
@@ -62,7 +62,7 @@ class Predictions:
         return (self.guesses[..., :k] == self.labels.unsqueeze(1)).any(-1)
 
     def agreement(self, model: int) -> float:
-        """Share of the images for which a model's first guess is the first model's."""
+        """Share of the images that a model puts in the first model's class."""
         return float((self.guesses[model, :, 0] == self.guesses[0, :, 0]).double().mean())
 
     def save(self, path: Path, key: str) -> None:
@@ -93,7 +93,7 @@ class Predictions:
 
 
 def _unique(indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort indices without repeats, and say where each stands first."""
+    """Sort indices without repeats, with the first position of each."""
     order = torch.argsort(indices, stable=True)
     ordered = indices[order]
     new = torch.ones_like(ordered, dtype=torch.bool)
@@ -103,7 +103,7 @@ def _unique(indices: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class PartialResults:
-    """A file for each process, beside the record that the evaluation is to end in.
+    """Each process's predictions so far, in a file beside the evaluation's record.
 
     Args:
         record: path of the record.
@@ -117,7 +117,7 @@ class PartialResults:
     _saved_at: float = 0.0
 
     def open(self) -> Predictions | None:
-        """What was found before, the same in every process."""
+        """Read the partial results of an earlier run, the same in every process."""
         done = None
         if self.processes.is_first():
             found = [Predictions.load(path, self.key) for path in _files(self.record)]
@@ -129,7 +129,7 @@ class PartialResults:
         return self.processes.gather(done)[0]
 
     def is_due(self) -> bool:
-        """Whether it was some time ago that this process kept what it has."""
+        """Whether this process's last write is long enough ago."""
         return time.monotonic() - self._saved_at >= _SECONDS_BETWEEN
 
     def keep(self, predictions: Predictions) -> None:
@@ -142,7 +142,7 @@ class PartialResults:
 
 
 def forget(record: Path) -> None:
-    """Remove what was kept for a record, once that is written."""
+    """Remove the partial results of a record that is written."""
     for path in _files(record):
         path.unlink(missing_ok=True)
 

@@ -40,7 +40,7 @@ class Provenance:
         samples: Iterable[Sequence[Any]],
         precision: torch.dtype | None,
     ) -> Provenance:
-        """Gather it.
+        """Gather the provenance of an evaluation.
 
         Args:
             models: by name.
@@ -57,10 +57,10 @@ class Provenance:
         )
 
     def key(self) -> str:
-        """All of it in one text."""
+        """All fields in one text."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
 def in_words(transform: Transform) -> str:
-    """What a preprocessing prints itself as, in one line and without an address in memory."""
+    """Describe a preprocessing in one line, without addresses in memory."""
     return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(transform).split()))

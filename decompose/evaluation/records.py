@@ -22,7 +22,7 @@ _PRECISIONS = {
 
 
 class Metric(NamedTuple):
-    """A share that was measured.
+    """A measured share, such as top-1 accuracy.
 
     Attributes:
         title: of what it is.
@@ -38,7 +38,7 @@ class Metric(NamedTuple):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what ``decompose evaluate`` wrote.
+    """Read a record that ``decompose evaluate`` wrote.
 
     Raises:
         DecomposeError: there is no such file, or it is no such record.
@@ -72,7 +72,7 @@ def figures_of(model: nn.Module, record: Mapping[str, Any]) -> list[Metric]:
 
 
 def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
-    """What a record's data are called, and which split they are where their folder is called by that."""
+    """Name of a record's dataset, and its split where the folder's name is one."""
     path = Path(str(record.get("data", "")))
     if path.name in _SPLITS and path.parent.name:
         return path.parent.name, path.name

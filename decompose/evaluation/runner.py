@@ -28,7 +28,7 @@ Data = TypeVar("Data", ImageDataset, DetectionDataset)
 
 @dataclass
 class Runner(Generic[Data]):
-    """Run models on a dataset in one pass.
+    """Runs models on a dataset in one pass.
 
     Attributes:
         models: by name; moved to the device.
@@ -57,7 +57,7 @@ class Runner(Generic[Data]):
         device: torch.device | str,
         precision: torch.dtype | None,
     ) -> Runner[Data]:
-        """Prepare a pass.
+        """Prepare a pass over the images.
 
         Args:
             models: by name.
@@ -91,7 +91,7 @@ class Runner(Generic[Data]):
         yield from track(self.clock.waiting(loader), doing, total=len(loader))
 
     def outputs(self, batch: ImageBatch | DetectionBatch) -> dict[str, Any]:
-        """Run every model on a batch, in evaluation mode; what each gives, by name."""
+        """Run every model on a batch, in evaluation mode; their outputs by name."""
         with evaluating(*self.models.values()):
             return {
                 name: self._output(model, batch.by_transform[index])
@@ -109,7 +109,7 @@ class Runner(Generic[Data]):
 
 
 def distinct_transforms(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:
-    """Give data every preprocessing that differs, and say which of these each model takes.
+    """Give a dataset each distinct preprocessing once, and its index for every model.
 
     Args:
         data: images, with or without boxes.

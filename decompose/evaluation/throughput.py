@@ -29,7 +29,7 @@ class Throughput:
 
     @classmethod
     def together(cls, parts: Sequence[Throughput]) -> Throughput:
-        """That of processes side by side."""
+        """Add up the throughput of parallel processes."""
         return cls(
             sum(part.pictures_per_s for part in parts),
             sum(part.ready_per_s for part in parts),
@@ -45,14 +45,14 @@ class Throughput:
 
 @dataclass
 class Clock:
-    """Parts the time since it was made into waiting for images and running models."""
+    """Splits the time of a pass into waiting for images and running models."""
 
     _started: float = field(default_factory=time.monotonic)
     _waited_s: float = 0.0
     _num_images: int = 0
 
     def waiting(self, batches: Iterable[Some]) -> Iterator[Some]:
-        """The batches; the time until each one comes is waiting."""
+        """Iterate over batches and count the time until each as waiting."""
         iterator = iter(batches)
         while True:
             asked = time.monotonic()

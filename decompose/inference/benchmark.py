@@ -1,4 +1,4 @@
-"""Time models side by side: they take turns in every engine, at every batch size.
+"""Time models in turns, in every engine and at every batch size.
 
 A latency alone says little, since machines differ and drift. What is reported is the ratio to the
 first model, in the same engine and minutes, and how near it comes to the ratio of the MACs.
@@ -28,7 +28,7 @@ from decompose.utils.tables import Table, format_count, format_threads
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a model, or a layer of it, takes for one batch.
+    """The time of a model, or of one of its layers, for one batch.
 
     Attributes:
         name: the model's.
@@ -51,7 +51,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class SpeedUp:
-    """A model, or a layer of it, beside the first one in the same engine.
+    """The speed-up of a model, or of one of its layers, over the first model's.
 
     Attributes:
         latency: its own.
@@ -65,13 +65,13 @@ class SpeedUp:
 
     @property
     def efficiency(self) -> float:
-        """The share of the MACs' promise that is kept."""
+        """Speed-up over the ratio of MACs."""
         return self.speed_up / self.macs
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Latencies of models that took turns; the first is what the others are compared with.
+    """Latencies of models that took turns; the first model is the baseline.
 
     Attributes:
         latencies: of all models, engine by engine, batch size by batch size.
@@ -90,7 +90,7 @@ class Benchmark:
     versions: Mapping[str, str]
 
     def ratios(self) -> list[SpeedUp]:
-        """Every latency but the layers', beside the first model's."""
+        """Speed-ups of whole models over the first."""
         return self._ratios([latency for latency in self.latencies if not latency.layer])
 
     def table(self) -> Table:
@@ -110,7 +110,7 @@ class Benchmark:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Benchmark:
-        """What ``to_dict`` made."""
+        """Read the result of ``to_dict``."""
         latencies = tuple(Latency(**latency) for latency in record["latencies"])
         return cls(
             **{**record, "latencies": latencies, "input_shape": tuple(record["input_shape"])}
@@ -231,7 +231,7 @@ def _tuned(model: nn.Module, x: Tensor, engine: str, num_threads: int) -> nn.Mod
 
 @dataclass(frozen=True)
 class _Group:
-    """What takes turns: whole models, or one layer of each."""
+    """Whole models, or one layer of each, that take turns."""
 
     layer: str
     models: Mapping[str, nn.Module]

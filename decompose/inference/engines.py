@@ -25,16 +25,16 @@ PreparedModel = Callable[[], object]
 
 
 class Engine(ABC):
-    """Something that runs models."""
+    """An engine that runs models."""
 
     name: ClassVar[str]
-    """The name on the command line."""
+    """Name on the command line."""
 
     title: ClassVar[str]
-    """The name in tables."""
+    """Name in tables."""
 
     forms: ClassVar[Sequence[str]] = ("branches", "merged")
-    """The forms of a layer (``decompose.layers.execution_forms``) that it runs in different ways."""
+    """Forms of a layer (``decompose.layers.execution_forms``) whose times differ in this engine."""
 
     fewer_macs: ClassVar[float] = 0.6
     """With this share of another rewriting's MACs a layer is faster for certain: no two methods differ
@@ -54,7 +54,7 @@ class Engine(ABC):
 
         Args:
             model: left as it was.
-            x: one batch (``calls``), of the model's dtype; where it lies tells the device.
+            x: one batch of the model's dtype, on the device to run on.
             num_threads: on the CPU. Of torch it is the caller's to set.
 
         Raises:
@@ -63,7 +63,7 @@ class Engine(ABC):
 
 
 class Eager(Engine):
-    """Torch, one operator after the other."""
+    """Eager torch."""
 
     name, title = "eager", "eager torch"
     forms = ("branches", "merged", "branches-whole", "merged-whole")
@@ -96,7 +96,7 @@ class Eager(Engine):
 
 
 class Compiled(Eager):
-    """Torch, compiled."""
+    """Torch with ``torch.compile``."""
 
     name, title = "compile", "torch.compile"
     forms = ("branches", "merged")
@@ -136,7 +136,7 @@ class CudaGraph(Eager):
 
 
 class Fused(Eager):
-    """Torch on a GPU, DW+PW in one Triton kernel (``fused``)."""
+    """Torch on a GPU, DW+PW layers in one Triton kernel (``triton_kernels``)."""
 
     name, title = "triton", "Triton"
     forms = ("branches",)
@@ -236,7 +236,7 @@ DEFAULT_ENGINE = Eager.name
 
 
 def default_engine(device: torch.device) -> str:
-    """The engine in which latencies are budgeted where none is named.
+    """The default engine of a latency budget.
 
     On a GPU a small layer is over before the CPU has launched the next, so eager torch would time the
     CPU: a CUDA graph times the kernels.

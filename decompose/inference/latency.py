@@ -1,4 +1,4 @@
-"""What variants of a layer take, on an engine: measured once each, and kept on disk.
+"""Measure the latency of a layer's variants in an engine, once each, and keep it on disk.
 
 A latency follows from shapes alone, so weights are made up, and a layer met again in another model
 is not timed again. All variants of a layer take turns with the layer as it is; what is kept are
@@ -40,12 +40,12 @@ _MOST_AT_ONCE = 32  # prepared models that are held in memory
 
 @dataclass(frozen=True)
 class Target:
-    """Where models are to be fast.
+    """The engine, threads and device that a model is to be fast on.
 
     Attributes:
-        engine: what runs them.
-        num_threads: on the CPU.
-        device: where.
+        engine: the engine that runs them.
+        num_threads: number of CPU threads.
+        device: the device.
     """
 
     engine: Engine
@@ -58,7 +58,7 @@ class Target:
 
 
 class LayerVariant(NamedTuple):
-    """A layer as a choice rewrites it, in a form; as it is without a choice."""
+    """A layer rewritten by a choice, in a form; without a choice the original layer."""
 
     choice: Choice | None
     form: str = DEFAULT_FORM
@@ -164,7 +164,7 @@ class Latencies:
 def time_models(
     models: Mapping[str, nn.Module], example: Example, target: Target
 ) -> dict[str, float]:
-    """Milliseconds of models in turns.
+    """Time models in turns, in milliseconds.
 
     Args:
         models: by name.
@@ -181,7 +181,7 @@ def time_models(
 
 
 def _read(path: Path) -> dict[str, float]:
-    """What was measured before; nothing where the file is not there, or damaged."""
+    """Read earlier measurements; none where the file is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["milliseconds"].items()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -190,7 +190,7 @@ def _read(path: Path) -> dict[str, float]:
 
 
 def _layer(dense: Conv, variant: LayerVariant) -> nn.Module:
-    """The layer in a variant, its weights made up."""
+    """The layer of a variant, with random weights."""
     original = to_module(_filled(dense))
     if variant.choice is None:
         return original
@@ -202,7 +202,7 @@ def _layer(dense: Conv, variant: LayerVariant) -> nn.Module:
 
 
 def _filled(conv: Conv) -> Conv:
-    """A convolution with weights of a size that keeps the scale of what passes."""
+    """A convolution with random weights that keep the scale of activations."""
     scale = conv.weight[0].numel() ** -0.5
     weight = scale * torch.randn(conv.weight.shape, dtype=conv.weight.dtype)
     bias = None if conv.bias is None else torch.zeros(conv.out_channels, dtype=weight.dtype)
@@ -210,7 +210,7 @@ def _filled(conv: Conv) -> Conv:
 
 
 def _signature(variant: LayerVariant, dense: Conv, input_shape: tuple[int, ...]) -> str:
-    """What a latency depends on, in few characters."""
+    """A short key of all that a latency depends on."""
     expression = variant.of(dense)
     # A single convolution is never cut.
     as_whole = not (get_form(variant.form).in_pieces or isinstance(expression, Conv))

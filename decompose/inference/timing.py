@@ -1,4 +1,4 @@
-"""Times of calls that take turns, so that whatever else the machine does falls on all of them."""
+"""Time calls in turns, so that other load on the machine falls on all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decompose.inference.engines import PreparedModel
 
 
 class Timed(NamedTuple):
-    """How long a call takes.
+    """The time of a call.
 
     Attributes:
         median_ms: over the rounds, in milliseconds.

@@ -58,7 +58,7 @@ class FusedLayer(nn.Module):
 
 
 def fuse_(model: nn.Module) -> None:
-    """Let every layer that is such a sum run as one kernel, in place; it trains no more."""
+    """Replace every such layer by one kernel, in place; the model is for inference only then."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, DecomposedLayer) and is_fusible(child.expression):

@@ -155,7 +155,7 @@ def time_forms(
 
 
 def fastest(milliseconds: Mapping[str, float], present: str) -> str:
-    """The form that takes the least, or the present one where that hardly takes more."""
+    """The fastest form, or the present one where it is hardly slower."""
     best = min(milliseconds, key=milliseconds.__getitem__)
     worthwhile = milliseconds[best] <= _WORTHWHILE * milliseconds[present]
     return best if worthwhile else present

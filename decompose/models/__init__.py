@@ -1,1 +1,1 @@
-"""Models by name and by file, and the plans that they follow."""
+"""Load and save models, and the plans that rewrite them."""

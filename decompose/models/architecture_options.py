@@ -1,4 +1,4 @@
-"""The options of an architecture that a file may name.
+"""Check the options of an architecture that a file names.
 
 A file is opened by whoever was given it. What its header says of the architecture builds layers and
 nothing else: what could read another file or ask a host for one (``weights_backbone``,
@@ -147,15 +147,15 @@ _OPTIONS = frozenset(
         "zero_init_residual",
     ]
 )
-"""Of builders in torchvision and timm."""
+"""Options of builders in torchvision and timm."""
 
 _WORD = re.compile(r"[A-Za-z0-9_]{0,64}")
 
 _LARGEST = 2**20
-"""Number, of classes for example."""
+"""Largest number, of classes for example."""
 
 _DEEPEST = 1000
-"""Layers, blocks or entries of a list."""
+"""Largest number of layers, blocks or entries of a list."""
 
 _COUNTS = frozenset({"depth", "depths", "layers", "num_layers", "num_blocks", "block_sizes"})
 

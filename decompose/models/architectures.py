@@ -1,4 +1,4 @@
-"""Architectures by name, and the preprocessing that belongs to them.
+"""Build architectures by name, with the preprocessing of their weights.
 
 A name is ``SOURCE:MODEL`` with options behind commas::
 
@@ -65,7 +65,7 @@ _WITHOUT_EPSILON = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A parsed name: where the model comes from, which it is, and how it is built.
+    """The parsed name of an architecture: its source, its model and the builder's options.
 
     Attributes:
         source: ``torchvision``, ``timm`` or ``pypi``.
@@ -139,7 +139,7 @@ class Architecture:
         return model.eval()
 
     def sketch(self) -> nn.Module | None:
-        """The model on the meta device, of no weight in memory, however large a name makes it.
+        """The model on the meta device, which takes no memory, whatever sizes the name asks for.
 
         ``None`` where it needs values as it is built.
 
@@ -187,7 +187,7 @@ class Architecture:
         """The preprocessing of the named weights, or of the default ones.
 
         Raises:
-            DecomposeError: the model has no weights that would tell.
+            DecomposeError: the model has no pretrained weights, which define it.
         """
         if self.source == "pypi":
             from torchvision.models import VGG16_Weights
@@ -205,14 +205,14 @@ class Architecture:
         return timm_models.hub_name(self.model) if self.source == "timm" else None
 
     def categories(self) -> Sequence[str]:
-        """Names of the classes of the named weights, or of the default ones; none if they do not tell."""
+        """Names of the classes of the named weights, or of the default ones; empty if unknown."""
         known = self.source == "torchvision" and self._weights_enum(default=True)
         return known.meta.get("categories", []) if known else []
 
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input image, ``(3, H, W)`` in pixels, after preprocessing.
 
-        Images whose size is left to themselves are taken to be square: those of a detector of the
+        Images of no fixed size are taken to be square: those of a detector of the
         size that it scales them to, those to be segmented of the one that their shorter side has.
         """
         if self.source == "timm":
@@ -225,7 +225,7 @@ class Architecture:
         return (3, size[0], size[-1])
 
     def _scaled_size(self) -> Sequence[int] | None:
-        """What a detector scales images to; ``None`` for other models."""
+        """The size that a detector scales images to; ``None`` for other models."""
         scaling = getattr(self.sketch(), "transform", None)
         return scaling and (scaling.fixed_size or scaling.min_size[-1:])
 
@@ -275,7 +275,7 @@ class Architecture:
 
 
 def _cached(url: str) -> Path:
-    """Where torch keeps a file of the hub."""
+    """Path at which torch caches a file of its hub."""
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
 
 
@@ -284,7 +284,7 @@ def _damaged(cached: Path) -> DecomposeError:
 
 
 def meant_by(word: str) -> str | None:
-    """The architecture that a word without a source names, if one does."""
+    """The architecture that a name without its source may mean, for messages."""
     for source in ("torchvision", "timm"):
         with suppress(DecomposeError):
             return str(Architecture.parse(f"{source}:{word}"))
@@ -292,12 +292,12 @@ def meant_by(word: str) -> str | None:
 
 
 def is_architecture_name(source: str) -> bool:
-    """Whether a source is written as an architecture's name rather than as a file's."""
+    """Whether a source is an architecture's name rather than a file's."""
     return source.split(":")[0] in ("torchvision", "timm", "pypi") and ":" in source
 
 
 def remember_architecture(model: nn.Module, architecture: Architecture | None) -> None:
-    """Keep with a model the name that it was loaded by."""
+    """Attach to a model the architecture that it was loaded as."""
     setattr(model, _ATTRIBUTE, architecture)
 
 
@@ -307,17 +307,17 @@ def architecture_of(model: nn.Module) -> Architecture | None:
 
 
 def remember_pretrained(model: nn.Module) -> None:
-    """Keep with a model that its weights come from the architecture's own."""
+    """Mark a model whose weights come from the architecture's pretrained ones."""
     setattr(model, _PRETRAINED, True)
 
 
 def is_pretrained(model: nn.Module) -> bool:
-    """Whether a model's weights, kept or changed since, come from the architecture's own."""
+    """Whether a model's weights come from the architecture's pretrained ones, changed since or not."""
     return getattr(model, _PRETRAINED, False)
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing | None:
-    """How a model takes its images, kept by ``apply``; ``None`` if nothing tells."""
+    """The preprocessing of a model's images, kept by ``apply``; ``None`` if unknown."""
     return getattr(model, PREPROCESSING_ATTRIBUTE, None) or architecture_of(model)
 
 

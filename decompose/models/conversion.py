@@ -1,4 +1,4 @@
-"""A plan and a model make a smaller model."""
+"""Replace a model's layers as a plan says, and undo it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
-    """The model that ``apply`` would return, its rewritten layers on the meta device.
+    """Build the model that ``apply`` would return, its rewritten layers on the meta device.
 
     Nothing is computed: a loader fills in the weights.
 
@@ -34,7 +34,7 @@ def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
 
 
 def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
-    """Let rewritten layers run in other forms, in place.
+    """Set the forms in which rewritten layers run, in place.
 
     Args:
         small: a model that ``apply`` made.
@@ -55,7 +55,7 @@ def set_forms_(small: nn.Module, forms: Mapping[str, str]) -> None:
 
 
 def recomposed(small: nn.Module) -> nn.Module:
-    """The model with its factors multiplied back into the layers that the original has.
+    """Multiply a model's factors back into dense layers.
 
     Args:
         small: a model that ``apply`` made; left as it was.
@@ -72,7 +72,7 @@ def recomposed(small: nn.Module) -> nn.Module:
 
 
 def plan_of(model: nn.Module) -> Plan:
-    """The plan that a rewritten model carries in its layers."""
+    """The plan of a rewritten model, read from its layers."""
     layers = find_decomposed(model)
     return Plan(
         {name: layer.choice for name, layer in layers.items()},
@@ -88,7 +88,7 @@ def substitute(
     *,
     prepare: Callable[[Conv], Conv] = lambda conv: conv,
 ) -> nn.Module:
-    """Replace layers of a copy of a model by what the plan's methods make of them.
+    """Replace the layers of a copy of a model by the plan's decomposed ones.
 
     Args:
         plan: the choices; its forms are not taken.

@@ -218,7 +218,7 @@ def _run_in_onnxruntime(content: bytes, example: Tensor) -> list[np.ndarray]:
 def _checked(
     model: nn.Module, example: Tensor, given: Sequence[np.ndarray], path: str | Path, engine: str
 ) -> float:
-    """How far an engine's outputs are from torch's.
+    """Check an engine's outputs against torch's; the largest relative difference.
 
     Raises:
         DecomposeError: further than ``TOLERANCE``.
@@ -251,7 +251,7 @@ def _relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings and log, of which none concerns the reader."""
+    """Suppress the exporter's warnings and log, none of which concern the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Upload a saved model to the Hugging Face hub, write it as a folder like there, and fetch it back."""
+"""Upload models to the Hugging Face hub, write them as its folders, and download them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 PREFIX = "hf:"
-"""Begins the name of a model on the hub: ``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``."""
+"""Prefix of a model's name on the hub: ``hf:USER/NAME``, or ``hf:USER/NAME@REVISION``."""
 
 FILE = "model.safetensors"
 """The model's file in a repository, beside the card."""
@@ -99,7 +99,7 @@ def fetch(
 
 
 def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:
-    """Write the files that would be published into a folder, made if it is not there.
+    """Write the files that would be published to a folder, created if missing.
 
     Returns:
         The files.
@@ -120,7 +120,7 @@ def write_folder(source: Path, card: ModelCard, folder: Path) -> list[Path]:
 
 
 def upload(source: Path, card: ModelCard, repo: str, *, private: bool) -> str:
-    """Publish a model; the repository is made if it is not there.
+    """Publish a model; its repository is created if missing.
 
     Args:
         source: the model's file.

@@ -1,4 +1,4 @@
-"""Plans: which method rewrites which layer, at which rank.
+"""Plans: the method and rank of every rewritten layer, as JSON.
 
 A plan holds choices, never weights: a few kilobytes of JSON that a person can read and edit. ::
 
@@ -119,7 +119,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, record: Any, source: str = "plan") -> Plan:
-        """Read a plan from what its JSON holds; otherwise as ``from_json``."""
+        """Read a plan from parsed JSON; otherwise as ``from_json``."""
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise DecomposeError(f'{source}: is no plan: it lacks "format": "{_FORMAT}"')
         if record.get("version") != _VERSION:

@@ -1,4 +1,4 @@
-"""How a model wants its images, where no name of weights tells."""
+"""Preprocess images for models whose weights do not define it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from decompose.utils.errors import DecomposeError
 
 Transform = Callable[[Any], Tensor]
-"""From a PIL image to a ``(3, H, W)`` tensor."""
+"""Maps a PIL image to a ``(3, H, W)`` tensor."""
 
 
 PREPROCESSING_ATTRIBUTE = "decompose_preprocessing"
@@ -26,7 +26,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """A preprocessing: cover the size, cut out the middle, and ``(scale pixel - mean) / std``.
+    """Resize to cover the input size, crop the middle, and compute ``(scale pixel - mean) / std``.
 
     Attributes:
         shape: of an input, ``(C, H, W)``; one channel is grey.
@@ -52,7 +52,7 @@ class ImagePreprocessing:
         deviations: Sequence[float] | None = None,
         is_bgr: bool = False,
     ) -> ImagePreprocessing:
-        """A format out of what is known of it.
+        """Build a preprocessing from the known settings.
 
         Where nothing is, colours have ImageNet's means and deviations, as torchvision's models want
         them; else 0 and 1 for those that are not given.
@@ -86,7 +86,7 @@ class ImagePreprocessing:
         return tuple(value / self.scale for value in self.deviations)
 
     def transform(self) -> ImagePreprocessing:
-        """Itself: from an image to an input."""
+        """Itself: the preprocessing maps an image to an input."""
         return self
 
     def input_shape(self) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class ImagePreprocessing:
         return self.shape
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An input ``(C, H, W)``, float32."""
+        """Preprocess an image to an input ``(C, H, W)``, float32."""
         channels, height, width = self.shape
         mode = "L" if channels == 1 else "RGB"
         fitted = ImageOps.fit(
@@ -115,10 +115,10 @@ def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ..
 
 
 class Preprocessing(Protocol):
-    """What a model takes, and how it is made of images."""
+    """A model's input shape, and the transform that makes an input from an image."""
 
     def transform(self) -> Transform:
-        """From an image to an input."""
+        """Maps an image to an input."""
         ...
 
     def input_shape(self) -> tuple[int, ...]:
@@ -127,5 +127,5 @@ class Preprocessing(Protocol):
 
 
 def remember_preprocessing(model: nn.Module, preprocessing: Preprocessing) -> None:
-    """Keep with a model how it takes its images, where no name tells."""
+    """Attach a preprocessing to a model whose architecture does not define one."""
     setattr(model, PREPROCESSING_ATTRIBUTE, preprocessing)

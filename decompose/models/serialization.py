@@ -58,9 +58,9 @@ class Header:
     plan: Plan
     folded: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
-    """Of the weights; files of earlier days have none."""
+    """SHA-256 of the weights; files of earlier versions have none."""
     pretrained: bool = False
-    """Whether the weights come from the architecture's own."""
+    """Whether the weights come from the architecture's pretrained ones."""
 
 
 def load(
@@ -175,7 +175,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def read_header(path: str | Path) -> Header | None:
-    """What a file that ``save`` wrote says of its model; ``None`` for any other file.
+    """Read the header of a file that ``save`` wrote; ``None`` for any other file.
 
     Raises:
         DecomposeError: there is no such file, or it is damaged.
@@ -212,26 +212,26 @@ def read_header(path: str | Path) -> Header | None:
 
 
 def required_preprocessing(model: nn.Module) -> Preprocessing:
-    """What a model takes: as its architecture's name tells, or as was said of it.
+    """The preprocessing of a model's images, which must be known.
 
     Raises:
-        DecomposeError: nothing tells.
+        DecomposeError: it is unknown.
     """
     preprocessing = preprocessing_of(model)
     if preprocessing is None and isinstance(model, OnnxNetwork):
         raise DecomposeError(
-            "an ONNX model does not tell how it takes its images; only compress --calibrate is told"
+            "an ONNX model does not hold the preprocessing of its images; give it to compress --calibrate"
         )
     if preprocessing is None:
         raise DecomposeError(
-            "the model's architecture has no name, which would tell its input size and "
+            "the model's architecture has no name, which would define its input size and "
             "preprocessing"
         )
     return preprocessing
 
 
 def is_unnamed_checkpoint(source: str | Path) -> bool:
-    """Whether a source is a file that does not say which architecture its weights are of.
+    """Whether a source is a file of weights without the name of their architecture.
 
     Raises:
         DecomposeError: there is no such file, or it is damaged.
@@ -263,7 +263,7 @@ def is_onnx(source: str | Path) -> bool:
 
 
 def _harmless(name: str, path: Path) -> Architecture:
-    """The architecture that a file names, which may build layers and nothing else."""
+    """The architecture that a file names, checked to build layers and do nothing else."""
     try:
         architecture = Architecture.parse(name)
         require_harmless(architecture)
@@ -273,12 +273,12 @@ def _harmless(name: str, path: Path) -> Architecture:
 
 
 def _local(source: str | Path) -> str | Path:
-    """A source on this machine: what lies on the hub is downloaded first, or taken from the cache."""
+    """A local path of a source: files on the hub are downloaded, or taken from the cache."""
     return fetch(str(source)) if is_hub_name(source) else source
 
 
 def _absence(path: Path) -> str:
-    """Why there is no file at a path, in words."""
+    """Why there is no file at a path, for messages."""
     if path.is_dir():
         return "is a folder, not a file"
     is_word = not path.suffix and path.name == str(path)
@@ -303,7 +303,7 @@ def _build(architecture: Architecture) -> nn.Module:
 def _model_for(
     model: nn.Module | str | None, header: Header | None, state: Mapping[str, Tensor], path: Path
 ) -> nn.Module:
-    """What a file's weights are to be filled into."""
+    """The model to fill a file's weights into."""
     if isinstance(model, nn.Module):
         return copied(model) if header is None else _rewritten(model, header, state)
     named = header and header.architecture if model is None else Architecture.parse(model)
@@ -323,12 +323,12 @@ def _model_for(
 def _renamed(
     model: nn.Module, header: Header | None, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The weights by the model's names; a file that ``save`` wrote has these already."""
+    """The weights under the model's names, which a file of ``save`` uses already."""
     return named_as_in(model, state) if header is None else dict(state)
 
 
 def _rewritten(model: nn.Module, header: Header | None, state: Mapping[str, Tensor]) -> nn.Module:
-    """The model as the file's plan has it."""
+    """Rewrite a model as a file's plan says."""
     if header is not None:
         if header.folded:
             model = fold_pairs(model, header.folded)
@@ -338,7 +338,7 @@ def _rewritten(model: nn.Module, header: Header | None, state: Mapping[str, Tens
 
 
 def _admit_biases(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Make room for the biases that repair gave to layers without one, recomposed ones as well."""
+    """Add empty biases where repair gave them to layers without one, also recomposed ones."""
     for name, layer in find_layers(model).items():
         for inner, leaf in layer.named_modules(prefix=name):
             if isinstance(leaf, DECOMPOSABLE) and leaf.bias is None and f"{inner}.bias" in state:

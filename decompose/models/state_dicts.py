@@ -1,4 +1,4 @@
-"""State dicts: read from files without pickle, and filled into models."""
+"""Read state dicts without running code, and load them into models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NESTED_KEYS = (
     "ema",
     "params_ema",
 )
-"""Where trainings keep the weights, those before their moving averages."""
+"""Keys under which trainings store weights; moving averages come last."""
 
 _DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
@@ -47,7 +47,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, which may be that of a training; prefixes of names stay.
+    """Read the weights in a checkpoint, also a training's; names keep their prefixes.
 
     Raises:
         DecomposeError: it is damaged, holds none, or holds more than tensors.
@@ -119,13 +119,13 @@ def _plain(content: Mapping[Any, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def named_as_in(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name a checkpoint's weights as a model does, without what trainings put around them.
+    """Rename a checkpoint's weights to a model's names, without the prefixes of trainings.
 
     Undone are prefixes that all names share (``module.``, ``model.`` and so on, in any nesting),
     ``_orig_mod.`` of compiled modules, and the masks of pruned ones.
 
     Args:
-        model: whose names count.
+        model: the model whose names to use.
         state: by the checkpoint's names.
 
     >>> model = nn.Sequential(nn.Linear(1, 1))
@@ -164,7 +164,7 @@ def _without_masks(state: Mapping[str, Tensor], own: Collection[str]) -> dict[st
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
-    """Give a model its weights, which keep the file's dtype.
+    """Load weights into a model, in the file's dtype.
 
     Args:
         model: changed in place.
@@ -202,7 +202,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> nn.Module:
 
 
 def completed(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The weights that a model asks for, under every name that it has for them.
+    """Complete a state dict with every name that the model has for a weight.
 
     Raises:
         DecomposeError: they are not those in the file.

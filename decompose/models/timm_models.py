@@ -71,7 +71,7 @@ def hub_name(name: str) -> str | None:
 
 
 def data_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the weights' images were made: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on.
+    """The preprocessing of the weights: ``input_size``, ``mean``, ``std``, ``crop_pct`` and so on.
 
     Grey ones (``in_chans=1``) have the colours' average mean and deviation.
     """
@@ -108,7 +108,7 @@ def transform(config: Mapping[str, Any]) -> Any:
         if channels == 1:
             made.transforms.insert(0, Grayscale())
         return made
-    # Does the same, and tells its sizes to those who ask.
+    # Does the same, and has its sizes as attributes.
     made = ImageClassification(
         crop_size=height,
         resize_size=math.floor(height / config["crop_pct"]),
@@ -144,7 +144,7 @@ def _created(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.M
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the hub's log of its attempts: what they come to is told once."""
+    """Suppress the hub's log of its attempts; the outcome is reported once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -21,12 +21,12 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
 
 _MOST_UNREADABLE = 100
-"""Images in a row that cannot be read before the data is held to be broken."""
+"""Unreadable images in a row before the data counts as broken."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainBatch:
-    """Some images to train on.
+    """A batch of images to train on.
 
     Attributes:
         images: ``(batch, 3, H, W)``.
@@ -39,12 +39,12 @@ class TrainBatch:
     unreadable: Mapping[str, str]
 
     def pin_memory(self) -> TrainBatch:
-        """The same where a GPU copies from while it computes; a ``DataLoader`` asks for it."""
+        """Copy to pinned memory, for ``DataLoader``."""
         return TrainBatch(self.images.pin_memory(), self.labels.pin_memory(), self.unreadable)
 
 
 def augmented(preprocessing: Transform) -> Transform:
-    """A preprocessing that cuts at random and mirrors, at the same input size and normalisation.
+    """Add random crops and flips to a preprocessing, at the same input size and normalisation.
 
     Cuts are RandomResizedCrop's (Szegedy et al. 2015, arXiv 1409.4842), as torchvision trains.
 
@@ -77,14 +77,14 @@ def augmented(preprocessing: Transform) -> Transform:
 
 @contextmanager
 def drawing(*parts: int) -> Iterator[None]:
-    """Let torch draw from a seed of its own inside, and go on outside as if it had not."""
+    """Seed torch's random numbers inside this context, and restore them after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(*parts))
         yield
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
-    """Images by (epoch, index).
+    """A dataset of augmented images, indexed by (epoch, index).
 
     One that cannot be read is replaced by the next that can, so that batches keep their size and
     processes their step.

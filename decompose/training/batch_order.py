@@ -1,4 +1,4 @@
-"""Order the images of every step: a function of the seed, so that no state has to be kept.
+"""Order the images of every step as a function of the seed, without state.
 
 Every epoch goes through a permutation of its own. A step takes the next global batch of it, and each
 process its share of that, in micro-batches. So any number of processes sees the same images in the
@@ -53,7 +53,7 @@ class BatchOrder:
     def share(
         self, epoch: int, first_step: int, process: int, num_processes: int, num_parts: int
     ) -> Iterator[list[int]]:
-        """What one process sees of an epoch from a step on: ``num_parts`` micro-batches a step.
+        """One process's images of an epoch from a step on: ``num_parts`` micro-batches a step.
 
         Args:
             epoch: from 0.

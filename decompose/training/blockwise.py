@@ -1,4 +1,4 @@
-"""Blockwise reconstruction: each layer's factors trained by themselves to give what the original's gave.
+"""Blockwise reconstruction: train each layer's factors alone on the original layer's outputs.
 
 Layer after layer, in the order in which they run, on the input that the small model has there now
 and the output that the original has: asymmetric, so that later layers make good what earlier ones
@@ -34,7 +34,7 @@ from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
 _EVERY = 4
-"""One input of so many is held out of the steps, to judge them."""
+"""One of this many inputs is held out to judge the steps."""
 
 _NUM_LOOKS = 8
 """How often a layer is judged on the way; the best of these is kept."""
@@ -46,12 +46,12 @@ _BATCH = 8
 """Calls of a layer in a step."""
 
 _MOST_BYTES = 2 << 30
-"""What a layer's inputs and outputs may take; with more, fewer inputs are taken."""
+"""Most bytes of a layer's inputs and outputs; beyond, fewer inputs are taken."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What was done to one layer.
+    """The result of one layer's reconstruction.
 
     Attributes:
         name: its full name.
@@ -80,7 +80,7 @@ class LayerCall:
 
 @dataclass(frozen=True, eq=False)
 class Aim:
-    """What of a layer's output counts.
+    """The part of a layer's output that counts, such as what a ReLU passes.
 
     Attributes:
         rectifier: what follows the layer, if anything does that cuts off.
@@ -91,7 +91,7 @@ class Aim:
     axis: int
 
     def loss(self, body: nn.Module, batch: LayerCall) -> Tensor:
-        """Squared error over the energy of what should go on, a differentiable scalar.
+        """Squared error over the energy of the target, a differentiable scalar.
 
         A rectifier's slopes weigh it, and what its threshold cuts off is free.
         """
@@ -103,7 +103,7 @@ class Aim:
         return squared / _energy(self.rectifier.read(wanted))
 
     def error(self, body: nn.Module, calls: Sequence[LayerCall]) -> float:
-        """Relative squared error of what goes on, over calls."""
+        """Relative squared error over calls, of the part that counts."""
         squared, energy = 0.0, 0.0
         for call in calls:
             with torch.no_grad():
@@ -208,7 +208,7 @@ def _reconstruct(
     learning_rate: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Train one layer, and keep what is best on the calls held out; their error before and after."""
+    """Train one layer, and keep the best weights on held-out calls; their error before and after."""
     layer.assign(balanced(layer.expression))
     before = best = aim.error(layer.body, held)
     body = copy.deepcopy(layer.body).requires_grad_(True)
@@ -232,7 +232,7 @@ def _reconstruct(
 
 
 def _alike(calls: Sequence[LayerCall], drawn: Sequence[int]) -> Iterator[LayerCall]:
-    """The calls drawn, together where they are of one shape."""
+    """Join drawn calls of one shape to a batch."""
     shapes = {calls[index].seen.shape for index in drawn}
     for shape in sorted(shapes):
         chosen = [calls[index] for index in drawn if calls[index].seen.shape == shape]

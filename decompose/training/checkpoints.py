@@ -1,4 +1,4 @@
-"""Checkpoints: nested states as safetensors files, without pickle, whole or not there at all.
+"""Write and read checkpoints: nested states as safetensors files, atomically and without pickle.
 
 Tensors are stored as such, and all else as JSON in the header, beside a SHA-256 digest of both. A
 file is written beside its place and then renamed; the newest whole one is what a run goes on from.
@@ -36,7 +36,7 @@ _CONTENT, _DIGEST = "content", "sha256"
 
 
 class DamagedError(DecomposeError):
-    """A file is not what was written."""
+    """A file is damaged."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Checkpoints:
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
     def keep(self, step: int, content: Mapping[str, Any]) -> None:
-        """Write the state after so many steps, and drop all but the last before it.
+        """Write the state after ``steps`` steps, and remove all but the newest older one.
 
         Raises:
             DecomposeError: it cannot be written; the earlier ones are still there.
@@ -72,7 +72,7 @@ class Checkpoints:
             path.unlink()
 
     def newest(self) -> dict[str, Any] | None:
-        """The last state that is whole; warns of those that are not. ``None`` where there is none.
+        """Read the newest undamaged state, with a warning for damaged ones; ``None`` without any.
 
         What is damaged, or a killed process left half written, is removed.
 
@@ -95,7 +95,7 @@ class Checkpoints:
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Keep other runs from writing here; the folder goes where it is left empty.
+        """Lock the folder against other runs; it is removed afterwards if empty.
 
         Yields:
             Whether no other run does.
@@ -133,7 +133,7 @@ class Checkpoints:
 
 
 def write_state(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a nest of mappings, lists, tensors, numbers, texts and ``None``.
+    """Write a nested state of mappings, lists, tensors, numbers, texts and ``None``.
 
     Raises:
         DecomposeError: it cannot be written.
@@ -145,7 +145,7 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read what ``write_state`` wrote.
+    """Read a state that ``write_state`` wrote.
 
     Raises:
         DamagedError: it is not what was written.
@@ -173,7 +173,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _pack(content: Any, tensors: dict[str, Tensor], name: str) -> Any:
-    """Content as JSON, its tensors set aside by name; keys of mappings may be numbers."""
+    """Convert a state to JSON and tensors by name; keys of mappings may be numbers."""
     if isinstance(content, Tensor):
         # A copy: the file takes no two tensors that share memory.
         tensors[name] = content.detach().cpu().contiguous().clone()

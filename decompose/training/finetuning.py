@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _NUM_BLOCKWISE, _BLOCKWISE_TOGETHER = 128, 8
-"""Images that the first stage takes, and how many are decoded at a time."""
+"""Images of the first stage, and images decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -241,14 +241,14 @@ def _training_data(
 def _reconstruct(
     model: nn.Module, teacher: nn.Module, images: ImageDataset, recipe: Recipe
 ) -> list[Reconstruction]:
-    """The first stage, on some of the images; every process does it, and alike."""
+    """Reconstruct blockwise on some of the images, alike in every process."""
     some = images.subset(min(_NUM_BLOCKWISE, len(images)), recipe.seed)
     batches = [batch.images for batch in some.batches(_BLOCKWISE_TOGETHER, recipe.workers)]
     return reconstruct_(model, teacher, batches, steps=recipe.blockwise, seed=recipe.seed)
 
 
 def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
-    """Leave devices, processes, precision and logs to Accelerate.
+    """Start Accelerate, which handles devices, processes, precision and logs.
 
     Raises:
         DecomposeError: TensorBoard is asked for and not installed, the device is neither ``cpu`` nor
@@ -282,7 +282,7 @@ def start(recipe: Recipe, device: str, tensorboard: Path | None) -> Accelerator:
 
 
 def key_of(small: nn.Module, objective: Objective, data: TrainingData) -> dict[str, str]:
-    """Identify a run, so that another one's checkpoint is not taken up for it."""
+    """Identify a run, so that it does not resume another run's checkpoint."""
     listings = {
         "pictures": data.plain.samples,
         "held-out pictures": data.validator.images.samples,
@@ -311,7 +311,7 @@ def _state(
     resume: bool,
     is_alone: bool,
 ) -> dict | None:
-    """The state to go on from, the same in every process; ``None`` at the beginning."""
+    """The state to resume from, the same in every process; ``None`` for a new run."""
     state, problem = None, None
     if processes.is_first():
         if not is_alone:

@@ -1,4 +1,4 @@
-"""Training factors rather than kernels: where they start, and what weight decay means for them.
+"""Frobenius decay: balance factors before training, and decay the kernels that they compose to.
 
 Decay of each factor by itself would pull at the product twice, and the stronger the less balanced they
 are. What should stay small is the kernel that they compose to:
@@ -24,7 +24,7 @@ from decompose.utils.errors import DecomposeError
 
 
 def balance_(model: nn.Module) -> None:
-    """Give the factors of every decomposed layer equal norms, in place; the layers stay equal."""
+    """Balance the factors of every decomposed layer to equal norms, in place."""
     for layer in find_decomposed(model).values():
         layer.assign(balanced(layer.expression))
 
@@ -42,7 +42,7 @@ def composed_energy(model: nn.Module) -> Tensor:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with what an optimiser is to decay them by itself.
+    """Parameter groups with the weight decay that an optimiser applies to them.
 
     Args:
         model: decomposed or not; parameters without ``requires_grad`` are left out.

@@ -1,4 +1,4 @@
-"""Train step by step and epoch by epoch, keep checkpoints, and go on from them.
+"""Train step by step and epoch by epoch, write checkpoints, and resume from them.
 
 A run's state is its weights, the optimiser's, the schedule's, and its position. Nothing random
 has a state to lose: the order of images, their crops and the model's own draws (dropout) follow from
@@ -66,7 +66,7 @@ class TrainingData:
 
 
 class Training:
-    """One run.
+    """A training run.
 
     Args:
         accelerator: that devices, processes and precision are left to.
@@ -101,7 +101,7 @@ class Training:
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a run needs to go on."""
+        """The state that a run resumes from."""
         scaler = self.accelerator.scaler
         return {
             "key": dict(self.key),
@@ -113,7 +113,7 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state_dict``.
+        """Resume from a ``state_dict``.
 
         Raises:
             DecomposeError: it is the state of another run, or none.

@@ -1,4 +1,4 @@
-"""The loss that a small model is trained on: labels, the original's outputs and features, or both."""
+"""Compute the training loss: labels, the original's outputs and features, or both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from decompose.utils.errors import DecomposeError
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a batch, as a recipe weighs it.
+    """The weighted loss of a recipe.
 
     Attributes:
         recipe: the weights of its terms.
@@ -82,7 +82,7 @@ class Objective:
         return torch.stack(terms).sum(), outputs
 
     def rehearse(self, images: Tensor, labels: Tensor) -> None:
-        """Go through the loss of a batch once, without training, to see that all fits together.
+        """Compute a batch's loss once without training, to check that model, teacher and labels fit.
 
         Raises:
             DecomposeError: labels, or the teacher's outputs, do not fit the model's.
@@ -93,7 +93,7 @@ class Objective:
     def _terms(
         self, model: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """What the loss is the sum of, and the student's outputs."""
+        """The terms of the loss, and the student's outputs."""
         rewritten = find_decomposed(self.student) if self._features and self.teacher else {}
         with tapping(rewritten) as ours:
             outputs = model(images)
@@ -108,7 +108,7 @@ class Objective:
         return [*self._from_labels(outputs, labels), *from_teacher], outputs
 
     def _from_labels(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        """What the labels add to the loss."""
+        """The labels' term of the loss."""
         if self._labels:
             require_fit(outputs, labels)
             smoothed = F.cross_entropy(
@@ -123,7 +123,7 @@ class Objective:
         outputs: Tensor,
         ours: Mapping[str, Sequence[Tensor]],
     ) -> Iterator[Tensor]:
-        """What the teacher adds to the loss, by its outputs and those of the layers tapped."""
+        """The teacher's terms of the loss, from its outputs and those of tapped layers."""
         known = find_layers(teacher)
         with tapping({name: known[name] for name in ours}) as theirs, torch.no_grad():
             wanted = teacher(images)
@@ -197,7 +197,7 @@ def distillation(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 
 
 def relative_error(outputs: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error over the energy of what is wanted, image by image, and then their mean.
+    """Mean over images of the squared error over the target's energy.
 
     Args:
         outputs: ``(batch, ...)``.

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe, and how its learning rate goes: torch's own, set for factors."""
+"""Make a recipe's optimiser and learning-rate schedule from torch's own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from decompose.training.recipe import Recipe
 _MOMENTUM = 0.9
 
 _START = 0.01
-"""Share of the learning rate that warm-up begins with."""
+"""Share of the learning rate at which warm-up begins."""
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser of a model; factors it does not decay (``factors``).
+    """Make the recipe's optimiser; it does not decay factors (``frobenius_decay``).
 
     Raises:
         DecomposeError: nothing in the model requires a gradient.
@@ -32,7 +32,7 @@ def make_schedule(optimiser: Optimizer, recipe: Recipe, steps_an_epoch: int) -> 
 
     Args:
         optimiser: whose learning rate it sets, once a step.
-        recipe: tells epochs and the share of steps that the rise takes.
+        recipe: has the epochs and the share of steps with a rising learning rate.
         steps_an_epoch: in all processes together.
     """
     total = recipe.epochs * steps_an_epoch

@@ -1,4 +1,4 @@
-"""The settings of finetuning: each is written once, here, and checked before anything is computed.
+"""The settings of finetuning, checked before anything is computed.
 
 The options of ``decompose finetune`` are made from these fields, and their help from the text beside each.
 """
@@ -14,7 +14,7 @@ from decompose.utils.errors import DecomposeError
 
 OPTIMISERS = "sgd", "adamw"
 PRECISIONS = "no", "fp16", "bf16"
-"""As Accelerate calls them; ``no`` is that of the weights."""
+"""Accelerate's names of precisions; ``no`` keeps the weights' own."""
 
 _LEARNING_RATES = {"sgd": 0.01, "adamw": 1e-4}
 
@@ -65,7 +65,7 @@ class Recipe:
     holdout: Annotated[float, Doc("Share of the images to validate on, of all classes alike.")] = (
         0.1
     )
-    patience: Annotated[int | None, Doc("Stop after so many epochs without a better score.")] = None
+    patience: Annotated[int | None, Doc("Stop after this many epochs without a better score.")] = None
     seed: Annotated[int, Doc("Of everything drawn.")] = 0
     workers: Annotated[int, Doc("Processes that decode, for each process that trains.")] = 0
     seconds_between: Annotated[float, Doc("Seconds between checkpoints within an epoch.")] = 300.0

@@ -47,12 +47,12 @@ class TrainingState:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> TrainingState:
-        """Read what ``asdict`` made."""
+        """Read the result of ``asdict``."""
         history = [Epoch(**epoch) for epoch in content["history"]]
         return cls(**{**content, "history": history})
 
     def end_step(self, loss: float, hits: float) -> None:
-        """Count a step that was done."""
+        """Count a finished step."""
         self.step, self.loss, self.hits = self.step + 1, self.loss + loss, self.hits + hits
 
     def means(self) -> tuple[float, float]:
@@ -60,7 +60,7 @@ class TrainingState:
         return self.loss / self.step, self.hits / self.step
 
     def end_epoch(self, epoch: Epoch) -> None:
-        """Count an epoch that was done, and go on to the next."""
+        """Count a finished epoch, and begin the next."""
         self.history.append(epoch)
         self.epoch, self.step, self.loss, self.hits = self.epoch + 1, 0, 0.0, 0.0
 
@@ -70,7 +70,7 @@ class TrainingState:
         return max(range(len(self.history)), key=lambda index: self.history[index].score)
 
     def is_exhausted(self, patience: int | None) -> bool:
-        """Whether the score has not risen for as many epochs."""
+        """Whether the score has not risen for ``patience`` epochs."""
         if patience is None or not self.history:
             return False
         return len(self.history) - 1 - self.best >= patience

@@ -1,4 +1,4 @@
-"""Score a model on held-out images; the best epoch is chosen by this score."""
+"""Score models on held-out images, to choose the best epoch."""
 
 from __future__ import annotations
 

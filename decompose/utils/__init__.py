@@ -1,1 +1,1 @@
-"""What knows nothing of convolutions: errors, files, batches, progress, tables."""
+"""General helpers that know nothing of convolutions: errors, files, batches, progress, tables."""

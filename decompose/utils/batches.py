@@ -1,6 +1,6 @@
-"""How a model is called: with one tensor, with several inputs, or with inputs by name.
+"""Call models with one tensor, with several inputs, or with inputs by name.
 
-An *example* is one batch of whatever a model takes:
+An *example* is one batch of a model's inputs:
 
 - a tensor, ``(batch, ...)``;
 - a tuple of positional inputs: ``model(*example)``;
@@ -31,24 +31,24 @@ of a tuple, a tuple of positional inputs or a list of images: ``[((ids, mask),),
 
 
 Example = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
-"""One batch of what a model takes."""
+"""One batch of a model's inputs."""
 
 
 def call(model: nn.Module, example: Example) -> Any:
-    """What a model returns for an example."""
+    """Call a model with an example."""
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
 
 
 def batch_size(example: Example) -> int:
-    """Inputs in an example; 1 where nothing in it tells."""
+    """Number of inputs in an example; 1 where it holds no tensor with a batch axis."""
     batched = next(_batched(example), None)
     return 1 if batched is None else len(batched)
 
 
 def split(example: Example, size: int) -> list[Any]:
-    """An example as several, of so many inputs at most."""
+    """Split an example into parts of at most ``size`` inputs."""
     if isinstance(example, Tensor):
         return list(example.split(size))
     total = batch_size(example)
@@ -57,7 +57,7 @@ def split(example: Example, size: int) -> list[Any]:
 
 
 def first(example: Any) -> Any:
-    """An example with the first input alone."""
+    """The first input of an example, as a batch of one."""
     return example[:1] if isinstance(example, Tensor) else split(example, 1)[0]
 
 
@@ -69,7 +69,7 @@ def tensors(example: Any) -> list[Tensor]:
 
 
 def map_tensors(function: Callable[[Tensor], Any], example: Any) -> Any:
-    """The example with each of its tensors replaced."""
+    """Replace each tensor of an example."""
     if isinstance(example, Tensor):
         return function(example)
     if isinstance(example, Mapping):
@@ -88,7 +88,7 @@ def moved(example: Any, like: Tensor) -> Any:
 
 
 def device_of(example: Example) -> torch.device:
-    """Where an example's tensors lie."""
+    """Device of an example's tensors."""
     return next((tensor.device for tensor in tensors(example)), torch.device("cpu"))
 
 
@@ -99,7 +99,7 @@ def shape_text(example: Any) -> str:
 
 
 def _batched(example: Any) -> Iterator[Tensor | list[Any]]:
-    """The tensors and lists that may be split, each in its order."""
+    """Tensors and lists of an example that can be split along the batch."""
     if isinstance(example, list) or (isinstance(example, Tensor) and example.ndim):
         yield example
     elif isinstance(example, tuple | Mapping):
@@ -118,10 +118,10 @@ def _cut(example: Any, total: int, window: slice) -> Any:
 
 
 class InputBatches:
-    """Inputs that can be gone through as often as need be.
+    """Calibration inputs that can be iterated any number of times.
 
     Args:
-        images: inputs; what can be gone through once only is kept in memory.
+        images: inputs; an iterator is read into a list.
         model: the model whose device and floating dtype they get.
     """
 
@@ -136,17 +136,17 @@ class InputBatches:
         return self.batches(1)
 
     def batches(self, size: int) -> Iterator[Any]:
-        """The inputs, so many at a time at most."""
+        """The inputs in batches of at most ``size``."""
         for x in chunks(self._images, size):
             yield moved(x, self._like)
 
     def count(self) -> int | None:
-        """How many there are, where that is known beforehand."""
+        """Number of inputs, where it is known without iterating."""
         return len(self._images) if isinstance(self._images, Tensor) else None
 
 
 def grouped(inputs: Iterable[Any], size: int) -> Iterator[Any]:
-    """Inputs ``(1, ...)`` in batches of a size at most, in their order; what is no tensor stays alone."""
+    """Join inputs ``(1, ...)`` to batches of at most ``size``; inputs that are no tensors stay alone."""
     batch: list[Tensor] = []
     for x in inputs:
         is_tensor = isinstance(x, Tensor)
@@ -162,7 +162,7 @@ def grouped(inputs: Iterable[Any], size: int) -> Iterator[Any]:
 
 
 def chunks(images: Batches, size: int) -> Iterator[Any]:
-    """Go through inputs, so many at a time at most.
+    """Iterate over inputs in batches of at most ``size``.
 
     Raises:
         DecomposeError: there are none, or what should hold tensors holds none.

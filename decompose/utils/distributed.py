@@ -1,4 +1,4 @@
-"""The processes that ``torchrun`` or ``accelerate launch`` started side by side; one where none did."""
+"""Work in the processes that ``torchrun`` or ``accelerate launch`` started, or in a single one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Processes:
-    """One process, among those that work together.
+    """The own process among those of a launch.
 
     Attributes:
         index: its own.
@@ -25,10 +25,10 @@ class Processes:
 
     @classmethod
     def joined(cls, device: torch.device | str) -> Processes:
-        """Join the others: over gloo on CPUs, over nccl on GPUs, each process on its own.
+        """Join the process group: over gloo on CPUs, over nccl on GPUs, one GPU a process.
 
         Args:
-            device: where to compute; of several GPUs each process takes the one of its place.
+            device: where to compute; of several GPUs each process takes the one of its local rank.
         """
         device = torch.device(device)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -39,7 +39,7 @@ class Processes:
         return cls(state.process_index, state.num_processes, state.device or device)
 
     def gather(self, item: Any) -> list[Any]:
-        """What each process has, in their order; every process must ask."""
+        """Gather an object from every process, in their order; all processes must call it."""
         if self.count == 1:
             return [item]
         from accelerate.utils import gather_object
@@ -47,7 +47,7 @@ class Processes:
         return gather_object([item])
 
     def share(self, item: Any) -> Any:
-        """What the first process has, on the CPU; every process must ask."""
+        """Share the first process's object with all, on the CPU; all processes must call it."""
         if self.count == 1:
             return item
         from accelerate.utils import broadcast_object_list
@@ -57,12 +57,12 @@ class Processes:
         return items[0]
 
     def is_first(self) -> bool:
-        """Whether this one prints and writes for all."""
+        """Whether this is the process that prints and writes."""
         return self.index == 0
 
 
 def leave() -> None:
-    """Part from the other processes, where this one had joined any.
+    """Leave the process group, if this process joined one.
 
     What listens to them may otherwise end a process badly that had done its work.
     """

@@ -1,4 +1,4 @@
-"""The machine, its threads and the versions of libraries, for records."""
+"""Describe the machine, its threads and the versions of libraries, for records."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 VERSION = "0.1.0"
-"""Of this package; the distribution on PyPI is called ``torch-decompose``."""
+"""Version of this package, ``torch-decompose`` on PyPI."""
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What computed: the machine, torch's threads, and the versions of what decides about figures."""
+    """The machine, torch's threads, and the versions of libraries that figures depend on."""
     versions = {name: version(name) for name in ("torchvision", "pillow")}
     return {
         "machine": machine(torch.device(device)),
@@ -27,7 +27,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> str:
-    """What computes, in words: times are of no use without it."""
+    """The processor or GPU, in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     model = "CPU"

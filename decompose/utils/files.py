@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and the JSON in them."""
+"""Write files atomically, and read JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def writing_together() -> Iterator[Outputs]:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Write beside, then rename: yields a temporary path that becomes ``path`` on success.
+    """Write a file atomically: yields a temporary path that becomes ``path`` on success.
 
     An error inside leaves what stood at ``path`` as it was, and nothing beside it; what a killed process
     left half written is removed. The target of a link is replaced, not the link. What is no plain file,
@@ -153,20 +153,20 @@ def _held(temporary: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    """The permissions that new files do not get; it can only be read by setting it."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole, in UTF-8."""
+    """Write a text file atomically, in UTF-8."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def parse_json(text: str, source: str) -> Any:
-    """Read JSON that may be anybody's.
+    """Parse untrusted JSON.
 
     Args:
         text: of the JSON.
@@ -182,7 +182,7 @@ def parse_json(text: str, source: str) -> Any:
 
 
 def require_writable(*paths: Path | None, inputs: Sequence[str | Path | None] = ()) -> None:
-    """Check, before long work, that files can be written where they are to go.
+    """Check, before long work, that output files can be written.
 
     Args:
         paths: of the files; ``None`` for those that nobody asked for.

@@ -15,7 +15,7 @@ def content_of(tensor: Tensor) -> memoryview:
 
 
 def content_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of what a file holds: a text, and tensors with their names and contents."""
+    """SHA-256 of a text and of tensors with their names."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Processes that end with the launcher that started them, ``torchrun`` or ``accelerate launch``."""
+"""End worker processes together with their launcher, ``torchrun`` or ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_launched() -> bool:
 
 
 def end_with_launcher() -> LastLine:
-    """Have the kernel end this process when the launcher dies, also by SIGKILL.
+    """Ask the kernel to end this process when the launcher dies, also by SIGKILL.
 
     Without it a killed launcher's processes would train on. Nothing happens where none launched this one,
     or where the system is not Linux.

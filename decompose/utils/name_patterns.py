@@ -1,4 +1,4 @@
-"""Names of layers, and patterns of names.
+"""Match names of layers with patterns.
 
 A pattern fits a layer's full name, the name of a module that holds it, or is one of the shell's
 (``conv4_*``).
@@ -44,6 +44,6 @@ def require_match(names: Iterable[str], pattern: str) -> None:
 
 
 def abbreviated(names: Sequence[str], most: int = _MOST_NAMED) -> str:
-    """Names in a line: the first few, and how many more there are."""
+    """Abbreviate a list of names: the first few, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Packages that only some users need, and the line that tells the others how to come by them."""
+"""Import optional dependencies, or say how to install them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decompose.utils.errors import DecomposeError, first_line
 
 
 def required(module: str, title: str, extra: str) -> Any:
-    """Import a module that an extra brings.
+    """Import a module that belongs to an optional extra.
 
     Args:
         module: its full name.

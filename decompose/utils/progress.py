@@ -1,4 +1,4 @@
-"""Progress on long work: bars where a person is watching, a line now and then in a log."""
+"""Report progress: bars in a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVERY_S = 30.0
 
 @contextmanager
 def quiet_progress() -> Iterator[None]:
-    """Show no progress inside."""
+    """Show no progress inside this context."""
     token = _IS_QUIET.set(True)
     try:
         yield
@@ -29,7 +29,7 @@ def quiet_progress() -> Iterator[None]:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """Iterate with a bar on standard error; where that is no terminal, with a line now and then.
+    """Iterate with a progress bar on standard error; where that is no terminal, with lines.
 
     Args:
         items: what to iterate over.
@@ -52,7 +52,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 @contextmanager
 def watching(description: str, done: int, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar with figures beside it and the time left; where there is no terminal, a line now and then.
+    """Show a progress bar with figures and the time left; where there is no terminal, lines.
 
     Args:
         description: what is being done.
@@ -95,14 +95,14 @@ def watching(description: str, done: int, total: int) -> Iterator[Callable[[str]
 
 
 class _Log:
-    """Says on standard error how far the work is, as often as a log can bear."""
+    """Writes lines about the progress to standard error, not too often for a log."""
 
     def __init__(self, description: str, total: int | None) -> None:
         self._description, self._total = description, total
         self._told = time.monotonic()
 
     def tell(self, done: int, figures: str = "") -> None:
-        """Say that so much is done, unless the last line is fresh."""
+        """Write a line about the progress, unless the last one is recent."""
         # Of processes that share the work, one speaks; torchrun and accelerate number them so.
         is_first = os.environ.get("RANK", "0") == "0"
         if not is_first or time.monotonic() - self._told < _EVERY_S:

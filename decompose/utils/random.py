@@ -1,4 +1,4 @@
-"""A seed for each named draw."""
+"""Derive a seed for each random draw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def draw_seed(*parts: int) -> int:
-    """A seed for one draw, in [0, 2^63), that tells apart the draws named by so many numbers.
+    """A seed in [0, 2^63) that differs for every list of numbers.
 
     Adjacent numbers give unrelated seeds, which ``seed + index`` would not.
     """

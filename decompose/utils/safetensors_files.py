@@ -1,4 +1,4 @@
-"""Safetensors files of which the same content has the same bytes."""
+"""Write safetensors files whose bytes depend on their content only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_tensors(
 
 
 def sort_metadata(path: str | Path) -> None:
-    """Put a file's metadata in the order of its keys, in place; safetensors leaves it to chance."""
+    """Sort a file's metadata by key, in place; safetensors writes it in random order."""
     with Path(path).open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

@@ -1,4 +1,4 @@
-"""One table, several faces: on the screen, in Markdown, in plain text."""
+"""Show tables on the screen, in Markdown and as plain text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
     total: Sequence[str] | None = None
 
     def to_markdown(self) -> str:
-        """The table in GitHub's Markdown, its columns padded so that the source reads as well."""
+        """The table in GitHub's Markdown, its columns padded to equal widths."""
         headings = [heading.replace("\n", " ") for heading in self.columns]
         body = [*self.rows, *([self.total] if self.total else [])]
         widths = [max(map(len, column)) for column in zip(headings, *body, strict=True)]
@@ -63,13 +63,13 @@ class Table:
 
 
 def format_count(count: float) -> str:
-    """A count to three significant digits at least, never as a power: 15,347, 86.7 and 0.0432."""
+    """Format a count with at least three significant digits, without a power: 15,347, 86.7, 0.0432."""
     # A decimal is written without a power.
     return f"{count:,.0f}" if count >= 100 else f"{Decimal(f'{count:.3g}'):f}"
 
 
 def format_threads(count: int) -> str:
-    """A number of threads in words: 1 thread, 2 threads."""
+    """Format a number of threads: 1 thread, 2 threads."""
     return f"{count} thread{'' if count == 1 else 's'}"
 
 

@@ -266,7 +266,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
 def test_tied_weights_that_differ_in_a_file_are_refused(tmp_path: Path) -> None:
     state = {"a.weight": torch.zeros(3, 3, 3, 3), "b.weight": torch.ones(3, 3, 3, 3)}
     torch.save(state, tmp_path / "untied.pth")
-    with pytest.raises(DecomposeError, match=r"a\.weight, b\.weight are one in the network"):
+    with pytest.raises(DecomposeError, match=r"a\.weight, b\.weight are one in the model"):
         decompose.load(tmp_path / "untied.pth", Tied())
 
 

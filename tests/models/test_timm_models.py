@@ -70,7 +70,7 @@ def test_images_may_be_grey(model: str) -> None:
 def test_inputs_that_are_no_images() -> None:
     architecture = Architecture.parse("timm:test_convnext,weights=none,in_chans=4")
     assert architecture.input_shape()[0] == 4
-    with pytest.raises(DecomposeError, match="1 or 3 channels; the network takes 4"):
+    with pytest.raises(DecomposeError, match="1 or 3 channels; the model takes 4"):
         architecture.transform()
 
 

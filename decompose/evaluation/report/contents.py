@@ -1,4 +1,4 @@
-"""What a report says of compressed models: measured here, drawn by ``page``."""
+"""Measure the contents of a report; ``page`` renders them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMULAS = {
     "cp": "1×1 I→r, k×1 and 1×k depthwise, 1×1 r→O",
     "svd": "1×1 I→r, then 1×1 r→O",
 }
-"""What a method makes of a layer of I inputs, O outputs and k×k taps; T, r and q are ranks."""
+"""Each method's factors of a layer with I inputs, O outputs and k×k taps; T, r and q are ranks."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Report:
     machine: str
 
     def to_dict(self) -> dict[str, Any]:
-        """What the page draws, ready for JSON: no number in it is infinite or undefined."""
+        """The report's figures, ready for JSON: no number is infinite or undefined."""
         names = [self.original, *self.comparisons]
         return _finite(
             {
@@ -127,7 +127,7 @@ def make_report(
     benchmark: Benchmark | None = None,
     evaluation: Evaluation | None = None,
 ) -> Report:
-    """Measure what a report says.
+    """Measure compressed models beside their original.
 
     Args:
         models: the original first, then those made from it; left as they are.
@@ -164,7 +164,7 @@ def _layer(compared: LayerComparison, spectra: LayerSpectra, note: Note | None) 
 
 
 def _fidelity(compared: Comparison) -> dict[str, Any]:
-    """How near a compressed model's outputs are to the original's, with intervals."""
+    """Fidelity of a compressed model's outputs to the original's, with intervals."""
     low, high = compared.output_interval or (None, None)
     agreement = None
     if compared.agreement is not None:
@@ -186,7 +186,7 @@ def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same, with ``None`` for numbers that JSON does not know."""
+    """Replace numbers that JSON does not know by ``None``."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

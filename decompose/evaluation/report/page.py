@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: its figures, its styles, and what draws them.
+"""Render a report as one self-contained HTML file: figures, styles, scripts and chart library.
 
 The charts are Vega-Lite's, whose libraries come out of the installed package ``vl-convert-python``. All
 figures lie in the page as JSON; names become text by ``textContent`` and never markup.
@@ -36,7 +36,7 @@ def render(report: Report) -> str:
 
 
 def embedded(record: Any) -> str:
-    r"""JSON that may stand inside a ``<script>`` element, whatever its strings hold.
+    r"""Encode JSON for a ``<script>`` element, whatever its strings hold.
 
     >>> embedded({"name": "</script>"})
     '{"name":"\\u003c/script\\u003e"}'

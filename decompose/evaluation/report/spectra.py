@@ -1,4 +1,4 @@
-"""Spectra of a model's layers: the energy that each method keeps, against the MACs that it takes."""
+"""Measure spectra of a model's layers: the energy that each method keeps, against its MACs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUM_RANKS = 20
 """Ranks at which a curve is drawn, spread evenly by their logarithm."""
 
 _MOST_WORK = 1e10
-"""Multiplications of a layer's largest singular value decomposition, up to which it is made."""
+"""Most multiplications of a layer's singular value decomposition; dearer ones are left out."""
 
 
 class SpectrumPoint(NamedTuple):

@@ -1,4 +1,4 @@
-"""Models in INT8, by the engines' own quantisers.
+"""Quantise models to INT8 with the engines' own quantisers.
 
 - ``post_training``: ``quantize``: prepare, quantise, repair, keep in float what loses most.
 - ``preparation``: BatchNorm folded and factors equalised, exactly, before anything is quantised.

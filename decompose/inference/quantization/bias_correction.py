@@ -1,4 +1,4 @@
-"""Biases that make up for the mean error of rounded weights.
+"""Correct biases for the mean error of rounded weights.
 
 A kernel W rounded to Q shifts the mean of output o by ``sum_i (Q - W)[o, i] E[x_i]``, its taps added, which
 is known once the mean of each input channel is (Nagel et al. 2019, arXiv 1906.04721, section 4.2). Borders,
@@ -17,7 +17,7 @@ from decompose.utils.optional_dependencies import required
 
 
 def bias_corrected(proto: Any, quantised: Any, means: Mapping[str, np.ndarray]) -> Any:
-    """The float model with biases that undo the shifts of its quantised one.
+    """Correct the float model's biases by the mean shifts of its quantised outputs.
 
     Args:
         proto: the float ``ModelProto``; left as it was.
@@ -68,7 +68,7 @@ def _dequantised(node: Any, constants: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _shift(node: Any, error: np.ndarray, means: np.ndarray) -> np.ndarray | None:
-    """By how much a node's mean output is off, ``(O,)``."""
+    """Shift of a node's mean output, ``(O,)``."""
     if node.op_type == "Conv":
         outputs, width = error.shape[:2]
         groups = len(means) // width

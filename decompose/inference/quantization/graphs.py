@@ -1,4 +1,4 @@
-"""The layers of an ONNX graph: which nodes compute them, and what these read on average."""
+"""Find the nodes of an ONNX graph that compute each layer, and the means of their inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decompose.models.onnx.network import OnnxNetwork
 from decompose.utils.optional_dependencies import required
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with weights, which are quantised; what else is, is the engine's affair."""
+"""Operators with weights, which are quantised."""
 
 Arrays = Sequence[np.ndarray]
 

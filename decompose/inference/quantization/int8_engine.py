@@ -1,4 +1,4 @@
-"""Engines that run every model in INT8, so that a budget of time is one of INT8's own time."""
+"""Engines that run models in INT8, for latency budgets in INT8."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from decompose.utils.optional_dependencies import required
 
 
 class Int8Engine(Engine):
-    """An engine that quantises what it is given, for times only: the ranges are those of one batch.
+    """An engine that quantises models, for times only: ranges come from one batch.
 
     Layers alone take and give bytes, as they do among other layers.
 
@@ -42,7 +42,7 @@ class Int8Engine(Engine):
         return self._engine.version()
 
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
-        """Quantise on the batch itself, and make the engine inside ready."""
+        """Quantise the model on the batch, and prepare it in the inner engine."""
         if not isinstance(x, Tensor):
             raise DecomposeError("INT8 is of models of one input tensor only")
         is_layer = isinstance(model, (*DECOMPOSABLE, DecomposedLayer))
@@ -67,7 +67,7 @@ def int8_engine(name: str) -> Engine:
 
 
 def _among_bytes(content: bytes, x: Tensor) -> tuple[bytes, Tensor]:
-    """A layer's model without the steps from floats at its beginning and to floats at its end."""
+    """A layer's model without the conversion from floats before it and to floats after it."""
     onnx = required("onnx", "ONNX", "onnx")
     model = onnx.load_from_string(content)
     graph = model.graph

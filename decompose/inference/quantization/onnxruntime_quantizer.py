@@ -24,7 +24,7 @@ from decompose.inference.quantization.graphs import (
 from decompose.utils.optional_dependencies import required
 
 OPERATORS = (*WEIGHTED, "MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Concat", "Add")
-"""What is quantised. Pooling and such pass on what they are given, in whatever steps it is."""
+"""Quantised operators; pooling and the like keep the quantisation of their inputs."""
 
 
 class OnnxRuntimeQuantizer:
@@ -137,7 +137,7 @@ class _Reader:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's log: what it advises is done, or not for the reader."""
+    """Suppress the quantiser's log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -113,7 +113,7 @@ class OpenVinoQuantizer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNCF's log and progress bars."""
+    """Suppress NNCF's log and progress bars."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -28,7 +28,7 @@ _HELD_OUT = 4
 """Every fourth image is held out."""
 
 _MOST_FOR_LAYERS = 8
-"""Held-out images, at most, that each layer is tried on."""
+"""Most held-out images that each layer is tried on."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def require_suffix(path: Path, engine: str) -> None:
 
 
 class _Trial:
-    """A quantiser, and what its model does to held-out images.
+    """A quantiser, and its model's error on held-out images.
 
     Args:
         quantizer: whose repairs are to be tried.
@@ -213,7 +213,7 @@ class _Trial:
     def in_float(
         self, losses: Mapping[str, float], at_least: int, max_error: float | None
     ) -> set[str]:
-        """Leave layers in float: so many, or as many as an error takes; by bisection."""
+        """Leave layers in float: ``at_least`` of them, or as many as ``max_error`` needs, by bisection."""
         worst = sorted(losses, key=lambda name: -losses[name])
         if at_least:
             self._take(worst[:at_least])

@@ -1,4 +1,4 @@
-"""A model made ready to be quantised, exactly: the same float model to rounding."""
+"""Prepare models for quantisation without changing their float outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """The model with BatchNorm folded where it can be; itself where it cannot."""
+    """Fold BatchNorm where it can be folded; returns the model itself where it cannot."""
     if not isinstance(model, OnnxNetwork):
         # It says so where there is nothing to fold.
         with suppress(DecomposeError):
@@ -43,7 +43,7 @@ def folded(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def equalize_(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Equalise the factors of decomposed layers by what passes between them, in place.
+    """Equalise the factors of decomposed layers by the activations between them, in place.
 
     Args:
         model: whose decomposed layers get other weights that compute the same.

@@ -1,4 +1,4 @@
-"""What every engine's quantiser does, and the choice among them."""
+"""The interface of the engines' quantisers, and the choice of one by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Quantizer(Protocol):
 
     @property
     def repairs(self) -> Sequence[str]:
-        """Names of what may lower the error, each to be tried."""
+        """Names of repairs that may lower the error."""
         ...
 
     def repair(self, name: str) -> Self:
@@ -50,10 +50,10 @@ class Quantizer(Protocol):
 
 
 QUANTIZERS = {"onnxruntime": OnnxRuntimeQuantizer, "openvino": OpenVinoQuantizer}
-"""By the names of their engines."""
+"""Quantisers by the names of their engines."""
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
-"""Of the file that each one's engine reads."""
+"""Suffix of the model file of each engine."""
 
 
 def get_quantizer_class(engine: str) -> type[OnnxRuntimeQuantizer | OpenVinoQuantizer]:
