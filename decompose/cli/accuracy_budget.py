@@ -37,7 +37,7 @@ class DropBudget:
         cls,
         max_drop: float | None,
         data: str | None,
-        wish: Mapping[str, Any],
+        settings: Mapping[str, Any],
         *,
         planned: bool,
         repaired: bool,
@@ -47,7 +47,7 @@ class DropBudget:
         Args:
             max_drop: in points.
             data: where the images lie.
-            wish: the other options of a plan.
+            settings: the other options of a plan.
             planned: whether a plan or statistics are given.
             repaired: whether layers are to be repaired.
 
@@ -60,7 +60,7 @@ class DropBudget:
             return None
         if data is None:
             raise DecomposeError("--max-drop is judged on images: --data")
-        if others := sorted(wish.keys() - _ALLOWED):
+        if others := sorted(settings.keys() - _ALLOWED):
             raise DecomposeError(
                 f"--max-drop finds the budget itself; give no --{others[0].replace('_', '-')}"
             )
@@ -75,7 +75,11 @@ class DropBudget:
         return cls(max_drop, data)
 
     def search(
-        self, model: nn.Module, example: Tensor, inputs: list[Any] | None, wish: Mapping[str, Any]
+        self,
+        model: nn.Module,
+        example: Tensor,
+        inputs: list[Any] | None,
+        settings: Mapping[str, Any],
     ) -> WithinDrop:
         """Find the smallest model, or the fastest where an engine is given.
 
@@ -83,17 +87,17 @@ class DropBudget:
             model: a classifier that knows its preprocessing.
             example: one batch.
             inputs: to plan and repair on; by default some of the images.
-            wish: methods, skip, engine and threads.
+            settings: methods, skip, engine and threads.
         """
         return compress_within_drop(
             model,
             example,
             _images(self.data, model),
             self.max_drop / 100,
-            budget="latency" if "engine" in wish else "macs",
+            budget="latency" if "engine" in settings else "macs",
             calibrate=inputs,
             workers=default_workers(),
-            **wish,
+            **settings,
         )
 
 

@@ -303,5 +303,5 @@ def export_model(
     images = synthetic_inputs(blank, loaded, num=2)
     deviation = export(loaded, images, output)
     print_record({"model": model, "output": str(output), "largest_deviation": deviation})
-    print_line(f"It gives what torch gives, to {deviation:.1e} of the largest output")
+    print_line(f"Its outputs equal torch's to {deviation:.1e} of the largest output")
     print_files(output)

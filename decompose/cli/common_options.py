@@ -65,7 +65,7 @@ def with_panels(panels: Mapping[str, str]) -> Callable[[Command], Command]:
                 info = copy.copy(info)
                 info.rich_help_panel = titles[parameter.name]
                 parameter = parameter.replace(annotation=Annotated[kind, info])
-            # By keyword alone, so that a required option may stand anywhere.
+            # By keyword alone, so that a required option may follow an optional one.
             parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
         order = list(panels)
         parameters.sort(

@@ -69,7 +69,7 @@ def settings_of(
 
     Args:
         settings: a dataclass whose fields are ``Annotated[TYPE, Doc(HELP)]``.
-        after: the parameter of the command that they stand behind in its help.
+        after: the parameter of the command that they follow in its help.
         without: fields that are no options.
     """
     kinds = get_type_hints(settings, include_extras=True)

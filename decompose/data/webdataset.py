@@ -2,7 +2,7 @@
 
 A sample is a run of members whose names differ only behind the first dot: ``0001.jpg`` and ``0001.cls``,
 which holds the label as a number, or ``0001.json`` with a ``label`` in it. One pass over the headers
-tells where each image lies, so that they are read in any order, by any number of processes, and
+finds where each image lies, so that they are read in any order, by any number of processes, and
 counted exactly.
 """
 
@@ -136,7 +136,7 @@ def _label(tar: tarfile.TarFile, parts: dict[str, tarfile.TarInfo], key: str) ->
             return _class_number(content["label"] if ending == ".json" else content)
         except (ValueError, LookupError, TypeError, RecursionError):
             raise DecomposeError(f"{key}{ending}: holds no label, a whole number from 0") from None
-    raise DecomposeError(f"{key}: has no label; a .cls or .json member should stand beside it")
+    raise DecomposeError(f"{key}: has no label; add a .cls or .json member beside it")
 
 
 def _class_number(label: object) -> int:

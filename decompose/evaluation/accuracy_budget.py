@@ -1,10 +1,10 @@
 """Find the smallest model whose accuracy falls by no more than allowed.
 
-Bisection over the share of MACs (or time) to keep. Statistics are taken once; every trial is a plan from
+Bisection over the share of MACs (or time) to keep. Statistics are gathered once; every trial is a plan from
 them, a repair and a pass over images. Half of the images judge the trials, by the paired difference of
 the two models' hits; the other half takes no part until the end and checks the model that won. A trial
-passes where the lower end of the 95 % interval is within the allowance, so few images, which tell little,
-allow little. Labels are used where there are some; otherwise a hit is the original's class.
+passes where the lower end of the 95 % interval is within the allowance, so that few images
+allow a small drop only. Labels are used where there are some; otherwise a hit is the original's class.
 """
 
 from __future__ import annotations
@@ -133,10 +133,10 @@ def compress_within_drop(
     newest: nn.Module | None = None
     for _ in track(range(steps), "bisecting"):
         share = (low + high) / 2
-        wish: dict[str, Any] = {budget: share, **options}
+        settings: dict[str, Any] = {budget: share, **options}
         change = None
         try:
-            chosen = plan(model, example, calibrate=statistics, **wish)
+            chosen = plan(model, example, calibrate=statistics, **settings)
         except BudgetError:
             low = share
         else:

@@ -110,7 +110,7 @@ def inspect_layers(model: nn.Module, example: Example) -> Inspection:
 
     Args:
         model: left as it was.
-        example: one batch (``calls``); only its shape matters.
+        example: one batch; only its shape matters.
 
     Raises:
         DecomposeError: the model does not take the example.

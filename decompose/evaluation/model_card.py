@@ -66,7 +66,7 @@ def model_card(
         repo: where it is to lie, ``USER/NAME``.
         record: what ``decompose evaluate`` wrote of it.
         license: of the weights, as the hub names it.
-        base_model: what it was made from, as the hub names it; what comes from timm's
+        base_model: the original's name on the hub; a model that comes from timm's
             pretrained weights is known without it.
 
     Raises:

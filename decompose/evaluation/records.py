@@ -25,7 +25,7 @@ class Metric(NamedTuple):
     """A measured share, such as top-1 accuracy.
 
     Attributes:
-        title: of what it is.
+        title: its name in tables.
         value: the share.
         low: where it lies at least, with 95 % confidence, if known.
         high: where it lies at most.

@@ -178,9 +178,9 @@ def time_side_by_side(
 
     Args:
         models: by name, the one to compare with first; they are copied, not changed.
-        example: one batch, of which the first input is taken; where it lies tells the device.
-        engines: what to run them in, by name.
-        batch_sizes: how many inputs at a time.
+        example: one batch on the device to time on; only its first input is used.
+        engines: engines to run them in, by name.
+        batch_sizes: numbers of inputs at a time.
         num_rounds: turns that each has; a turn is a few calls, after a warm-up.
         num_threads: on the CPU; torch's own number by default.
         layers: time every decomposed layer beside the original's as well.

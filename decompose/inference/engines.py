@@ -78,7 +78,7 @@ class Eager(Engine):
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """Copy the model to the input's device, in channels-last order if its input is 2-D.
 
-        On a CPU the process keeps its memory from now on (``memory``).
+        On a CPU the process keeps freed memory from now on (``allocator``).
         """
         device = device_of(x)
         if device.type == "cpu":

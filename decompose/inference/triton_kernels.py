@@ -2,7 +2,7 @@
 
     y[n, o] = b[o] + sum_t sum_i P_t[o, i] (D_t[i] * x[n, i])
 
-Nothing stands between the two convolutions, so a block of depthwise outputs is made in registers and
+There is nothing between the two convolutions, so a block of depthwise outputs is made in registers and
 goes at once into the matrix product with P_t; in eager torch it is written to memory and read back, T
 times. Written in Triton, whose interpreter runs it on a CPU as well, for tests.
 """

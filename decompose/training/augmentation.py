@@ -31,7 +31,7 @@ class TrainBatch:
     Attributes:
         images: ``(batch, 3, H, W)``.
         labels: ``(batch,)`` int64; -1 where there is none.
-        unreadable: images that others stand in for, by path, with the reason.
+        unreadable: images that others replace, by path, with the reason.
     """
 
     images: Tensor

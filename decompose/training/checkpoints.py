@@ -89,7 +89,7 @@ class Checkpoints:
             except DamagedError as error:
                 rest = "falling back to the one before" if paths else "there is none before it"
                 warnings.warn(f"{error}; {rest}", stacklevel=2)
-                # Written anew on the way, it must not stand in for a later state.
+                # Rewritten later, it must not be taken for a later state.
                 path.unlink()
         return None
 

@@ -7,8 +7,8 @@
     print(tuned.table())
     decompose.save(tuned.network, "tuned.safetensors")
 
-Factors are balanced, then perhaps trained layer by layer (``blockwise``), then together (``training``).
-Devices, processes, mixed precision, accumulation and logs are Accelerate's.
+Factors are balanced, then optionally trained layer by layer (``blockwise``), then together (``loop``).
+Accelerate handles devices, processes, mixed precision, accumulation and logs.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Training:
         data: the images.
         checkpoints: where states are kept.
         key: of the run, kept with its states.
-        tell: called with a line an epoch.
+        report: called with a line an epoch.
 
     Raises:
         DecomposeError: nothing in the model requires a gradient.
@@ -87,10 +87,10 @@ class Training:
         data: TrainingData,
         checkpoints: Checkpoints,
         key: Mapping[str, str],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self.accelerator, self.objective, self.data = accelerator, objective, data
-        self.checkpoints, self.key, self.tell = checkpoints, key, tell
+        self.checkpoints, self.key, self.report = checkpoints, key, report
         self.model, self.recipe = objective.student, objective.recipe
         self.processes = data.validator.processes
         self.order = data.order
@@ -274,7 +274,7 @@ class Training:
             state.digest = weights_digest(self.model)
         self.keep()
         self.accelerator.log({"loss": loss, validator.measure: score}, step=self._steps_done())
-        self.tell(
+        self.report(
             f"epoch {state.epoch} of {self.recipe.epochs}: loss {loss:.4f}, "
             f"{validator.measure} held out {score:.2%}"
         )

@@ -65,7 +65,9 @@ class Recipe:
     holdout: Annotated[float, Doc("Share of the images to validate on, of all classes alike.")] = (
         0.1
     )
-    patience: Annotated[int | None, Doc("Stop after this many epochs without a better score.")] = None
+    patience: Annotated[int | None, Doc("Stop after this many epochs without a better score.")] = (
+        None
+    )
     seed: Annotated[int, Doc("Of everything drawn.")] = 0
     workers: Annotated[int, Doc("Processes that decode, for each process that trains.")] = 0
     seconds_between: Annotated[float, Doc("Seconds between checkpoints within an epoch.")] = 300.0

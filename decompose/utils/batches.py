@@ -7,8 +7,8 @@ An *example* is one batch of a model's inputs:
 - a mapping of inputs by name: ``model(**example)``;
 - anything else, such as the list of images that a detector takes: ``model(example)``.
 
-Inputs may be nested. The batch is as long as the first tensor or list that is met; what else is as
-long is split with it, what is not goes along whole.
+Inputs may be nested. The batch size is the length of the first tensor or list; others of the same
+length are split with it, the rest is passed along whole.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from decompose.utils.errors import DecomposeError
 
 Batches = Tensor | Mapping[str, Any] | Iterable[Any]
-"""Inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin with such.
+"""Inputs ``(batch, ...)``, or an iterable of them, or of tuples that begin with them.
 
-In the place of a tensor may stand whatever ``calls`` has for one batch: inputs by name, or, as the first
+Instead of a tensor there may be any other example: inputs by name, or, as the first
 of a tuple, a tuple of positional inputs or a list of images: ``[((ids, mask),), ([image],)]``.
 """
 

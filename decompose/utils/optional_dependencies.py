@@ -13,7 +13,7 @@ def required(module: str, title: str, extra: str) -> Any:
 
     Args:
         module: its full name.
-        title: what it is called in sentences.
+        title: its name in messages.
         extra: the extra's name in pyproject.toml.
 
     Raises:

@@ -89,7 +89,7 @@ def watching(description: str, done: int, total: int) -> Iterator[Callable[[str]
         def advance(figures: str) -> None:
             bars.update(task, advance=1, figures=figures)
             if log is not None:
-                log.tell(int(bars.tasks[task].completed), figures)
+                log.write(int(bars.tasks[task].completed), figures)
 
         yield advance
 
@@ -99,20 +99,20 @@ class _Log:
 
     def __init__(self, description: str, total: int | None) -> None:
         self._description, self._total = description, total
-        self._told = time.monotonic()
+        self._last_s = time.monotonic()
 
-    def tell(self, done: int, figures: str = "") -> None:
+    def write(self, done: int, figures: str = "") -> None:
         """Write a line about the progress, unless the last one is recent."""
-        # Of processes that share the work, one speaks; torchrun and accelerate number them so.
+        # The first of several processes writes; torchrun and accelerate set RANK.
         is_first = os.environ.get("RANK", "0") == "0"
-        if not is_first or time.monotonic() - self._told < _EVERY_S:
+        if not is_first or time.monotonic() - self._last_s < _EVERY_S:
             return
-        self._told = time.monotonic()
+        self._last_s = time.monotonic()
         of = "" if self._total is None else f" of {self._total}"
         print(f"{self._description}: {done}{of} {figures}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _logged(items: Iterable[T], log: _Log) -> Iterator[T]:
     for done, item in enumerate(items):
-        log.tell(done)
+        log.write(done)
         yield item

@@ -52,7 +52,7 @@ def test_the_model_that_was_found_is_saved_with_its_trials(
         (["--max-drop", "1", "--data", "{data}", "--macs", "0.5"], "give no --macs"),
         (["--max-drop", "1", "--data", "{data}", "--no-repair"], "give no --no-repair"),
         (["--max-drop", "0", "--data", "{data}"], "between 0 and 100"),
-        (["--max-drop", "1", "--data", "{data}"], "6 images cannot tell a drop"),
+        (["--max-drop", "1", "--data", "{data}"], "6 images cannot confirm a drop"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(

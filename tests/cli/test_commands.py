@@ -146,7 +146,7 @@ def test_tune_measures_forms_or_takes_the_ones_named(
 def test_export_writes_what_onnxruntime_runs(small: Path, tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "small.onnx"
     assert run("export", small, "-o", path, "--input-size", "64") == 0
-    assert "It gives what torch gives" in capsys.readouterr().out
+    assert "Its outputs equal torch's" in capsys.readouterr().out
     assert path.stat().st_size > 0
 
 

@@ -85,7 +85,7 @@ def test_a_loss_that_the_images_do_not_allow_is_refused() -> None:
 
 def test_too_few_images_are_refused_with_the_number_it_takes() -> None:
     model = classifier(rank=2)
-    with pytest.raises(DecomposeError, match=r"100 images cannot tell .* 388 at least"):
+    with pytest.raises(DecomposeError, match=r"100 images cannot confirm .* 388 at least"):
         compress_within_drop(model, EXAMPLE, dataset(model, 100), 0.01)
     assert images_needed(0.005) > images_needed(0.01) > images_needed(0.05)
 

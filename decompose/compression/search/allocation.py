@@ -17,7 +17,7 @@ from decompose.compression.search.candidates import Candidate, undominated
 from decompose.methods.choices import Note
 from decompose.models.plans import Plan
 from decompose.utils.errors import BudgetError
-from decompose.utils.stdio import silenced
+from decompose.utils.silenced_output import silenced
 
 
 def allocate(

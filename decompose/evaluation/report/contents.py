@@ -132,7 +132,7 @@ def make_report(
     Args:
         models: the original first, then those made from it; left as they are.
         images: inputs to compare outputs on, ``(batch, ...)`` or an iterable of such.
-        example: one input with a batch axis; its size is what MACs are counted for.
+        example: one input with a batch axis; MACs are counted for its size.
         images_in_words: what the images are, for readers: «64 images of photos/».
         benchmark: times of the same models under the same names.
         evaluation: accuracies of the same models under the same names.

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from decompose.utils.stdio import silenced
+from decompose.utils.silenced_output import silenced
 
 
 def test_nothing_written_meanwhile_is_seen(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Silence for compiled libraries that print past Python."""
+"""Silence compiled libraries that print past Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DESCRIPTORS = 1, 2
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Let nothing reach the process's standard output and error meanwhile, whoever writes it."""
+    """Send the process's standard output and error nowhere inside this context."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     with ExitStack() as stack:
