@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +12,10 @@ import typer
 from torch import Tensor, nn
 
 from decompose.cli.accuracy_budget import DropBudget, trials_table
+from decompose.cli.calibration import NUM_IMAGES, Calibration, repair_and_report
 from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
-    calibration_images,
     keep_preprocessing,
     load_model,
     parse_ranks,
@@ -35,7 +35,6 @@ from decompose.cli.options import (
     Std,
 )
 from decompose.cli.outputs import (
-    print_agreement,
     print_dense,
     print_files,
     print_latency,
@@ -44,13 +43,9 @@ from decompose.cli.outputs import (
     write_table,
 )
 from decompose.compression.application import apply
-from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.planning import plan
-from decompose.compression.search.scoring import measure
-from decompose.compression.statistics import Statistics
-from decompose.data.synthetic import synthetic_inputs
-from decompose.evaluation.agreement import class_agreement
+from decompose.evaluation.accuracy_budget import WithinDrop
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
 from decompose.layers.batchnorm import fold_batchnorm
@@ -62,12 +57,6 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable, writing_together
 
 _BUDGETS = {"macs", "params", "latency"}
-
-_NUM_IMAGES = 64
-"""Default of the most images to plan and repair on."""
-
-_NUM_SYNTHETIC = 8
-"""Synthetic inputs to repair on without images; repair transforms them and adds others."""
 
 
 @with_panels(
@@ -158,7 +147,7 @@ def compress_model(
     ] = None,
     max_images: Annotated[
         int | None,
-        typer.Option(min=2, help=f"Take no more of them than this. Default: {_NUM_IMAGES}."),
+        typer.Option(min=2, help=f"Take no more of them than this. Default: {NUM_IMAGES}."),
     ] = None,
     repair: Annotated[
         bool | None,
@@ -216,13 +205,13 @@ def compress_model(
         "skip": skip or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    measured = _Measured(calibrate, max_images, statistics, save_statistics)
+    calibration = Calibration(calibrate, max_images, statistics, save_statistics)
     planned = any(path is not None for path in (plan_file, statistics, save_statistics))
     drop = DropBudget.of(max_drop, data, given, planned=planned, repaired=repair is not False)
     budgeted = bool(given.keys() & _BUDGETS) or drop is not None
     repairing = budgeted or calibrate is not None if repair is None else repair
     _require_effect(given, plan_file, batch)
-    measured.require_effect(budgeted=budgeted, repairing=repairing)
+    calibration.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     model = to_device(load_model(source, arch, fix), device)
     if find_decomposed(model):
@@ -233,16 +222,8 @@ def compress_model(
     if fold:
         model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
-    images = measured.images(model)
-    within = None if drop is None else drop.search(model, example, images, given)
-    if within is not None:
-        choices = within.plan
-    elif choices is None:
-        seen = measured.seen(model, example, images, given) if budgeted else None
-        choices = plan(model, example, calibrate=seen, **given)
-    small = apply(choices, model) if within is None else within.model
-    if repairing and within is None:
-        _repair(small, model, example, images)
+    made = _compressed(model, example, given, choices, drop, calibration, repairing=repairing)
+    small, choices, within = made.model, made.plan, made.within
     comparison = compare_weights(model, small, example)
     with writing_together():
         if save_plan is not None:
@@ -261,53 +242,37 @@ def compress_model(
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """The options of data to plan and repair on."""
+class _Compressed:
+    """A plan, the model that it made, and the search for ``--max-drop`` where there was one."""
 
-    calibrate: Path | None
-    max_images: int | None
-    statistics: Path | None
-    save_statistics: Path | None
+    plan: Plan
+    model: nn.Module
+    within: WithinDrop | None = None
 
-    def require_effect(self, *, budgeted: bool, repairing: bool) -> None:
-        """Check that none of the options is without effect."""
-        if (self.statistics or self.save_statistics) and not budgeted:
-            raise DecomposeError(
-                "statistics are what a budget is planned by: --macs, --params, --latency"
-            )
-        if self.save_statistics and self.statistics:
-            raise DecomposeError("--save-statistics keeps new measurements; give no --statistics")
-        if self.save_statistics and not self.calibrate:
-            raise DecomposeError("--save-statistics keeps measurements on images: --calibrate")
-        if self.max_images and not self.calibrate:
-            raise DecomposeError("--max-images is how many images to take of --calibrate")
-        if self.calibrate and not repairing and (self.statistics or not budgeted):
-            raise DecomposeError(
-                "--calibrate is to plan a budget by, where no --statistics are given, and to repair by"
-            )
 
-    def images(self, model: nn.Module) -> list[Any] | None:
-        """The images as batches."""
-        if self.calibrate is None:
-            return None
-        return calibration_images(self.calibrate, model, self.max_images or _NUM_IMAGES)
-
-    def seen(
-        self,
-        model: nn.Module,
-        example: Tensor,
-        images: list[Any] | None,
-        given: Mapping[str, Any],
-    ) -> list[Any] | Statistics | None:
-        """The images or statistics that a budget is planned on; new statistics are saved if asked for."""
-        if self.statistics is not None:
-            return Statistics.load(self.statistics)
-        if images is None or self.save_statistics is None:
-            return images
-        scope = {name: given[name] for name in ("methods", "skip") if name in given}
-        found = measure(model, example, images, **scope)
-        found.save(self.save_statistics)
-        return found
+def _compressed(
+    model: nn.Module,
+    example: Tensor,
+    given: Mapping[str, Any],
+    choices: Plan | None,
+    drop: DropBudget | None,
+    calibration: Calibration,
+    *,
+    repairing: bool,
+) -> _Compressed:
+    """Plan, apply and repair, as the options say."""
+    images = calibration.images(model)
+    if drop is not None:
+        within = drop.search(model, example, images, given)
+        return _Compressed(within.plan, within.model, within)
+    if choices is None:
+        budgeted = bool(given.keys() & _BUDGETS)
+        calibrate = calibration.to_plan_on(model, example, images, given) if budgeted else None
+        choices = plan(model, example, calibrate=calibrate, **given)
+    small = apply(choices, model)
+    if repairing:
+        repair_and_report(small, model, example, images)
+    return _Compressed(choices, small)
 
 
 def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:
@@ -316,11 +281,3 @@ def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int
         raise DecomposeError("--plan holds all choices; give no budget, method, rank or skip")
     if batch is not None and "latency" not in given:
         raise DecomposeError("--batch is for a latency; give --latency")
-
-
-def _repair(
-    small: nn.Module, model: nn.Module, example: Tensor, images: Sequence[Tensor] | None
-) -> None:
-    inputs = images or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
-    print_table(repair_table(repair_(small, model, inputs)))
-    print_agreement(class_agreement(model, small, inputs), synthetic=not images)
