@@ -97,11 +97,13 @@ def decompose_command(
 def inspect_model(
     model: Annotated[str, typer.Argument(help=SOURCES)],
     arch: Arch = None,
-    method: Annotated[str, typer.Option(help="Whose terms the table shows.")] = DEFAULT_METHOD,
+    method: Annotated[
+        str, typer.Option(help="Method whose terms the table shows.")
+    ] = DEFAULT_METHOD,
     pca: Annotated[
         bool,
         typer.Option(
-            "--pca", help="Show what the principal components explain, the mean kernel taken out."
+            "--pca", help="Show the variance that principal components of the kernels explain."
         ),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw the spectra to this image.")] = None,
@@ -133,10 +135,10 @@ def compare_models(
     small: Annotated[str, typer.Argument(help="The smaller model that compress wrote.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to compare outputs on. Without it: weights only."),
+        typer.Option(help="Folder of images to compare outputs on. Default: compare weights only."),
     ] = None,
     arch: Arch = None,
-    max_images: Annotated[int, typer.Option(min=1, help="Take no more images than this.")] = 256,
+    max_images: Annotated[int, typer.Option(min=1, help="Most images to take.")] = 256,
     workers: Workers = None,
     input_size: InputSize = None,
     device: Device = "auto",
@@ -182,11 +184,13 @@ def benchmark_models(
     small: Annotated[list[str], typer.Argument(help="Models to time beside it.")],
     arch: Arch = None,
     engines: Annotated[
-        str, typer.Option(help=f"What runs them, of: {', '.join(ENGINES)}.")
+        str, typer.Option(help=f"Engines, separated by commas, of: {', '.join(ENGINES)}.")
     ] = "eager",
-    batch: Annotated[str, typer.Option(help="Inputs at a time, one number or several.")] = "1",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each model has.")] = 7,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Number of rounds; each model runs once a round.")
+    ] = 7,
     channels_last: Annotated[
         bool, typer.Option("--channels-last/--contiguous", help="Memory format in torch.")
     ] = True,
@@ -195,12 +199,13 @@ def benchmark_models(
     ] = False,
     tuned: Annotated[
         bool,
-        typer.Option("--tune", help="Let layers run in the form that is fastest in each engine."),
+        typer.Option("--tune", help="Choose the fastest forms of layers in each engine first."),
     ] = False,
     input_size: InputSize = None,
     device: Device = "auto",
     dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], typer.Option(help="Of weights and inputs.")
+        Literal["float32", "float16", "bfloat16"],
+        typer.Option(help="Data type of weights and inputs."),
     ] = "float32",
     plot: Annotated[
         Path | None, typer.Option(help="Also draw speed-up against MAC ratio to this image.")
@@ -246,14 +251,14 @@ def tune_model(
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors to write.")],
     arch: Arch = None,
     engine: Annotated[
-        str, typer.Option(help=f"Where to be fast, one of: {', '.join(ENGINES)}.")
+        str, typer.Option(help=f"Engine to be fast in, one of: {', '.join(ENGINES)}.")
     ] = DEFAULT_ENGINE,
-    batch: Annotated[int, typer.Option(min=1, help="Inputs at a time.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU.")] = None,
     form: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Measure nothing, but take this form, of: {', '.join(FORMS)}; for some layers "
+            help=f"Set this form without timing, of: {', '.join(FORMS)}; for some layers "
             "PATTERN=FORM; repeatable."
         ),
     ] = None,

@@ -77,65 +77,65 @@ def compress_model(
     ],
     arch: Arch = None,
     macs: Annotated[
-        float | None, typer.Option(help="MACs to keep, in (0, 1]: the best mixture of methods.")
+        float | None,
+        typer.Option(help="Share of MACs to keep, in (0, 1], by a mixture of methods."),
     ] = None,
     params: Annotated[
-        float | None, typer.Option(help="Parameters to keep, in (0, 1]; instead of MACs.")
+        float | None, typer.Option(help="Share of parameters to keep, in (0, 1]; instead of MACs.")
     ] = None,
     latency: Annotated[
-        float | None, typer.Option(help="Time to keep, in (0, 1], in an engine; instead of MACs.")
+        float | None,
+        typer.Option(help="Share of time to keep, in (0, 1], in an engine; instead of MACs."),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Points of accuracy to lose at most on --data: the smallest model that keeps "
-            "them; with --engine the fastest."
+            help="Most points of accuracy to lose on --data: finds the smallest model within "
+            "them, or with --engine the fastest."
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Images that --max-drop is judged on: class folders, shards, or a folder without "
-            "labels, where the original's classes count."
+            help="Images to measure --max-drop on: class folders, shards, or a folder without "
+            "labels, where the original's classes serve as labels."
         ),
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help=f"Where to be fast: {', '.join(ENGINES)}. Default: eager."),
+        typer.Option(help=f"Engine of --latency: {', '.join(ENGINES)}. Default: eager."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Inputs at a time that a latency is of. Default: 1.")
+        int | None, typer.Option(min=1, help="Batch size of --latency. Default: 1.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads on the CPU that a latency is of.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of --latency.")] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="A latency of both models in INT8, as quantize makes them."),
+        typer.Option("--int8", help="Measure --latency with both models in INT8, as by quantize."),
     ] = False,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"What the mixture is made of. Default: {','.join(COMBINATIONS)}."),
+        typer.Option(help=f"Methods of the mixture. Default: {','.join(COMBINATIONS)}."),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help=f"One method for all: {', '.join(METHODS)}; or some, one inside the other: "
+            help=f"One method for all layers: {', '.join(METHODS)}; or nested ones: "
             f"spatial+pw_dw. Default: {DEFAULT_METHOD}."
         ),
     ] = None,
     rank: Annotated[
         list[str] | None,
         typer.Option(
-            help="Terms: N for all layers, or PATTERN=N for some; may be repeated, and the last "
-            "that fits a layer counts."
+            help="Rank: N for all layers, or PATTERN=N for some; repeatable, the last match counts."
         ),
     ] = None,
     energy: Annotated[
-        float | None, typer.Option(help="Energy to keep in each layer, in (0, 1]; instead of rank.")
+        float | None,
+        typer.Option(help="Share of each layer's energy to keep, in (0, 1]; instead of rank."),
     ] = None,
     ratio: Annotated[
-        float | None, typer.Option(help="How many times fewer weights each layer gets.")
+        float | None, typer.Option(help="Factor by which each layer's weights become fewer.")
     ] = None,
     skip: Annotated[
         list[str] | None,
@@ -147,22 +147,22 @@ def compress_model(
     ] = None,
     max_images: Annotated[
         int | None,
-        typer.Option(min=2, help=f"Take no more of them than this. Default: {NUM_IMAGES}."),
+        typer.Option(min=2, help=f"Most images to take of --calibrate. Default: {NUM_IMAGES}."),
     ] = None,
     repair: Annotated[
         bool | None,
         typer.Option(
             "--repair/--no-repair",
-            help="Refit each layer's last factors. Default: with --calibrate, or for a budget; "
-            "without images on synthetic ones.",
+            help="Refit each layer's last factors. Default: with --calibrate or a budget; "
+            "without images, on synthetic ones.",
         ),
     ] = None,
     statistics: Annotated[
-        Path | None, typer.Option(help="Plan by these, which --save-statistics wrote.")
+        Path | None, typer.Option(help="Plan by statistics that --save-statistics wrote.")
     ] = None,
     save_statistics: Annotated[
         Path | None,
-        typer.Option(help="Keep what --calibrate measured, for plans of other budgets."),
+        typer.Option(help="Save the statistics of --calibrate, for plans of other budgets."),
     ] = None,
     plan_file: Annotated[
         Path | None,

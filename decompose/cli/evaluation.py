@@ -39,33 +39,36 @@ _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.
 
 def evaluate_models(
     model: Annotated[
-        list[str], typer.Argument(help=f"The others are compared with the first; each {SOURCES}.")
+        list[str], typer.Argument(help=f"Models; the first is the baseline. Each: {SOURCES}.")
     ],
     data: Annotated[
         str,
         typer.Option(
-            help="Folder of class folders, or of ImageNet as torchvision lays it out; or WebDataset "
-            "shards: a .tar, a folder of such, a pattern or an address (s3://bucket/val-*.tar). For "
+            help="Class folders, or ImageNet in torchvision's layout, or WebDataset "
+            "shards: a .tar, a folder of them, a pattern or an address (s3://bucket/val-*.tar). For "
             "detection: a folder in VOC's layout, such as VOC2007."
         ),
     ],
     task: Annotated[
         Literal["classification", "detection"],
-        typer.Option(help="What the models do: top-1 and top-5, or mean average precision."),
+        typer.Option(
+            help="Task of the models: measures top-1 and top-5, or mean average precision."
+        ),
     ] = "classification",
     arch: Arch = None,
     subset: Annotated[
-        int | None, typer.Option(min=1, help="Take this many images, as many of each class.")
+        int | None,
+        typer.Option(min=1, help="Number of images to draw, equally many of each class."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the subset's draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the subset's draw.")] = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help=f"Images at a time. Default: {_SIZES_IN_WORDS}.")
+        int | None, typer.Option(min=1, help=f"Batch size. Default: {_SIZES_IN_WORDS}.")
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
     precision: Annotated[
         Literal["own", "float16", "bfloat16"],
-        typer.Option(help="Of products, by automatic mixed precision."),
+        typer.Option(help="Precision of products, by automatic mixed precision."),
     ] = "own",
     input_size: InputSize = None,
     output: Record = None,

@@ -41,7 +41,7 @@ def finetune_model(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: class folders, ImageNet as torchvision lays it out (train), or "
+            help="Labelled images: class folders, ImageNet in torchvision's layout (train), or "
             "WebDataset shards."
         ),
     ] = None,
@@ -53,18 +53,21 @@ def finetune_model(
     ] = None,
     arch: Arch = None,
     validate: Annotated[
-        str | None, typer.Option(help="Validate on these images instead; as --data, but its val.")
+        str | None,
+        typer.Option(
+            help="Images to validate on, as for --data (val). Default: a share of --data."
+        ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run was.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     recompose: Annotated[
         bool,
         typer.Option("--recompose", help="Multiply the factors back into dense convolutions."),
     ] = False,
     workers: Workers = None,
     input_size: InputSize = None,
-    device: Annotated[str, typer.Option(help="cpu, or auto for what Accelerate finds.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="cpu, or auto for the device that Accelerate finds.")
+    ] = "auto",
     tensorboard: Annotated[Path | None, typer.Option(help="Folder of a TensorBoard log.")] = None,
     table: Markdown = None,
     **settings: Any,

@@ -23,7 +23,7 @@ Arch = Annotated[
 ]
 InputSize = Annotated[
     str | None,
-    typer.Option(help="Input size in pixels, N or HxW. Default: the one of the weights."),
+    typer.Option(help="Input size in pixels, N or HxW. Default: that of the weights."),
 ]
 Fix = Annotated[
     list[str] | None,
@@ -31,25 +31,25 @@ Fix = Annotated[
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Of an ONNX model's images: value of the brightest pixel. Default: 1."),
+    typer.Option(help="Value of the brightest pixel of an ONNX model's images. Default: 1."),
 ]
 Mean = Annotated[
     str | None,
     typer.Option(
-        help="Of an ONNX model's images: the mean to subtract, N or N,N,N, in the units of --scale. "
+        help="Mean to subtract from an ONNX model's images, N or N,N,N, in units of --scale. "
         "Default: ImageNet's for colours, if no other option is given, else 0."
     ),
 ]
 Std = Annotated[
     str | None,
-    typer.Option(
-        help="The deviation to divide by, in the same units. Default: as for --mean, or 1."
-    ),
+    typer.Option(help="Deviation to divide by, in the same units. Default: as for --mean, or 1."),
 ]
-Bgr = Annotated[bool, typer.Option("--bgr", help="An ONNX model's images have blue first.")]
+Bgr = Annotated[
+    bool, typer.Option("--bgr", help="Channels of an ONNX model's images are blue, green, red.")
+]
 Device = Annotated[
     str,
-    typer.Option(help="Where to run: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."),
+    typer.Option(help="Device: cpu, cuda, cuda:1, mps; auto takes a GPU if there is one."),
 ]
 Record = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write the figures to this JSON file.")
@@ -57,7 +57,7 @@ Record = Annotated[
 Markdown = Annotated[
     Path | None, typer.Option("--table", help="Also write the table to this Markdown file.")
 ]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")]
 
 
 def settings_of(

@@ -25,17 +25,18 @@ def push_model(
     source: Annotated[Path, typer.Argument(help="A .safetensors that compress wrote.")],
     repo: Annotated[str, typer.Argument(help="The repository on the hub: USER/NAME.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Publish nothing, but write the same files here.")
+        Path | None, typer.Option(help="Write the files to this folder instead of publishing them.")
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Let nobody else see a repository that is made.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     record: Annotated[
         Path | None,
-        typer.Option(help="A record that evaluate -o wrote; its figures go on the card."),
+        typer.Option(help="Record of evaluate -o, whose figures go on the card."),
     ] = None,
     license: Annotated[
-        str | None, typer.Option(help="Of the weights, as the hub names it: mit, apache-2.0.")
+        str | None,
+        typer.Option(help="Licence of the weights, by its name on the hub: mit, apache-2.0."),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="The original, by its name on the hub.")

@@ -42,32 +42,35 @@ def quantize_model(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="The .onnx to write; for openvino, the .xml, its .bin beside it."
+            "--output",
+            "-o",
+            help="The .onnx to write; for openvino the .xml, with a .bin beside it.",
         ),
     ],
     engine: Annotated[
-        str, typer.Option(help=f"Whose INT8 it is to be, one of: {', '.join(QUANTIZERS)}.")
+        str, typer.Option(help=f"Engine of the INT8 model, one of: {', '.join(QUANTIZERS)}.")
     ] = DEFAULT_ENGINE,
     keep_float: Annotated[
-        int, typer.Option(min=0, help="Layers to leave in float: those whose INT8 loses most.")
+        int,
+        typer.Option(
+            min=0, help="Number of layers to leave in float: those that lose most in INT8."
+        ),
     ] = 0,
     max_error: Annotated[
         float | None,
         typer.Option(
-            help="Relative squared error of the output to allow: leave as many layers in float as "
-            "that takes."
+            help="Largest relative squared error of the output: leaves layers in float until it "
+            "holds."
         ),
     ] = None,
     weight_bits: Annotated[
         int | None,
         typer.Option(
-            help="8, or 7 for processors that add products of bytes in 16 bits. Default: what this "
-            "one needs."
+            help="8, or 7 for processors that add products of bytes in 16 bits. Default: as this "
+            "processor needs."
         ),
     ] = None,
-    max_images: Annotated[
-        int, typer.Option(min=2, help="Take no more images than this.")
-    ] = _NUM_IMAGES,
+    max_images: Annotated[int, typer.Option(min=2, help="Most images to take.")] = _NUM_IMAGES,
     arch: Arch = None,
     input_size: InputSize = None,
     fix: Fix = None,

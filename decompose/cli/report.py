@@ -34,29 +34,30 @@ _NUM_SYNTHETIC = 16
 
 def report_models(
     small: Annotated[list[str], typer.Argument(help="Files that compress wrote.")],
-    original: Annotated[str, typer.Option(help=f"The model they were made from: {SOURCES}.")],
+    original: Annotated[str, typer.Option(help=f"The original model: {SOURCES}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .html to write.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to compare outputs on. Without it: synthetic ones."),
+        typer.Option(help="Folder of images to compare outputs on. Default: synthetic ones."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Labelled images to measure accuracy on, as for evaluate --data."),
     ] = None,
     arch: Arch = None,
-    max_images: Annotated[
-        int, typer.Option(min=1, help="Compare outputs on no more images than this.")
-    ] = 64,
+    max_images: Annotated[int, typer.Option(min=1, help="Most images to compare outputs on.")] = 64,
     subset: Annotated[
-        int | None, typer.Option(min=1, help="Of --data, as many images of each class.")
+        int | None,
+        typer.Option(min=1, help="Number of images of --data, equally many of each class."),
     ] = None,
     engines: Annotated[
         str, typer.Option(help=f"Engines to time the models in, of: {', '.join(ENGINES)}.")
     ] = "eager",
-    batch: Annotated[str, typer.Option(help="Inputs at a time, one number or several.")] = "1",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1",
     timing: Annotated[bool, typer.Option(help="Time the models.")] = True,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Number of processes that decode images.")
+    ] = None,
     input_size: InputSize = None,
     device: Device = "auto",
 ) -> None:

@@ -36,14 +36,14 @@ class Recipe:
     """
 
     epochs: Annotated[int, Doc("Passes over the images.")] = 3
-    batch_size: Annotated[int, Doc("Images a step, of all processes together.")] = 32
+    batch_size: Annotated[int, Doc("Images of a step, of all processes together.")] = 32
     optimiser: Annotated[str, Doc(f"One of: {', '.join(OPTIMISERS)}.")] = "sgd"
     learning_rate: Annotated[
-        float | None, Doc("At its highest. Default: 0.01 with sgd, 0.0001 with adamw.")
+        float | None, Doc("Highest learning rate. Default: 0.01 with sgd, 0.0001 with adamw.")
     ] = None
     warmup: Annotated[float, Doc("Share of the steps in which the learning rate rises.")] = 0.05
     weight_decay: Annotated[
-        float, Doc("Of dense weights, and of the kernels that factors compose to.")
+        float, Doc("Decay of dense weights, and of the kernels that factors compose to.")
     ] = 1e-4
     labels: Annotated[float, Doc("Weight of the cross-entropy with the labels.")] = 0.5
     outputs: Annotated[float, Doc("Weight of the distance from the original's outputs.")] = 0.5
@@ -51,13 +51,17 @@ class Recipe:
         float | None,
         Doc("Weight of the distance from the original's layers. Default: 0; without labels 1."),
     ] = None
-    temperature: Annotated[float, Doc("That class scores are softened by to be compared.")] = 2.0
-    smoothing: Annotated[float, Doc("Of labels.")] = 0.0
+    temperature: Annotated[
+        float, Doc("Temperature that softens class scores in the comparison of outputs.")
+    ] = 2.0
+    smoothing: Annotated[float, Doc("Label smoothing.")] = 0.0
     blockwise: Annotated[
-        int, Doc("Steps a layer of a first stage without labels; 200 are many.")
+        int, Doc("Steps of each layer in a first stage without labels; 200 are many.")
     ] = 0
-    accumulate: Annotated[int, Doc("Parts that a process takes its share of a batch in.")] = 1
-    clip: Annotated[float | None, Doc("Largest norm of a step's gradient; 0 for any.")] = 5.0
+    accumulate: Annotated[
+        int, Doc("Micro-batches whose gradients a process accumulates in a step.")
+    ] = 1
+    clip: Annotated[float | None, Doc("Largest norm of a step's gradient; 0 for no limit.")] = 5.0
     precision: Annotated[
         str | None,
         Doc(f"Mixed precision, of: {', '.join(PRECISIONS)}. Default: as accelerate launch says."),
@@ -68,8 +72,10 @@ class Recipe:
     patience: Annotated[int | None, Doc("Stop after this many epochs without a better score.")] = (
         None
     )
-    seed: Annotated[int, Doc("Of everything drawn.")] = 0
-    workers: Annotated[int, Doc("Processes that decode, for each process that trains.")] = 0
+    seed: Annotated[int, Doc("Seed of all random draws.")] = 0
+    workers: Annotated[
+        int, Doc("Number of processes that decode, for each process that trains.")
+    ] = 0
     seconds_between: Annotated[float, Doc("Seconds between checkpoints within an epoch.")] = 300.0
 
     def __post_init__(self) -> None:
