@@ -126,10 +126,10 @@ def test_tune_measures_forms_or_takes_the_ones_named(
     torch.testing.assert_close(decompose.load(path)(x), expected, rtol=1e-3, atol=1e-4)
     named = ["--form", "merged", "--form", "layer2.*=branches-whole"]
     assert run("tune", small, "-o", path, *named) == 0
-    network = decompose.load(path)
-    torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
-    assert network.get_submodule("layer1.0.conv1").form == "merged"
-    assert network.get_submodule("layer2.0.conv2").form == "branches-whole"
+    model = decompose.load(path)
+    torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-4)
+    assert model.get_submodule("layer1.0.conv1").form == "merged"
+    assert model.get_submodule("layer2.0.conv2").form == "branches-whole"
     capsys.readouterr()
     for wrong, told in (
         ("wide", "form 'wide' does not exist"),

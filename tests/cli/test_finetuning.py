@@ -63,8 +63,8 @@ def test_without_labels_and_recomposed(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "dense.safetensors"
     data = ["--unlabelled", folder / "data", "--teacher", folder / "net.pth"]
     assert finetuned(folder, output, *data, "--blockwise", "2", "--recompose") == 0
-    network = torchvision.models.squeezenet1_1(num_classes=3)
-    network.load_state_dict(load_file(output))
+    model = torchvision.models.squeezenet1_1(num_classes=3)
+    model.load_state_dict(load_file(output))
     assert not plan_of(decompose.load(output)).layers
 
 

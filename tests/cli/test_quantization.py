@@ -39,9 +39,9 @@ def test_quantize_writes_a_model_and_names_what_loses_most(
 
 
 def test_onnx_models_are_quantised(folder: Path, tmp_path: Path, capsys: Captured) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
     source, path = tmp_path / "float.onnx", tmp_path / "int8.onnx"
-    decompose.to_onnx(network, torch.zeros(1, 3, 16, 16), source)
+    decompose.to_onnx(model, torch.zeros(1, 3, 16, 16), source)
     command = ["quantize", source, "--calibrate", folder / "val", "--input-size", "16"]
     assert run(*command, "--scale", "255", "-o", path) == 0
     assert "2 of 2 layers" in capsys.readouterr().out

@@ -66,13 +66,13 @@ def test_running_statistics_tell_the_scale(
 ) -> None:
     vgg_pixels = images + 255 * torch.tensor([0.48235, 0.45882, 0.40784]).view(3, 1, 1)
     seen = (vgg_pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    network = small_network()
+    model = small_network()
     with torch.no_grad():
-        norm = network[1]
+        norm = model[1]
         assert isinstance(norm, nn.BatchNorm2d)
         norm.momentum = 1.0
-        network(seen)
-    made = synthetic_inputs(torch.zeros(1, 3, 32, 32), network.eval(), num=2)
+        model(seen)
+    made = synthetic_inputs(torch.zeros(1, 3, 32, 32), model.eval(), num=2)
     expected = synthetic_inputs(torch.zeros(1, 3, 32, 32), num=2, mean=mean, std=std)
     torch.testing.assert_close(made, expected)
 

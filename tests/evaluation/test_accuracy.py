@@ -61,8 +61,8 @@ def test_accuracies_are_counted(folder: Path) -> None:
     scores = torch.eye(6)[labels]
     scores[0] = torch.tensor([0.5, 1, 0, 0, 0, 0])  # second best
     scores[1] = torch.tensor([5.0, 0, 4, 3, 2, 1])  # the worst of six
-    networks = {"right": Fixed(torch.eye(6)[labels]), "worse": Fixed(scores)}
-    found = evaluate(networks, images, batch_size=4)
+    models = {"right": Fixed(torch.eye(6)[labels]), "worse": Fixed(scores)}
+    found = evaluate(models, images, batch_size=4)
     right, worse = found.accuracies.values()
     assert (right.top1.value, right.top1_change.value, right.agreement) == (1, 0, 1)
     assert worse.top1.value == worse.agreement == pytest.approx(7 / 9)
@@ -79,8 +79,8 @@ def test_unreadable_images_are_named_and_do_not_count(folder: Path) -> None:
     (folder / "n03_things" / "broken.jpg").write_text("no image")
     images = labelled_folder(folder, to_tensor)
     readable = [label for path, label in images.samples if "broken" not in path]
-    network = Fixed(torch.eye(6)[readable])
-    found = evaluate({"network": network}, images, batch_size=1, workers=2)
+    model = Fixed(torch.eye(6)[readable])
+    found = evaluate({"network": model}, images, batch_size=1, workers=2)
     assert found.accuracies["network"].top1.value == 1
     assert found.num_pictures == 9
     assert list(found.unreadable) == [str(folder / "n03_things" / "broken.jpg")]
@@ -109,9 +109,9 @@ def test_each_network_sees_its_own_preprocessing(folder: Path) -> None:
     def to_larger_tensor(image: Image.Image) -> Tensor:
         return pil_to_tensor(image.resize((48, 48))).float()
 
-    networks = {"small": Sees(32), "large": Sees(48), "none": Sees(0)}
+    models = {"small": Sees(32), "large": Sees(48), "none": Sees(0)}
     found = evaluate(
-        networks, labelled_folder(folder, to_tensor), transforms={"large": to_larger_tensor}
+        models, labelled_folder(folder, to_tensor), transforms={"large": to_larger_tensor}
     )
     assert [accuracy.agreement for accuracy in found.accuracies.values()] == [1, 1, 0]
 

@@ -69,8 +69,8 @@ def scenes(folder: Path) -> DetectionDataset:
 
 
 def judge(scenes: DetectionDataset, **told: Any) -> Any:
-    networks = {name: Says(boxes) for name, boxes in told.items()}
-    return evaluate_detectors(networks, scenes, dict.fromkeys(told, CATEGORIES), batch_size=2)
+    models = {name: Says(boxes) for name, boxes in told.items()}
+    return evaluate_detectors(models, scenes, dict.fromkeys(told, CATEGORIES), batch_size=2)
 
 
 def test_precision_is_what_is_counted_by_hand(scenes: DetectionDataset) -> None:

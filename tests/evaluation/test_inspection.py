@@ -16,22 +16,22 @@ X = torch.zeros(1, 3, 32, 32)
 
 
 def test_every_layer_is_listed_with_its_energy() -> None:
-    network = Mixed()
-    inspection = inspect_layers(network, X)
+    model = Mixed()
+    inspection = inspect_layers(model, X)
     layers = {layer.name: layer for layer in inspection.layers}
     assert (layers["classifier"].method, layers["classifier"].shape) == ("dense", "32→7")
     assert layers["grouped"].shape == "3x3 32→32 /2"
     assert layers["pointwise"].energy == {}
     assert layers["depthwise"].energy == {}
-    expected = METHODS["dw_pw"].energy(to_conv(network.grouped))
+    expected = METHODS["dw_pw"].energy(to_conv(model.grouped))
     assert layers["grouped"].energy["dw_pw"] == pytest.approx(expected.tolist())
     assert inspection.macs == sum(layer.macs for layer in inspection.layers)
     assert json.loads(json.dumps(inspection.to_dict()))["macs"] == inspection.macs
 
 
 def test_a_rewritten_layer_shows_what_is_left() -> None:
-    network = Mixed().double()
-    small = decompose.apply(decompose.plan(network, X.double(), rank=2), network)
+    model = Mixed().double()
+    small = decompose.apply(decompose.plan(model, X.double(), rank=2), model)
     layer = next(layer for layer in inspect_layers(small, X.double()).layers if layer.rank == "2")
     assert layer.method == "pw_dw"
     assert layer.energy["pw_dw"][1] == pytest.approx(1)

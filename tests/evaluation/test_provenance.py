@@ -11,9 +11,9 @@ from decompose.utils.hashing import weights_digest
 
 
 def test_weights_have_one_digest() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).bfloat16()
-    digest = weights_digest(network)
-    other = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).bfloat16()
+    digest = weights_digest(model)
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     assert weights_digest(other) == digest
     next(other.buffers())[2] += 1
     assert weights_digest(other) != digest

@@ -1,4 +1,4 @@
-"""CIFAR-10's networks and data: sizes as published, and one loader for both layouts of the data."""
+"""CIFAR-10's models and data: sizes as published, and one loader for both layouts of the data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from experiments.common.records import render
 
 @pytest.mark.parametrize(("depth", "mmacs", "params"), [(20, 40.55, 0.27), (56, 125.49, 0.85)])
 def test_networks_have_the_published_sizes(depth: int, mmacs: float, params: float) -> None:
-    network = CifarResNet(depth).eval()
+    model = CifarResNet(depth).eval()
     x = torch.zeros(1, 3, 32, 32)
-    macs = sum(count_macs(network, trace_shapes(network, x)).values())
+    macs = sum(count_macs(model, trace_shapes(model, x)).values())
     assert macs / 1e6 == pytest.approx(mmacs, abs=0.01)
-    assert count_params(network) / 1e6 == pytest.approx(params, abs=0.01)
-    assert network(x).shape == (1, 10)
+    assert count_params(model) / 1e6 == pytest.approx(params, abs=0.01)
+    assert model(x).shape == (1, 10)
 
 
 def test_a_published_file_is_loaded_by_its_depth(tmp_path: Path) -> None:
@@ -95,16 +95,16 @@ def test_a_dataset_prepares_images_as_the_tensors_are() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> CifarResNet:
-    """A small network with random weights and BatchNorm statistics of random images."""
+    """A small model with random weights and BatchNorm statistics of random images."""
     torch.manual_seed(0)
-    network = CifarResNet(8).train()
-    network(torch.randn(16, 3, 32, 32))
-    return network.eval()
+    model = CifarResNet(8).train()
+    model(torch.randn(16, 3, 32, 32))
+    return model.eval()
 
 
-def share_of(small: nn.Module, network: nn.Module) -> float:
+def share_of(small: nn.Module, model: nn.Module) -> float:
     x = torch.zeros(1, 3, 32, 32)
-    return executed_macs(small, x) / executed_macs(network, x)
+    return executed_macs(small, x) / executed_macs(model, x)
 
 
 def test_whitened_svd_keeps_to_its_budget_and_loses_less_with_more(trained: CifarResNet) -> None:

@@ -19,27 +19,27 @@ def script(path: str) -> ModuleType:
 
 
 def test_networks_of_equal_weights_are_as_near_as_whole_channels_allow() -> None:
-    networks = script("cost/networks")
-    regular = networks.Design(separable=False, width=16, depth=2)
-    separable = networks.Design(separable=True, width=16, depth=2)
-    many, few = networks.num_params(regular), networks.num_params(separable)
+    models = script("cost/networks")
+    regular = models.Design(separable=False, width=16, depth=2)
+    separable = models.Design(separable=True, width=16, depth=2)
+    many, few = models.num_params(regular), models.num_params(separable)
     assert many > 4 * few
     for fitted, params in (
-        (networks.as_wide(separable, many), many),
-        (networks.as_deep(separable, many), many),
-        (networks.as_wide(regular, few), few),
+        (models.as_wide(separable, many), many),
+        (models.as_deep(separable, many), many),
+        (models.as_wide(regular, few), few),
     ):
-        assert networks.num_params(fitted) == pytest.approx(params, rel=0.12)
+        assert models.num_params(fitted) == pytest.approx(params, rel=0.12)
 
 
 def test_a_separable_network_is_as_large_as_one_term_of_the_regular_one() -> None:
-    networks = script("cost/networks")
-    regular = networks.build(networks.Design(separable=False, width=8, depth=2))
-    separable = networks.build(networks.Design(separable=True, width=8, depth=2))
+    models = script("cost/networks")
+    regular = models.build(models.Design(separable=False, width=8, depth=2))
+    separable = models.build(models.Design(separable=True, width=8, depth=2))
     x = torch.zeros(1, 1, 28, 28)
     plan = decompose.plan(regular, x, method="dw_pw", rank=1, skip=["stem"])
     assert count_params(decompose.apply(plan, regular)) == count_params(separable)
-    assert separable(x).shape == regular(x).shape == (1, networks.CLASSES)
+    assert separable(x).shape == regular(x).shape == (1, models.CLASSES)
 
 
 def test_one_term_is_one_pattern_times_a_weight_a_channel() -> None:

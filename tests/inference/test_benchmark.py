@@ -13,10 +13,10 @@ X = torch.randn(1, 3, 32, 32)
 
 
 def test_every_network_is_timed_in_every_engine_and_left_as_it_was() -> None:
-    network = Mixed().train()
-    small = decompose.apply(decompose.plan(network, X, rank=2), network)
+    model = Mixed().train()
+    small = decompose.apply(decompose.plan(model, X, rank=2), model)
     timed = time_side_by_side(
-        {"dense": network, "small": small},
+        {"dense": model, "small": small},
         X,
         {"eager": Eager(), "onnxruntime": OnnxRuntime()},
         batch_sizes=(1, 3),
@@ -38,8 +38,8 @@ def test_every_network_is_timed_in_every_engine_and_left_as_it_was() -> None:
     layers = {latency.layer for latency in timed.latencies} - {""}
     assert layers == {"blocks.0.0", "blocks.1.0", "heads.mask", "grouped"}
     assert len(timed.layer_table().rows) == len(layers) * 4
-    assert network.training
-    assert network.stem.weight.is_contiguous()
+    assert model.training
+    assert model.stem.weight.is_contiguous()
 
 
 def test_ratios_are_to_the_first_in_the_same_engine() -> None:

@@ -16,8 +16,8 @@ from tests.support.strategies import Mixed
 @pytest.mark.parametrize("name", ["eager", "onnxruntime", "openvino"])
 def test_a_prepared_network_gives_what_it_gives_in_torch(name: str) -> None:
     x = torch.randn(2, 3, 32, 32)
-    network = Mixed()
-    small = decompose.apply(decompose.plan(network, x, rank=2), network).eval()
+    model = Mixed()
+    small = decompose.apply(decompose.plan(model, x, rank=2), model).eval()
     with torch.no_grad():
         expected = small(x)
     engine = get_engine(name)
@@ -58,8 +58,8 @@ def test_latencies_are_budgeted_in_a_graph_on_a_gpu() -> None:
 @pytest.mark.parametrize("name", ["eager", "compile", "cudagraph", "triton"])
 def test_engines_on_a_gpu(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, device="cuda")
-    network = Mixed().cuda()
-    small = decompose.apply(decompose.plan(network, x, method="dw_pw", rank=2), network).eval()
+    model = Mixed().cuda()
+    small = decompose.apply(decompose.plan(model, x, method="dw_pw", rank=2), model).eval()
     with torch.no_grad():
         expected = small(x)
     given: Any = get_engine(name).prepare(small, x, 1)()

@@ -21,8 +21,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_network() -> torch.nn.Module:
-    network = Mixed().eval()
-    return decompose.apply(decompose.plan(network, X, rank=2), network)
+    model = Mixed().eval()
+    return decompose.apply(decompose.plan(model, X, rank=2), model)
 
 
 def script(

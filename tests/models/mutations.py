@@ -56,7 +56,7 @@ Mutation = Callable[[bytes, random.Random], bytes]
 def write_originals(folder: Path) -> list[tuple[Path, nn.Module | None]]:
     """Two files that ``save`` wrote, with the module that they need to be loaded."""
     torch.manual_seed(0)
-    network, named = Mixed().eval(), decompose.load(_NAMED)
+    model, named = Mixed().eval(), decompose.load(_NAMED)
     plan = Plan(
         {
             "stem": Choice("channel", 5, (Choice("pw_dw", 2), None)),
@@ -68,8 +68,8 @@ def write_originals(folder: Path) -> list[tuple[Path, nn.Module | None]]:
         },
         forms={"grouped": "merged"},
     )
-    files = [(folder / "mixed.safetensors", network), (folder / "named.safetensors", None)]
-    folded = fold_pairs(network, {"stem": "norm"})
+    files = [(folder / "mixed.safetensors", model), (folder / "named.safetensors", None)]
+    folded = fold_pairs(model, {"stem": "norm"})
     decompose.save(decompose.apply(plan, folded), files[0][0])
     squeezed = decompose.plan(named, torch.zeros(1, 3, 64, 64), method="spatial", ratio=2)
     decompose.save(decompose.apply(squeezed, named), files[1][0])
@@ -268,13 +268,13 @@ def _with_record(
 def outcome(path: Path, skeleton: nn.Module | None) -> str:
     """How loading a file ends: ``refused``, ``loaded``, or what is wrong with it."""
     try:
-        network = decompose.load(path, skeleton)
+        model = decompose.load(path, skeleton)
     except DecomposeError as error:
         return "refused" if "\n" not in str(error) else f"several lines: {error}"
     except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
         return f"{type(error).__name__}: {str(error)[:200]}"
     with torch.no_grad():
-        output = network.eval()(EXAMPLE if skeleton is not None else EXAMPLE.repeat(1, 1, 4, 4))
+        output = model.eval()(EXAMPLE if skeleton is not None else EXAMPLE.repeat(1, 1, 4, 4))
     if output.shape != (1, 7 if skeleton is not None else 3):
         return f"an output of shape {tuple(output.shape)}"
     return "loaded" if torch.isfinite(output).all() else "an output that is not finite"

@@ -41,9 +41,9 @@ def test_options_are_read_as_they_are_written(text: str) -> None:
 
 
 def test_options_reach_the_builder() -> None:
-    network = Architecture.parse("torchvision:resnet18,weights=none,num_classes=10").build()
-    assert network.get_submodule("fc").out_features == 10
-    assert not network.training
+    model = Architecture.parse("torchvision:resnet18,weights=none,num_classes=10").build()
+    assert model.get_submodule("fc").out_features == 10
+    assert not model.training
 
 
 @pytest.mark.parametrize(

@@ -25,22 +25,22 @@ FULL_RANKS = {"stem": 3, "blocks.0.0": 9, "blocks.1.0": 9, "heads.mask": 16, "gr
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_at_full_rank_nothing_changes_but_the_layers(mode: bool) -> None:
-    network, x = Mixed().double().train(mode), EXAMPLE.double()
-    plan = decompose.plan(network, x, rank=FULL_RANKS)
-    small = decompose.apply(plan, network)
+    model, x = Mixed().double().train(mode), EXAMPLE.double()
+    plan = decompose.plan(model, x, rank=FULL_RANKS)
+    small = decompose.apply(plan, model)
     assert {name: choice.rank for name, choice in plan_of(small).layers.items()} == FULL_RANKS
-    torch.testing.assert_close(small(x), copy.deepcopy(network)(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(small(x), copy.deepcopy(model)(x), rtol=1e-10, atol=1e-10)
 
 
 def test_the_original_is_left_untouched() -> None:
-    network = Mixed()
-    before = pickle.dumps(network.state_dict())
-    modules = list(network.modules())
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = Mixed()
+    before = pickle.dumps(model.state_dict())
+    modules = list(model.modules())
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
     for parameter in small.parameters():
         nn.init.zeros_(parameter)
-    assert pickle.dumps(network.state_dict()) == before
-    assert list(network.modules()) == modules
+    assert pickle.dumps(model.state_dict()) == before
+    assert list(model.modules()) == modules
 
 
 def test_a_module_used_twice_stays_one() -> None:
@@ -50,12 +50,12 @@ def test_a_module_used_twice_stays_one() -> None:
 
 
 def test_mode_and_requires_grad_are_kept() -> None:
-    network = Mixed()
-    network.stem.requires_grad_(False)
-    assert network.grouped.bias is not None
-    network.grouped.bias.requires_grad_(False)
-    network.blocks[1].eval()
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = Mixed()
+    model.stem.requires_grad_(False)
+    assert model.grouped.bias is not None
+    model.grouped.bias.requires_grad_(False)
+    model.blocks[1].eval()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
     assert not any(p.requires_grad for p in small.get_submodule("stem").parameters())
     assert {
         name.split(".")[-1]: p.requires_grad
@@ -66,8 +66,8 @@ def test_mode_and_requires_grad_are_kept() -> None:
 
 
 def test_dtype_and_memory_format_are_kept() -> None:
-    network = Mixed().bfloat16().to(memory_format=torch.channels_last)
-    small = decompose.apply(decompose.plan(network, EXAMPLE.bfloat16(), rank=2), network)
+    model = Mixed().bfloat16().to(memory_format=torch.channels_last)
+    small = decompose.apply(decompose.plan(model, EXAMPLE.bfloat16(), rank=2), model)
     for parameter in small.parameters():
         assert parameter.dtype == torch.bfloat16
         if parameter.ndim == 4:
@@ -78,21 +78,21 @@ def test_dtype_and_memory_format_are_kept() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_device_is_kept() -> None:
-    network = Mixed().cuda()
-    small = decompose.apply(decompose.plan(network, EXAMPLE.cuda(), rank=2), network)
+    model = Mixed().cuda()
+    small = decompose.apply(decompose.plan(model, EXAMPLE.cuda(), rank=2), model)
     assert all(parameter.is_cuda for parameter in small.parameters())
 
 
 @pytest.mark.parametrize("build", [torchvision.models.resnet18, torchvision.models.googlenet])
 def test_real_architectures_convert(build) -> None:
-    network = build(
+    model = build(
         **({"init_weights": True} if build is torchvision.models.googlenet else {})
     ).eval()
     x = torch.randn(1, 3, 96, 96)
-    small = decompose.apply(decompose.plan(network, x, rank=3), network)
+    small = decompose.apply(decompose.plan(model, x, rank=3), model)
     with torch.no_grad():
-        assert small(x).shape == network(x).shape
-    assert len(find_layers(small)) == len(find_layers(network))
+        assert small(x).shape == model(x).shape
+    assert len(find_layers(small)) == len(find_layers(model))
 
 
 def test_one_convolution_can_be_the_whole_network() -> None:
@@ -104,8 +104,8 @@ def test_one_convolution_can_be_the_whole_network() -> None:
 
 
 def test_a_rewritten_network_can_be_trained_and_compiled_away() -> None:
-    network = Mixed()
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = Mixed()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
     optimizer = torch.optim.SGD(small.parameters(), lr=1e-3)
     before = small(EXAMPLE).square().sum()
     before.backward()
@@ -116,18 +116,18 @@ def test_a_rewritten_network_can_be_trained_and_compiled_away() -> None:
 
 
 def test_what_is_rewritten_already_is_not_rewritten_again() -> None:
-    network = Mixed()
-    small = decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), network)
+    model = Mixed()
+    small = decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), model)
     plan = decompose.plan(small, EXAMPLE, rank=2)
     assert "stem" not in plan.layers
     assert set(plan_of(decompose.apply(plan, small)).layers) == {"stem", *plan.layers}
 
 
 def test_rebuilding_needs_no_weights() -> None:
-    network = Mixed()
-    plan = decompose.plan(network, EXAMPLE, rank=2)
-    skeleton = rebuild(plan, network)
-    made = decompose.apply(plan, network)
+    model = Mixed()
+    plan = decompose.plan(model, EXAMPLE, rank=2)
+    skeleton = rebuild(plan, model)
+    made = decompose.apply(plan, model)
     shapes = {name: value.shape for name, value in made.state_dict().items()}
     assert {name: value.shape for name, value in skeleton.state_dict().items()} == shapes
     assert all(p.is_meta for p in skeleton.get_submodule("grouped").parameters())
@@ -147,15 +147,15 @@ def test_plans_that_do_not_fit(name: str, choice: Choice, message: str) -> None:
 
 
 def test_layers_that_cannot_be_swapped_are_named() -> None:
-    network = Mixed()
-    network.stem.register_forward_hook(lambda *_: None)
+    model = Mixed()
+    model.stem.register_forward_hook(lambda *_: None)
     with pytest.raises(DecomposeError, match="layer stem cannot be rewritten: it has hooks"):
-        decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), network)
+        decompose.apply(Plan({"stem": Choice("pw_dw", 1)}), model)
 
 
 def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Path) -> None:
-    network = Mixed().eval()
-    small = decompose.apply(decompose.plan(network, EXAMPLE, method="dw_pw", rank=1), network)
+    model = Mixed().eval()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, method="dw_pw", rank=1), model)
     *_, last = (
         leaf for leaf in small.get_submodule("stem").modules() if isinstance(leaf, nn.Conv2d)
     )
@@ -165,7 +165,7 @@ def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Pa
     dense = recomposed(small)
     torch.testing.assert_close(dense(EXAMPLE), small(EXAMPLE), rtol=1e-4, atol=1e-5)
     assert {name: type(layer) for name, layer in find_layers(dense).items()} == {
-        name: type(layer) for name, layer in find_layers(network).items()
+        name: type(layer) for name, layer in find_layers(model).items()
     }
     assert dense.get_submodule("heads.edge.0") is dense.get_submodule("blocks.0.0")
     decompose.save(dense, tmp_path / "dense.safetensors")

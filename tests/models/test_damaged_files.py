@@ -1,4 +1,4 @@
-"""Whatever became of a saved file, loading it ends in one line or in a network that works."""
+"""Whatever became of a saved file, loading it ends in one line or in a model that works."""
 
 import json
 import subprocess

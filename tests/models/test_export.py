@@ -1,4 +1,4 @@
-"""Networks as ONNX files."""
+"""Models as ONNX files."""
 
 import sys
 from pathlib import Path
@@ -20,11 +20,11 @@ X = torch.randn(1, 3, 32, 32)
 
 
 def test_the_file_takes_any_batch_and_gives_what_torch_gives(tmp_path: Path) -> None:
-    network = Mixed().train()
-    small = decompose.apply(decompose.plan(network, X, rank=2), network)
+    model = Mixed().train()
+    small = decompose.apply(decompose.plan(model, X, rank=2), model)
     path = tmp_path / "small.onnx"
     assert 0 <= to_onnx(small, X, path) < 1e-4
-    assert network.training
+    assert model.training
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     x = torch.randn(5, 3, 32, 32)
@@ -36,8 +36,8 @@ def test_the_file_takes_any_batch_and_gives_what_torch_gives(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def small() -> torch.nn.Module:
-    network = Mixed()
-    return decompose.apply(decompose.plan(network, X, rank=2), network).eval()
+    model = Mixed()
+    return decompose.apply(decompose.plan(model, X, rank=2), model).eval()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Networks on the hub: what is written offline, and what a hub would be given."""
+"""Models on the hub: what is written offline, and what a hub would be given."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ NAME = "torchvision:squeezenet1_1,weights=none,num_classes=3"
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that ``compress`` would write."""
     path = tmp_path_factory.mktemp("push") / "small.safetensors"
     torch.manual_seed(0)
@@ -31,25 +31,25 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def record_of(network: Path, **others: Any) -> dict[str, Any]:
-    weights = {"a.pth": "0", "small": weights_digest(decompose.load(network))}
+def record_of(model: Path, **others: Any) -> dict[str, Any]:
+    weights = {"a.pth": "0", "small": weights_digest(decompose.load(model))}
     data = {"data": "/data/imagenet", "num_pictures": 500, "provenance": {"weights": weights}}
     return {**data, **others}
 
 
-def push(network: Path, *options: object) -> int:
-    return run("push", network, "me/small", *options)
+def push(model: Path, *options: object) -> int:
+    return run("push", model, "me/small", *options)
 
 
 def card_in(folder: Path) -> Any:
     return ModelCard.load(folder / "README.md")
 
 
-def test_a_folder_holds_the_network_and_its_card(network: Path, tmp_path: Path) -> None:
+def test_a_folder_holds_the_network_and_its_card(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    assert push(network, "--folder", folder, "--license", "mit", "--input-size", "64") == 0
+    assert push(model, "--folder", folder, "--license", "mit", "--input-size", "64") == 0
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "README.md"}
-    assert (folder / "model.safetensors").read_bytes() == network.read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == model.read_bytes()
     card = card_in(folder)
     assert card.data.to_dict()["license"] == "mit"
     assert "decompose" in card.data.to_dict()["tags"]
@@ -65,11 +65,11 @@ def test_a_folder_holds_the_network_and_its_card(network: Path, tmp_path: Path) 
     assert fewer.strip().endswith("×")
 
 
-def test_figures_come_from_a_record_of_these_weights(network: Path, tmp_path: Path) -> None:
+def test_figures_come_from_a_record_of_these_weights(model: Path, tmp_path: Path) -> None:
     own = {"top1": {"value": 0.75, "low": 0.7, "high": 0.8}, "top5": None}
     path = tmp_path / "record.json"
-    path.write_text(json.dumps(record_of(network, accuracies={"small": own})))
-    assert push(network, "--folder", tmp_path, "--record", path, "--input-size", "64") == 0
+    path.write_text(json.dumps(record_of(model, accuracies={"small": own})))
+    assert push(model, "--folder", tmp_path, "--record", path, "--input-size", "64") == 0
     card = card_in(tmp_path)
     (result,) = card.data.eval_results
     assert (result.metric_value, result.dataset_name) == (0.75, "imagenet")
@@ -101,11 +101,11 @@ def test_a_base_is_named_where_its_weights_are(
     assert base_of(str(tmp_path / "own.pth"), tmp_path, "timm:test_convnext") is None
 
 
-def test_figures_of_detectors(network: Path, tmp_path: Path) -> None:
+def test_figures_of_detectors(model: Path, tmp_path: Path) -> None:
     own = {"map_50": 0.5, "map": 0.25, "map_voc2007": 0.5, "ap_50": {"cat": 0.5}}
     path = tmp_path / "record.json"
-    path.write_text(json.dumps(record_of(network, precisions={"small": own})))
-    assert push(network, "--folder", tmp_path, "--record", path, "--input-size", "64") == 0
+    path.write_text(json.dumps(record_of(model, precisions={"small": own})))
+    assert push(model, "--folder", tmp_path, "--record", path, "--input-size", "64") == 0
     assert [r.metric_value for r in card_in(tmp_path).data.eval_results] == [0.5, 0.25, 0.5]
 
 
@@ -119,12 +119,12 @@ def test_figures_of_detectors(network: Path, tmp_path: Path) -> None:
     ],
 )
 def test_other_records(
-    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str, message: str
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str, message: str
 ) -> None:
     path = tmp_path / "record.json"
     path.write_text(record)
     folder = tmp_path / "folder"
-    assert push(network, "--folder", folder, "--record", path, "--input-size", "64") == 2
+    assert push(model, "--folder", folder, "--record", path, "--input-size", "64") == 2
     assert message in capsys.readouterr().err
     assert not folder.exists()
 
@@ -147,42 +147,42 @@ class FakeHub:
 
 
 def test_a_hub_is_given_what_a_folder_would_hold(
-    network: Path,
+    model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hub = FakeHub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
-    assert push(network, "--private", "--input-size", "64") == 0
+    assert push(model, "--private", "--input-size", "64") == 0
     assert "Published https://huggingface.co/me/small" in capsys.readouterr().out
     assert hub.asked == {"private": True, "exist_ok": True}
-    assert push(network, "--folder", tmp_path / "folder", "--input-size", "64") == 0
+    assert push(model, "--folder", tmp_path / "folder", "--input-size", "64") == 0
     for name in ("model.safetensors", "README.md"):
         published = (tmp_path / "hub" / name).read_bytes()
         assert published == (tmp_path / "folder" / name).read_bytes()
 
 
 def test_without_a_hub_a_folder_is_named(
-    network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise HTTPError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
-    assert push(network, "--input-size", "64") == 2
+    assert push(model, "--input-size", "64") == 2
     told = capsys.readouterr().err
     assert "me/small: cannot be published (no route to host); --folder DIR writes" in told
     assert told.count("\n") == 1
 
 
 def test_what_cannot_be_published(
-    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("push", network, "a/b/c", "--folder", tmp_path) == 2
+    assert run("push", model, "a/b/c", "--folder", tmp_path) == 2
     assert "a/b/c: is no name of a repository" in capsys.readouterr().err
     torch.save({}, tmp_path / "a.pth")
     assert push(tmp_path / "a.pth", "--folder", tmp_path) == 2
     assert "is not a model that compress wrote" in capsys.readouterr().err
-    assert push(network, "--folder", network / "x", "--input-size", "64") == 2
+    assert push(model, "--folder", model / "x", "--input-size", "64") == 2
     assert "cannot be written: Not a directory" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Images become what a network was trained on."""
+"""Images become what a model was trained on."""
 
 import numpy as np
 import pytest
@@ -40,9 +40,9 @@ def test_grey_images_and_the_middle_of_wide_ones() -> None:
 def test_synthetic_inputs_look_alike() -> None:
     from decompose.models.preprocessing import remember_preprocessing
 
-    network = torch.nn.Conv2d(3, 4, 3)
-    remember_preprocessing(network, ImagePreprocessing.of((3, 32, 32), scale=255, means=[100]))
-    inputs = synthetic_inputs(torch.zeros(1, 3, 32, 32), network, num=4)
+    model = torch.nn.Conv2d(3, 4, 3)
+    remember_preprocessing(model, ImagePreprocessing.of((3, 32, 32), scale=255, means=[100]))
+    inputs = synthetic_inputs(torch.zeros(1, 3, 32, 32), model, num=4)
     assert -100 <= inputs.min() < -50
     assert 50 < inputs.max() <= 155
 

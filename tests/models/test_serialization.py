@@ -1,4 +1,4 @@
-"""Networks from names and files and back, without pickle."""
+"""Models from names and files and back, without pickle."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ EMPTY = json.loads(decompose.Plan().to_json())
 
 
 def small_resnet() -> nn.Module:
-    network = decompose.load(RESNET)
-    return decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = decompose.load(RESNET)
+    return decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
 
 
 def test_a_saved_file_rebuilds_the_network_bit_for_bit(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_and_so_does_a_new_process(tmp_path: Path, vgg16: nn.Module) -> None:
 
 
 def test_a_network_without_a_name_needs_its_architecture(tmp_path: Path) -> None:
-    network = Mixed().eval()
-    small = decompose.apply(decompose.plan(network, EXAMPLE, rank=2), network)
+    model = Mixed().eval()
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=2), model)
     path = tmp_path / "small.safetensors"
     decompose.save(small, path)
     skeleton = Mixed()
@@ -90,13 +90,13 @@ def test_the_dtype_of_the_file_is_kept(tmp_path: Path, dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize("ending", ["pth", "pt", "safetensors"])
 def test_checkpoints_of_others_load(tmp_path: Path, ending: str) -> None:
-    network = torchvision.models.resnet18(num_classes=4).eval()
+    model = torchvision.models.resnet18(num_classes=4).eval()
     path = tmp_path / f"checkpoint.{ending}"
     if ending == "safetensors":
-        save_file(network.state_dict(), path)
+        save_file(model.state_dict(), path)
     else:
-        torch.save(network.state_dict(), path)
-    assert torch.equal(decompose.load(path, RESNET)(EXAMPLE), network(EXAMPLE))
+        torch.save(model.state_dict(), path)
+    assert torch.equal(decompose.load(path, RESNET)(EXAMPLE), model(EXAMPLE))
     assert is_unnamed_checkpoint(path)
     if ending == "safetensors":
         assert read_header(path) is None
@@ -109,42 +109,42 @@ def test_checkpoints_of_others_load(tmp_path: Path, ending: str) -> None:
 def test_training_checkpoints_are_unwrapped(
     tmp_path: Path, keys: tuple[str, ...], prefix: str
 ) -> None:
-    network = torchvision.models.squeezenet1_1(num_classes=2).eval()
-    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    model = torchvision.models.squeezenet1_1(num_classes=2).eval()
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
     content: dict[str, object] = {"epoch": 3}
     for key in reversed(keys):
         content = {key: content if key != keys[-1] else state}
     torch.save({**content, "epoch": 3}, tmp_path / "checkpoint.pth")
     again = decompose.load(tmp_path / "checkpoint.pth", SQUEEZENET)
-    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+    assert torch.equal(again(EXAMPLE), model(EXAMPLE))
 
 
 def test_weights_before_their_average_are_taken(tmp_path: Path) -> None:
-    network = nn.Linear(2, 2)
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    model = nn.Linear(2, 2)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     average = {name: tensor + 1 for name, tensor in state.items()}
     torch.save({"state_dict_ema": average, "state_dict": state}, tmp_path / "a.pth")
-    assert torch.equal(decompose.load(tmp_path / "a.pth", nn.Linear(2, 2))(X), network(X))
+    assert torch.equal(decompose.load(tmp_path / "a.pth", nn.Linear(2, 2))(X), model(X))
 
 
 def test_a_compiled_part_and_masks_of_pruned_layers_are_undone(tmp_path: Path) -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    prune.l1_unstructured(network[0], "weight", 0.5)
-    state = {name.replace("1.", "1._orig_mod."): t for name, t in network.state_dict().items()}
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    state = {name.replace("1.", "1._orig_mod."): t for name, t in model.state_dict().items()}
     torch.save(state, tmp_path / "a.pth")
     again = decompose.load(tmp_path / "a.pth", nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
-    assert torch.equal(again(X), network(X))
+    assert torch.equal(again(X), model(X))
 
 
 def test_swa_averages_load(tmp_path: Path) -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
-    torch.save(AveragedModel(network).state_dict(), tmp_path / "a.pth")
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    torch.save(AveragedModel(model).state_dict(), tmp_path / "a.pth")
     again = decompose.load(tmp_path / "a.pth", nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
-    assert torch.equal(again(X), network(X))
+    assert torch.equal(again(X), model(X))
 
 
 class Wrapper(nn.Module):
-    """A network whose only child has the name that data parallelism gives."""
+    """A model whose only child has the name that data parallelism gives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,14 +155,14 @@ class Wrapper(nn.Module):
         return self.module(x)
 
 
-@pytest.mark.parametrize("wrap", [lambda network: network, nn.DataParallel])
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
 def test_a_child_called_module_keeps_its_name(
     tmp_path: Path, wrap: Callable[[nn.Module], nn.Module]
 ) -> None:
-    network = wrap(Wrapper()).eval()
-    decompose.save(network, tmp_path / "a.safetensors")
+    model = wrap(Wrapper()).eval()
+    decompose.save(model, tmp_path / "a.safetensors")
     again = decompose.load(tmp_path / "a.safetensors", wrap(Wrapper()))
-    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+    assert torch.equal(again(EXAMPLE), model(EXAMPLE))
 
 
 def test_a_buffer_may_be_infinite(tmp_path: Path) -> None:
@@ -256,11 +256,11 @@ class Tied(nn.Module):
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
-    network = Tied()
-    decompose.save(network, tmp_path / "tied.safetensors")
+    model = Tied()
+    decompose.save(model, tmp_path / "tied.safetensors")
     again = decompose.load(tmp_path / "tied.safetensors", Tied())
     assert again.get_parameter("a.weight") is again.get_parameter("b.weight")
-    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+    assert torch.equal(again(EXAMPLE), model(EXAMPLE))
 
 
 def test_tied_weights_that_differ_in_a_file_are_refused(tmp_path: Path) -> None:
@@ -287,10 +287,10 @@ def test_older_checkpoints_without_counters_load(tmp_path: Path) -> None:
 
 
 def test_modules_that_ask_for_their_version_load(tmp_path: Path) -> None:
-    network = decompose.load("torchvision:mnasnet0_5,weights=none")
-    decompose.save(network, tmp_path / "mnasnet.safetensors")
+    model = decompose.load("torchvision:mnasnet0_5,weights=none")
+    decompose.save(model, tmp_path / "mnasnet.safetensors")
     again = decompose.load(tmp_path / "mnasnet.safetensors")
-    assert torch.equal(again(EXAMPLE), network(EXAMPLE))
+    assert torch.equal(again(EXAMPLE), model(EXAMPLE))
 
 
 class Attack:

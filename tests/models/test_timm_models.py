@@ -1,4 +1,4 @@
-"""timm's networks by name."""
+"""timm's models by name."""
 
 import socket
 import sys
@@ -17,9 +17,9 @@ NAME = "timm:test_convnext,weights=none"
 
 
 def test_a_network_goes_through_files(tmp_path: Path) -> None:
-    network = decompose.load(NAME)
+    model = decompose.load(NAME)
     example = torch.zeros(1, 3, 32, 32)
-    small = decompose.apply(decompose.plan(network, example, macs=0.7), network)
+    small = decompose.apply(decompose.plan(model, example, macs=0.7), model)
     decompose.save(small, tmp_path / "small.safetensors")
     again = decompose.load(tmp_path / "small.safetensors")
     x = synthetic_inputs(example, num=2)

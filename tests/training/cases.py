@@ -46,7 +46,7 @@ class Tiny(nn.Module):
         return self.classifier(self.dropout(self.features(x).mean((2, 3))))
 
 
-def networks(**options: Any) -> tuple[nn.Module, nn.Module]:
+def models(**options: Any) -> tuple[nn.Module, nn.Module]:
     """A model and the one of two terms a layer made from it, always the same."""
     torch.manual_seed(1)
     original = Tiny(**options).eval()
@@ -81,6 +81,6 @@ def tuned(
     **options: Any,
 ) -> Finetuned:
     """Finetune the tiny model, of a kind, on the CPU."""
-    original, small = networks(**(kind or {}))
+    original, small = models(**(kind or {}))
     options = {"device": "cpu", "augment": DRAWN, "teacher": original if taught else None} | options
     return finetune(small, image_dataset(data), recipe=recipe, **options)

@@ -23,7 +23,7 @@ from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.hashing import weights_digest
 from tests.models.onnx.cases import read, small_cnn
-from tests.training.cases import RECIPE, image_dataset, make_images, networks, tuned
+from tests.training.cases import RECIPE, image_dataset, make_images, models, tuned
 
 NORMED = {"norm": True, "dropout": 0.3}
 """A model whose steps draw at random, and with statistics to be estimated."""
@@ -67,7 +67,7 @@ def test_labels_teach(data: Path) -> None:
 
 
 def test_the_original_teaches_without_labels(data: Path) -> None:
-    original, small = networks()
+    original, small = models()
     before = weights_digest(small)
     found = decompose.finetune(
         small,
@@ -88,7 +88,7 @@ def test_the_original_teaches_without_labels(data: Path) -> None:
 
 
 def test_a_seed_repeats_a_run_bit_for_bit(data: Path, whole: Finetuned) -> None:
-    networks(**NORMED)
+    models(**NORMED)
     state = torch.get_rng_state()
     again = tuned(data, kind=NORMED, recipe=replace(RECIPE, workers=2))
     assert digest(again) == digest(whole)
@@ -106,13 +106,13 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
 
 def test_statistics_are_those_of_the_weights(data: Path) -> None:
     still = replace(RECIPE, epochs=1, learning_rate=1e-12)
-    network = tuned(data, kind={"norm": True}, recipe=still).network
+    model = tuned(data, kind={"norm": True}, recipe=still).network
     seen, _ = image_dataset(data).parted(still.holdout, still.seed)
     order = BatchOrder(len(seen), still.batch_size, still.seed)
     places = [place for step in range(order.steps) for place in order.batch(0, step)]
     (batch,) = seen.batches(len(places), indices=places)
-    wanted = network.get_submodule("features.0")(batch.images).mean((0, 2, 3))
-    torch.testing.assert_close(network.get_buffer("features.1.running_mean"), wanted)
+    wanted = model.get_submodule("features.0")(batch.images).mean((0, 2, 3))
+    torch.testing.assert_close(model.get_buffer("features.1.running_mean"), wanted)
 
 
 def test_training_stops_where_the_score_rises_no_more(data: Path) -> None:
@@ -182,7 +182,7 @@ def test_an_unreadable_image_is_named_and_stops_nothing(tmp_path: Path) -> None:
 def test_damaged_best_weights_give_way_to_the_last(data: Path, tmp_path: Path) -> None:
     first = tuned(data, folder=tmp_path / "run")
     best = tmp_path / "run" / "best.safetensors"
-    assert weights_digest(decompose.load(best, networks()[0])) == digest(first)
+    assert weights_digest(decompose.load(best, models()[0])) == digest(first)
     content = bytearray(best.read_bytes())
     content[-5] ^= 1
     best.write_bytes(content)
@@ -219,7 +219,7 @@ def test_runs_are_not_mixed_up(data: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_told_before_anything_is_kept(data: Path, tmp_path: Path) -> None:
-    other, _ = networks()
+    other, _ = models()
     other.classifier = nn.Linear(8, 2)
     with pytest.raises(DecomposeError, match=r"the teacher gives \(2,\) for an image"):
         tuned(data, folder=tmp_path / "run", teacher=other)
@@ -235,9 +235,9 @@ def test_mixed_precision_is_asked_for_and_left_behind(data: Path) -> None:
 
 
 def test_what_came_as_an_onnx_model_is_refused_before_anything(data: Path, tmp_path: Path) -> None:
-    network = read(small_cnn(), tmp_path)
+    model = read(small_cnn(), tmp_path)
     with pytest.raises(DecomposeError, match="finetune the model that it was exported from"):
-        decompose.finetune(network, image_dataset(data), folder=tmp_path / "run")
+        decompose.finetune(model, image_dataset(data), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -15,8 +15,8 @@ EXAMPLE = torch.randn(2, 3, 32, 32, dtype=torch.float64)
 
 
 def rewritten(method: str = "pw_dw") -> torch.nn.Module:
-    network = Mixed().double().eval()
-    return decompose.apply(decompose.plan(network, EXAMPLE, method=method, rank=2), network)
+    model = Mixed().double().eval()
+    return decompose.apply(decompose.plan(model, EXAMPLE, method=method, rank=2), model)
 
 
 def test_balancing_leaves_the_network_as_it_computes() -> None:

@@ -17,7 +17,7 @@ from decompose.training.recipe import Recipe
 from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
-from tests.training.cases import RECIPE, image_dataset, make_images, networks
+from tests.training.cases import RECIPE, image_dataset, make_images, models
 
 Made = Callable[..., Training]
 
@@ -30,7 +30,7 @@ def made(tmp_path: Path) -> Made:
     def make(lines: list[str] | None = None, **settings: Any) -> Training:
         recipe = Recipe(**{**vars(RECIPE), **settings})
         accelerator = start(recipe, "cpu", None)
-        original, small = networks()
+        original, small = models()
         objective = Objective(recipe, small.float().train(), original, True)
         validator = Validator(images, None, Processes(0, 1, torch.device("cpu")), 8, 0)
         order = BatchOrder(len(images), recipe.batch_size, recipe.seed)

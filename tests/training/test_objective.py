@@ -17,20 +17,20 @@ from decompose.training.objective import (
 )
 from decompose.training.recipe import Recipe
 from decompose.utils.errors import DecomposeError
-from tests.training.cases import networks
+from tests.training.cases import models
 
 IMAGES, LABELS = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
 NONE = Recipe(labels=0.0, outputs=0.0, features=0.0, weight_decay=0.0)
 
 
 def loss(recipe: Recipe, *, labelled: bool = True, taught: bool = True) -> torch.Tensor:
-    original, small = networks()
+    original, small = models()
     lesson = Objective(recipe, small, original if taught else None, labelled)
     return lesson.loss(small, IMAGES, LABELS)[0]
 
 
 def test_each_term_is_its_definition() -> None:
-    original, small = networks()
+    original, small = models()
     scores, wanted = small(IMAGES), original(IMAGES)
     labels = F.cross_entropy(scores, LABELS, label_smoothing=0.1)
     torch.testing.assert_close(loss(replace(NONE, labels=2.0, smoothing=0.1)), 2 * labels)
@@ -59,14 +59,14 @@ def test_without_labels_features_and_outputs_are_matched() -> None:
 
 
 def test_without_a_teacher_labels_are_all() -> None:
-    _, small = networks()
+    _, small = models()
     torch.testing.assert_close(
         loss(Recipe(labels=0.2, features=3.0), taught=False), F.cross_entropy(small(IMAGES), LABELS)
     )
 
 
 def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
-    original, small = networks()
+    original, small = models()
     lesson = Objective(Recipe(weight_decay=0.1), small, original, True)
     kernels = [original.get_parameter(f"features.{index}.weight") for index in (0, 3)]
     energy = float(lesson.penalty().detach()) / 0.05
@@ -75,22 +75,22 @@ def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
 
 
 def test_the_teacher_gets_no_gradient() -> None:
-    original, small = networks()
+    original, small = models()
     Objective(Recipe(features=1.0), small, original, True).loss(small, IMAGES, LABELS)[0].backward()
     assert all(parameter.grad is None for parameter in original.parameters())
     assert all(parameter.grad is not None for parameter in small.parameters())
 
 
 def test_taps_keep_what_is_changed_in_place_afterwards() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(inplace=True))
-    with tapping({"0": network[0]}) as seen:
-        network(IMAGES)
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(inplace=True))
+    with tapping({"0": model[0]}) as seen:
+        model(IMAGES)
     (output,) = seen["0"]
     assert output.min() < 0
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    original, small = networks()
+    original, small = models()
     with pytest.raises(DecomposeError, match="without labels there must be a teacher"):
         Objective(Recipe(), small, None, False)
     with pytest.raises(DecomposeError, match="nothing to learn"):

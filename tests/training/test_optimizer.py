@@ -6,11 +6,11 @@ from torch.optim import SGD, AdamW
 
 from decompose.training.optimizer import make_optimiser, make_schedule
 from decompose.training.recipe import Recipe
-from tests.training.cases import networks
+from tests.training.cases import models
 
 
 def rates(recipe: Recipe, steps: int) -> list[float]:
-    _, small = networks()
+    _, small = models()
     optimiser = make_optimiser(small, recipe)
     schedule = make_schedule(optimiser, recipe, steps)
     found = []
@@ -37,7 +37,7 @@ def test_the_shortest_runs_have_a_schedule() -> None:
 
 
 def test_factors_and_biases_are_not_decayed_by_the_optimiser() -> None:
-    _, small = networks()
+    _, small = models()
     for name, kind in (("sgd", SGD), ("adamw", AdamW)):
         optimiser = make_optimiser(small, Recipe(optimiser=name, weight_decay=0.1))
         assert isinstance(optimiser, kind)

@@ -8,7 +8,7 @@ from torch import nn
 
 from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
-from tests.training.cases import image_dataset, make_images, networks
+from tests.training.cases import image_dataset, make_images, models
 
 
 class ByColour(nn.Module):
@@ -41,7 +41,7 @@ def test_with_labels_it_is_accuracy(folder: Path) -> None:
 
 
 def test_without_labels_it_is_likeness(folder: Path) -> None:
-    original, small = networks()
+    original, small = models()
     found = judge(folder, original)
     assert (found.measure, found.score(original)) == ("likeness", 1.0)
     batch = next(iter(image_dataset(folder).batches(10)))

@@ -1,4 +1,4 @@
-"""Networks called with several inputs, by name, with lists, and with variable shapes."""
+"""Models called with several inputs, by name, with lists, and with variable shapes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,10 +69,10 @@ CALLS = {
 
 @pytest.mark.parametrize(("example", "images"), CALLS.values(), ids=CALLS)
 def test_a_network_of_several_inputs(example: Any, images: Any) -> None:
-    network = Stereo().eval()
-    plan = decompose.plan(network, example, macs=0.5, calibrate=images)
-    small = decompose.apply(plan, network, calibrate=images)
-    compared = decompose.compare(network, small, images)
+    model = Stereo().eval()
+    plan = decompose.plan(model, example, macs=0.5, calibrate=images)
+    small = decompose.apply(plan, model, calibrate=images)
+    compared = decompose.compare(model, small, images)
     assert compared.macs.after <= 0.5 * compared.macs.before
     assert compared.output_error is not None
     assert 0 < compared.output_error < 0.5
@@ -93,11 +93,11 @@ def test_what_is_costed_is_one_input() -> None:
 
 
 def test_tokens_have_gradients_as_well() -> None:
-    network, ids = Tokens(), torch.randint(10, (6, 12))
-    measured = decompose.measure(network, ids, ids)
+    model, ids = Tokens(), torch.randint(10, (6, 12))
+    measured = decompose.measure(model, ids, ids)
     assert measured.layers["conv"].metric.any()
-    small = decompose.apply(decompose.plan(network, ids, macs=0.6, calibrate=ids), network)
-    assert decompose.compare(network, small, ids).macs.ratio > 1.6
+    small = decompose.apply(decompose.plan(model, ids, macs=0.6, calibrate=ids), model)
+    assert decompose.compare(model, small, ids).macs.ratio > 1.6
 
 
 def test_splitting() -> None:

@@ -16,7 +16,7 @@ from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 
 
-def prepared_content(network: nn.Module, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> bytes:
+def prepared_content(model: nn.Module, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """What the engine inside is given, once it has run."""
     given: list[bytes] = []
     prepare = OnnxRuntime.prepare_onnx
@@ -26,7 +26,7 @@ def prepared_content(network: nn.Module, x: torch.Tensor, monkeypatch: pytest.Mo
         return prepare(self, content, x, num_threads)
 
     monkeypatch.setattr(OnnxRuntime, "prepare_onnx", keep)
-    int8_engine("onnxruntime").prepare(network, x, 1)()
+    int8_engine("onnxruntime").prepare(model, x, 1)()
     return given[0]
 
 
@@ -43,8 +43,8 @@ def test_a_layer_alone_takes_and_gives_bytes(form: str, monkeypatch: pytest.Monk
 
 
 def test_a_network_takes_and_gives_floats(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    content = prepared_content(network, torch.randn(2, 3, 9, 9), monkeypatch)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    content = prepared_content(model, torch.randn(2, 3, 9, 9), monkeypatch)
     graph = onnx.load_from_string(content).graph
     ends = [value.type.tensor_type.elem_type for value in (graph.input[0], graph.output[0])]
     assert ends == [onnx.TensorProto.FLOAT] * 2
@@ -73,9 +73,9 @@ def test_a_budget_of_time_may_be_one_of_int8(monkeypatch: pytest.MonkeyPatch) ->
             return [params(made) / 1e3 for made in weights]
 
     monkeypatch.setattr(latency_budget, "Latencies", Known)
-    network = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
     plan = decompose.plan(
-        network,
+        model,
         torch.randn(1, 8, 12, 12),
         latency=1.0,
         engine="onnxruntime",
@@ -90,6 +90,6 @@ def test_a_budget_of_time_may_be_one_of_int8(monkeypatch: pytest.MonkeyPatch) ->
 def test_int8_needs_an_engine_that_runs_it() -> None:
     with pytest.raises(DecomposeError, match="onnxruntime or openvino, not of eager"):
         int8_engine("eager")
-    network = nn.Conv2d(3, 4, 3)
+    model = nn.Conv2d(3, 4, 3)
     with pytest.raises(DecomposeError, match="give latency"):
-        decompose.plan(network, torch.randn(1, 3, 9, 9), macs=0.5, int8=True)
+        decompose.plan(model, torch.randn(1, 3, 9, 9), macs=0.5, int8=True)

@@ -20,7 +20,7 @@ from decompose.utils.errors import DecomposeError
 def small_network() -> nn.Module:
     """Two convolutions, a normalisation and a classifier; the second one decomposed."""
     torch.manual_seed(0)
-    network = nn.Sequential(
+    model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.BatchNorm2d(8),
         nn.ReLU(),
@@ -30,11 +30,11 @@ def small_network() -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 5),
     ).eval()
-    norm = network[1]
+    norm = model[1]
     assert isinstance(norm, nn.BatchNorm2d)
     norm.running_mean, norm.running_var = torch.randn(8), torch.rand(8) + 0.5
-    plan = decompose.plan(network, torch.zeros(1, 3, 16, 16), rank={"3": 2})
-    return decompose.apply(plan, network)
+    plan = decompose.plan(model, torch.zeros(1, 3, 16, 16), rank={"3": 2})
+    return decompose.apply(plan, model)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ def quantized(images: Tensor) -> Quantized:
     return quantize(small_network(), images)
 
 
-def relative_error(content: bytes, network: nn.Module, images: Tensor) -> float:
+def relative_error(content: bytes, model: nn.Module, images: Tensor) -> float:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (given,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    wanted = outputs(network, images).numpy()
+    wanted = outputs(model, images).numpy()
     return float(np.square(given - wanted).sum() / np.square(wanted).sum())
 
 
@@ -77,15 +77,15 @@ def test_every_weight_is_in_int8_per_channel(quantized: Quantized) -> None:
 def test_the_file_is_timed_and_run_as_other_models_are(
     quantized: Quantized, images: Tensor, tmp_path: Path
 ) -> None:
-    network, path = small_network(), tmp_path / "small.onnx"
+    model, path = small_network(), tmp_path / "small.onnx"
     quantized.save(path)
     onnx.checker.check_model(path, full_check=True)
     loaded = decompose.load(path)
-    wanted = outputs(network, images)
+    wanted = outputs(model, images)
     error = (loaded(images) - wanted).square().sum() / wanted.square().sum()
     assert error < 0.005
     timed = time_side_by_side(
-        {"float": network, "INT8": loaded},
+        {"float": model, "INT8": loaded},
         images[:1],
         {"onnxruntime": get_engine("onnxruntime")},
         batch_sizes=(1, 2),
@@ -96,9 +96,9 @@ def test_the_file_is_timed_and_run_as_other_models_are(
 
 
 def test_a_bound_on_the_error_keeps_the_worst_layers_in_float(images: Tensor) -> None:
-    network = small_network()
-    whole = quantize(network, images)
-    some = quantize(network, images, max_error=whole.error / 2)
+    model = small_network()
+    whole = quantize(model, images)
+    some = quantize(model, images, max_error=whole.error / 2)
     assert some.error <= whole.error / 2
     kept = [layer for layer in some.layers if layer.in_float]
     assert 0 < len(kept) < len(some.layers)
@@ -113,13 +113,13 @@ def test_an_error_that_float_alone_has_is_refused(images: Tensor) -> None:
 
 
 def test_the_model_stays_as_it_was(images: Tensor) -> None:
-    network = small_network().train()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    made = quantize(network, images[:4], keep_float=1)
+    model = small_network().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made = quantize(model, images[:4], keep_float=1)
     assert [layer.in_float for layer in made.layers].count(True) == 1
     assert [layer.name for layer in made.layers] == ["0", "3", "7"]
-    assert network.training
-    for name, tensor in network.state_dict().items():
+    assert model.training
+    for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
 
@@ -165,13 +165,13 @@ def test_openvino_gives_nearly_what_the_float_model_gives(images: Tensor, tmp_pa
     pytest.importorskip("nncf")
     import openvino
 
-    network = small_network()
-    made = quantize(network, images, engine="openvino", keep_float=1)
+    model = small_network()
+    made = quantize(model, images, engine="openvino", keep_float=1)
     assert made.error < 0.005
     assert {path.name for path in made.save(tmp_path / "small.xml")} == {"small.xml", "small.bin"}
     compiled = openvino.Core().compile_model(tmp_path / "small.xml", "CPU")
     given = next(iter(compiled([images.numpy()]).values()))
-    wanted = outputs(network, images).numpy()
+    wanted = outputs(model, images).numpy()
     assert np.square(given - wanted).sum() < 0.005 * np.square(wanted).sum()
     kinds = {
         op.get_output_element_type(0).get_type_name()
