@@ -23,7 +23,7 @@ from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.execution_forms import get_form
 from decompose.models import serialization
 from decompose.models.architectures import architecture_of
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from decompose.models.preprocessing import ImagePreprocessing, Transform, remember_preprocessing
 from decompose.utils.batches import batch_size, moved
 from decompose.utils.errors import DecomposeError, first_line
@@ -92,7 +92,7 @@ def load_model(source: str, arch: str | None, fix: Sequence[str] | None = None) 
         except ValueError:
             raise DecomposeError(f"input {text!r}: write NAME=NUMBER") from None
     model = serialization.load(source, arch, fixed=fixed)
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         print_left_alone(model.left_alone)
     return model
 
@@ -124,7 +124,7 @@ def keep_preprocessing(
     Raises:
         DecomposeError: it takes no images, or the options are given for another kind of model.
     """
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         if look or required:
             remember_preprocessing(model, ImagePreprocessing.of(example.shape[1:], **look))
     elif look:
@@ -169,7 +169,7 @@ def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
 
 def blank_input(model: nn.Module, input_size: str | None) -> Tensor:
     """One input of zeros, of the model's own size or of a given one (N or HxW)."""
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         size = None if input_size is None else parse_size(input_size)
         return torch.zeros(1, *model.signature.shape(size), dtype=model.signature.dtype)
     if input_size is None:
@@ -206,7 +206,7 @@ def resized(transform: Transform, input_size: str | None) -> Transform:
 
 def to_device(model: nn.Module, device: str) -> nn.Module:
     """Move a model to a device by name; an ONNX model stays on the CPU, where ONNX Runtime runs it."""
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         if device not in ("auto", "cpu"):
             raise DecomposeError(f"device {device!r}: an ONNX model runs on the CPU")
         return model

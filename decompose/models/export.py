@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from decompose.layers.forward import evaluating, floating_tensors
 from decompose.layers.modules import to_expression
-from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.onnx.nodes import to_onnx_model
+from decompose.models.onnx.expression_nodes import to_onnx_model
+from decompose.models.onnx.module import OnnxModule
 from decompose.models.onnx.rewriting import self_contained
 from decompose.models.onnx.writing import model_bytes
 from decompose.utils.errors import DecomposeError, first_line
@@ -48,7 +48,7 @@ def export(model: nn.Module, example: Tensor, path: str | Path) -> float:
         DecomposeError: the name ends otherwise, a package is not installed, the exporter cannot take the
             model, or the exported one gives something else than torch.
     """
-    if isinstance(model, OnnxNetwork) and model.signature.batch == 1:
+    if isinstance(model, OnnxModule) and model.signature.batch == 1:
         example = example[:1]
     return _exporter(path)(model, example, path)
 
@@ -94,7 +94,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: str | Path) -> float:
         >>> decompose.to_onnx(model, torch.rand(1, 3, 8, 8), path) < 1e-4
         True
     """
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         raise DecomposeError("the model is an ONNX model already; save it as one")
     content = to_onnx_bytes(model, example)
     deviation = _checked(model, example, _run_in_onnxruntime(content, example), path, "onnxruntime")
@@ -108,7 +108,7 @@ def to_pt2(model: nn.Module, example: Tensor, path: str | Path) -> float:
 
     Args, returns and errors are those of ``to_onnx``.
     """
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         raise DecomposeError("an ONNX model cannot become a .pt2; export it as .xml")
     batch = _with_open_batch(model, example)
     with writing(path) as temporary:
@@ -168,7 +168,7 @@ def to_onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
     Raises:
         DecomposeError: as ``to_onnx``; or the model that it came as takes one input at a time.
     """
-    if isinstance(model, OnnxNetwork):
+    if isinstance(model, OnnxModule):
         if model.signature.batch not in (None, len(example)):
             raise DecomposeError(f"the ONNX model takes one input at a time, not {len(example)}")
         return model_bytes(self_contained(model))

@@ -36,8 +36,8 @@ from decompose.models.architectures import (
 from decompose.models.conversion import plan_of, rebuild
 from decompose.models.hub import fetch, is_hub_name
 from decompose.models.onnx.model_file import read_model
-from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.onnx.rewriting import write_network
+from decompose.models.onnx.module import OnnxModule
+from decompose.models.onnx.rewriting import write_rewritten
 from decompose.models.plans import Plan
 from decompose.models.preprocessing import Preprocessing
 from decompose.models.state_dicts import completed, fill, named_as_in, read_state_dict
@@ -154,9 +154,9 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> small[0].choice
         Choice(method='pw_dw', rank=2, then=())
     """
-    require_saved_name(path, is_onnx=isinstance(model, OnnxNetwork))
-    if isinstance(model, OnnxNetwork):
-        write_network(model, path)
+    require_saved_name(path, is_onnx=isinstance(model, OnnxModule))
+    if isinstance(model, OnnxModule):
+        write_rewritten(model, path)
         return
     architecture = architecture_of(model)
     record = {
@@ -218,7 +218,7 @@ def required_preprocessing(model: nn.Module) -> Preprocessing:
         DecomposeError: it is unknown.
     """
     preprocessing = preprocessing_of(model)
-    if preprocessing is None and isinstance(model, OnnxNetwork):
+    if preprocessing is None and isinstance(model, OnnxModule):
         raise DecomposeError(
             "an ONNX model does not hold the preprocessing of its images; give it to compress --calibrate"
         )
@@ -286,10 +286,10 @@ def _absence(path: Path) -> str:
     return f"no such file; did you mean {meant}?" if meant else "no such file"
 
 
-def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxNetwork:
+def _load_onnx(path: Path, fixed: Mapping[str, Tensor | float]) -> OnnxModule:
     model = read_model(path)
     try:
-        return OnnxNetwork(model, fixed)
+        return OnnxModule(model, fixed)
     except DecomposeError as error:
         raise DecomposeError(f"{path}: {error}") from None
 

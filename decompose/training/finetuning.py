@@ -30,7 +30,7 @@ from decompose.data.images import ImageDataset
 from decompose.evaluation.provenance import in_words
 from decompose.layers.discovery import copied
 from decompose.models.conversion import plan_of
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from decompose.models.preprocessing import Transform
 from decompose.training.augmentation import AugmentedImages, augmented
 from decompose.training.batch_order import BatchOrder
@@ -213,7 +213,7 @@ def require_trainable(small: nn.Module) -> None:
     Raises:
         DecomposeError: it came as an ONNX model, much of which lets no gradient through.
     """
-    if isinstance(small, OnnxNetwork):
+    if isinstance(small, OnnxModule):
         raise DecomposeError(
             "an ONNX model cannot be finetuned; finetune the model that it was exported from"
         )

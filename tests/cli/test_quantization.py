@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import decompose
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from tests.cli.cases import Captured, run
 
 SOURCE = "timm:test_resnet,weights=none"
@@ -45,7 +45,7 @@ def test_onnx_models_are_quantised(folder: Path, tmp_path: Path, capsys: Capture
     command = ["quantize", source, "--calibrate", folder / "val", "--input-size", "16"]
     assert run(*command, "--scale", "255", "-o", path) == 0
     assert "2 of 2 layers" in capsys.readouterr().out
-    assert isinstance(decompose.load(source), OnnxNetwork)
+    assert isinstance(decompose.load(source), OnnxModule)
     assert path.stat().st_size > 0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decompose.layers.discovery import find_layers
 from decompose.models.export import to_onnx_bytes
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from decompose.utils.optional_dependencies import required
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -43,7 +43,7 @@ def nodes_of_layers(proto: Any, model: nn.Module) -> dict[str, list[str]]:
         model: whose layers give the names. Of what came as an ONNX model, each node is a layer.
     """
     weights = {tensor.name for tensor in proto.graph.initializer}
-    names = [] if isinstance(model, OnnxNetwork) else list(find_layers(model))
+    names = [] if isinstance(model, OnnxModule) else list(find_layers(model))
     found: dict[str, list[str]] = {}
     for node in proto.graph.node:
         if node.op_type in WEIGHTED and node.input[1] in weights:

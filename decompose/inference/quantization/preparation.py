@@ -13,7 +13,7 @@ from decompose.layers.batchnorm import fold_batchnorm
 from decompose.layers.discovery import copied, find_decomposed
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from decompose.utils.errors import DecomposeError
 
 
@@ -35,7 +35,7 @@ def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:
     """Fold BatchNorm where it can be folded; returns the model itself where it cannot."""
-    if not isinstance(model, OnnxNetwork):
+    if not isinstance(model, OnnxModule):
         # It says so where there is nothing to fold.
         with suppress(DecomposeError):
             return fold_batchnorm(model, example)

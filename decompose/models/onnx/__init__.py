@@ -1,8 +1,8 @@
-"""ONNX models as torch models, and back: read, run, rewritten node by node, and written.
+"""Read ONNX models as torch modules, run them, and write them back with rewritten nodes.
 
-``model_file`` and ``tensors`` read a model, ``graph`` and ``shapes`` say what is in it, ``layers`` reads
-its nodes as convolutions, ``execution_order``, ``operators`` and ``onnxruntime_segments`` run what stands
-between them, and ``network`` is all of that as a torch module. ``nodes`` makes nodes of an expression,
-``rewriting`` puts them in the place of others, and ``writing`` writes the model. Graphs are held and
-edited as ``onnx_ir`` has them; its packages are an extra, asked for where they are needed.
+``model_file`` and ``tensors`` read a model, ``graph`` and ``shapes`` inspect it, ``layers`` reads
+its nodes as convolutions, ``execution_order``, ``operators`` and ``onnxruntime_segments`` run the nodes
+between them, and ``module`` is all of it as a torch module. ``expression_nodes`` makes nodes of an
+expression, ``rewriting`` replaces nodes by them, and ``writing`` writes the model. Graphs are held and
+edited by ``onnx_ir``; its packages are an extra, imported where they are needed.
 """

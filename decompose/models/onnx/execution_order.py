@@ -1,4 +1,4 @@
-"""In which order a graph's nodes run, and which of them run together in ONNX Runtime."""
+"""Order a graph's nodes, and join those that run together in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LayerNode:
-    """A node that is a module.
+    """A node that runs as a torch module.
 
     Attributes:
         node: of the graph.
@@ -53,12 +53,12 @@ def _is_equal(now: Tensor | None, then: Tensor | None) -> bool:
 
 
 Action = LayerNode | Segment | Callable[..., Tensor]
-"""What a step does: a module, nodes in ONNX Runtime, or a torch function."""
+"""The action of a step: a module, nodes in ONNX Runtime, or a torch function."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Something that runs.
+    """One step of running a graph.
 
     Attributes:
         action: what.
@@ -121,7 +121,7 @@ def _segment(
     readers: Mapping[str, set[ir.Node]],
     constants: Mapping[str, np.ndarray],
 ) -> Step:
-    """The step of nodes that run together; it gives what others read of them."""
+    """The step of nodes that run together; its outputs are the values that others read."""
     names = [name for node in nodes for name in output_names(node)]
     written = [name for name in names if name and name not in constants]
     given = [n for n in written if n in wanted or readers.get(n, set()) - {*nodes}]
@@ -158,7 +158,7 @@ def _torch_step(node: ir.Node, action: LayerNode | Callable[..., Tensor]) -> Ste
 
 
 def _freeing(steps: Sequence[Step], wanted: Collection[str]) -> list[Step]:
-    """The steps, each with the values that it is the last one to need."""
+    """The steps, each with the values to free after it."""
     freed: list[Step] = []
     seen = {*wanted}
     for step in reversed(steps):

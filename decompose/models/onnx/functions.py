@@ -1,4 +1,4 @@
-"""Local functions of ONNX models, put in the place of their calls where they hold layers."""
+"""Inline local functions of ONNX models that hold layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def inline_layers_(content: ir.Model) -> None:
-    """Put the nodes of those functions that hold layers, or call such, in the place of their calls.
+    """Inline the functions that hold layers, or call functions that do.
 
     A layer in a function is as many layers as the function has calls, each with weights of its own.
 

@@ -1,4 +1,4 @@
-"""What nodes of an ONNX graph read and hold, and what is constant."""
+"""Inspect an ONNX graph: inputs, attributes and bodies of nodes, and constants."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def output_names(node: ir.Node) -> list[str]:
 
 
 def title_of(node: ir.Node) -> str:
-    """What a node is called in messages: its name, or else its output's or operator's."""
+    """A node's title in messages: its name, or else its output's or operator's."""
     return node.name or next(filter(None, output_names(node)), node.op_type)
 
 
 def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
-    """Values that no input changes: initialisers, constants, and what merely passes them on.
+    """Values that no input changes: initialisers, constants, and identities of them.
 
     An initialiser that is listed as an input too, as many exporters do with all of them, is its default.
 
@@ -58,7 +58,7 @@ def constants_of(model: OnnxModel) -> dict[str, np.ndarray]:
 
 
 def constant_array(node: ir.Node) -> np.ndarray | None:
-    """What a ``Constant`` node gives; ``None`` where it is no array of numbers."""
+    """The array of a ``Constant`` node; ``None`` where it is no array of numbers."""
     name, value = next(iter(attributes(node).items()))
     if name == "value":
         return value.numpy()

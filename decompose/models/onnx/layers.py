@@ -1,4 +1,4 @@
-"""Nodes of an ONNX graph as convolutions.
+"""Read nodes of an ONNX graph as convolutions.
 
 ``Conv``, ``ConvTranspose``, ``Gemm`` and ``MatMul`` with constant weights are what torch calls
 convolutions and fully connected layers, but for what they do at the borders: torch pads both sides of an
@@ -36,7 +36,7 @@ _MOST_ELEMENTS = 1 << 26
 _MOST_GROWTH = 64
 
 _MOST_PIXELS = 1 << 20
-"""What a stride, a dilation, a padding or a number of channels may be."""
+"""Largest stride, dilation, padding or number of channels."""
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 
@@ -47,7 +47,7 @@ class Unsuitable(Exception):
 
 @dataclass(frozen=True)
 class Borders:
-    """What a node does at the borders besides what its layer does.
+    """Padding and cropping of a node that its layer does not do itself.
 
     Attributes:
         padding: zeros added before a convolution, ``(before, after)`` for each axis.
@@ -64,7 +64,7 @@ class Borders:
     extent: tuple[int, ...] = ()
 
     def padded(self, x: Tensor) -> Tensor:
-        """What the layer sees of an input ``(batch, I, *input_size)``."""
+        """Pad an input ``(batch, I, *input_size)`` for the layer."""
         pairs = self.padding
         if self.automatic:
             pairs = [
@@ -79,7 +79,7 @@ class Borders:
         return F.pad(x, [width for pair in reversed(pairs) for width in pair])
 
     def cropped(self, y: Tensor) -> Tensor:
-        """What is left of the layer's output ``(batch, O, *output_size)``."""
+        """Crop the layer's output ``(batch, O, *output_size)``."""
         for axis, (before, after) in enumerate(self.cropping, start=2):
             y = y.narrow(axis, before, y.shape[axis] - before - after)
         return y
@@ -87,12 +87,12 @@ class Borders:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A node as a layer.
+    """A node read as a layer.
 
     Attributes:
-        conv: what it computes.
-        borders: what it does besides.
-        weights: the names of its weight and its bias, which tell layers that are one.
+        conv: the convolution that it computes.
+        borders: padding and cropping around it.
+        weights: the names of its weight and its bias, by which equal layers are recognised.
     """
 
     conv: Conv
@@ -101,7 +101,7 @@ class Layer:
 
 
 def most_elements(num_given: int) -> int:
-    """How many elements a value may have; more is taken for a damaged size.
+    """Most elements of a value; more count as a damaged size.
 
     Args:
         num_given: elements of what it is made of.
@@ -144,11 +144,11 @@ def read_layer(
     raise Unsuitable("it is no convolution")
 
 
-def _weight(node: ir.Node, place: int, constants: Mapping[str, np.ndarray]) -> Tensor | None:
-    name = input_names(node)[place] if len(node.inputs) > place else ""
+def _weight(node: ir.Node, index: int, constants: Mapping[str, np.ndarray]) -> Tensor | None:
+    name = input_names(node)[index] if len(node.inputs) > index else ""
     if not name:
         return None
-    what = ("input", "weight", "bias")[place]
+    what = ("input", "weight", "bias")[index]
     if name not in constants:
         raise Unsuitable(f"its {what} is computed, or given by the caller")
     array = constants[name]
@@ -190,7 +190,7 @@ def _convolution(
 def _padding(
     options: Mapping[str, Any], geometry: Geometry, extent: tuple[int, ...]
 ) -> tuple[Geometry, Borders]:
-    """What torch can pad, and the rest."""
+    """Split padding into torch's and the rest."""
     automatic = options.get("auto_pad", "NOTSET")
     if automatic in _SAME:
         return geometry, Borders(automatic=automatic, stride=geometry.stride, extent=extent)
@@ -207,7 +207,7 @@ def _cropping(
     extent: tuple[int, ...],
     sizes: Sequence[int | None] | None,
 ) -> tuple[Geometry, Borders]:
-    """What torch's transposed convolution can cut off, and the rest."""
+    """Split cropping into that of torch's transposed convolution and the rest."""
     extra = list(options.get("output_padding", (0,) * len(extent)))
     steps = geometry.stride
     if any(e >= max(s, d) for e, s, d in zip(extra, steps, geometry.dilation, strict=True)):
@@ -236,7 +236,7 @@ def _cuts(
     beyond: Sequence[int],
     sizes: Sequence[int | None] | None,
 ) -> Pairs:
-    """What a transposed convolution cuts off in all.
+    """The pixels that a transposed convolution cuts off in all.
 
     Args:
         options: its attributes.
@@ -271,7 +271,7 @@ def _pairs(options: Mapping[str, Any], num_axes: int) -> Pairs:
 
 
 def _halves(total: int, automatic: str) -> tuple[int, int]:
-    """Pixels shared out to both sides, the odd one behind for ``SAME_UPPER``, else before."""
+    """Split pixels between both sides, the odd one behind for ``SAME_UPPER``, else before."""
     less, more = max(total, 0) // 2, (max(total, 0) + 1) // 2
     return (less, more) if automatic == "SAME_UPPER" else (more, less)
 

@@ -1,4 +1,4 @@
-"""ONNX files: the graph and its weights, each in memory once.
+"""Read ONNX files: the graph and its weights, each in memory once.
 
 A model in memory is an ``onnx_ir.Model`` whose tensors are arrays of their own, or mapped from the disk
 where they lie in files beside the graph. So nothing of the file's own message stays in memory, and the
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 LARGE = 1024
-"""An initialiser of more bytes than this is left out where the graph alone is asked for."""
+"""Bytes above which an initialiser is left out of the graph without weights."""
 
 FLOATING: Mapping[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
-"""The floating types that torch has as well, as they are stored, by ``TensorProto.DataType``."""
+"""Floating types that torch has too, as stored, by ``TensorProto.DataType``."""
 
 _MIN_OPSET = 7
 
 _INVALID = (AssertionError, LookupError, RuntimeError, TypeError, ValueError)
-"""What onnx and onnx_ir raise on damaged models, besides errors of their own."""
+"""Exceptions of onnx and onnx_ir on damaged models, besides errors of their own."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """A model in memory; never changed, so that copies of a network share it.
+    """A model in memory; never changed, so that copies of a module share it.
 
     Attributes:
         content: graph, functions, versions and metadata.
@@ -139,7 +139,7 @@ def read_model(path: str | Path) -> OnnxModel:
 
 
 def to_model(proto: ModelProto, path: Path = Path("model.onnx")) -> OnnxModel:
-    """A message as a model, whose tensors no longer refer to the message.
+    """Convert a protobuf message to a model whose tensors no longer refer to it.
 
     Args:
         proto: the message.
@@ -227,7 +227,7 @@ def _opset(content: ir.Model) -> int:
 
 
 def _origin(error: Exception) -> Exception:
-    """The first of a chain of errors, which says what is wrong."""
+    """The first of a chain of errors, which has the cause."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
@@ -235,7 +235,7 @@ def _origin(error: Exception) -> Exception:
 
 @contextmanager
 def _mapped(file: Any) -> Iterator[memoryview]:
-    """A file's content without a copy."""
+    """Map a file's content without a copy."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         view = memoryview(mapped)
         try:
@@ -246,7 +246,7 @@ def _mapped(file: Any) -> Iterator[memoryview]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of onnx and onnx_ir about damaged models, which the checker refuses."""
+    """Suppress warnings of onnx and onnx_ir about damaged models, which the checker refuses."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Pieces of an ONNX graph that run in ONNX Runtime, on torch's tensors."""
+"""Run segments of an ONNX graph in ONNX Runtime, on torch's tensors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Segment:
 
     @property
     def title(self) -> str:
-        """What it is made of, for messages."""
+        """Its operators, for messages."""
         kinds = list(dict.fromkeys(node.op_type for node in self._nodes))
         return ", ".join(kinds[:4]) + (" and others" if len(kinds) > 4 else "")
 
@@ -117,7 +117,7 @@ class Segment:
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        # It takes turns with torch, and must not keep the cores busy meanwhile.
+        # Its threads must not keep the cores busy while torch runs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -125,7 +125,7 @@ class Segment:
 
 
 class _Opaque(torch.autograd.Function):
-    """A segment as one operator, which gradients do not get through.
+    """A segment as one operator without gradients.
 
     Zeros go back instead of nothing, so that the layers behind the segment still see theirs.
     """

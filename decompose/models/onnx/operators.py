@@ -1,7 +1,7 @@
-"""ONNX operators as torch functions.
+"""Run ONNX operators as torch functions.
 
-Those that stand between the layers of most networks, so that gradients pass through them and what
-follows a layer is seen. What is not here, or is used in a way that torch has not, runs in ONNX Runtime.
+The operators between the layers of most models, so that gradients pass through them and a layer's
+readers are found. Other operators, or uses that torch does not have, run in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Function = Callable[..., Tensor]
-"""From the node's inputs, ``None`` where one is left out, to its only output."""
+"""Maps the node's inputs, ``None`` where one is left out, to its only output."""
 
 _Options = Mapping[str, Any]
 _Constants = Sequence[np.ndarray | None]
@@ -153,7 +153,7 @@ def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function:
     axis, epsilon = options.get("axis", -1), options.get("epsilon", 1e-5)
 
     def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-        """With scale and bias of any shape that broadcasts, which torch's own may not have."""
+        """Layer normalisation with scale and bias of any shape that broadcasts, unlike torch's."""
         y = F.layer_norm(x, x.shape[axis:], eps=epsilon)
         return y * scale if bias is None else torch.addcmul(bias, y, scale)
 
@@ -161,7 +161,7 @@ def _layer_norm(options: _Options, _: _Constants, opset: int) -> Function:
 
 
 def _pool(options: _Options) -> tuple[list[int], list[int], list[int]] | None:
-    """Kernel, stride and pads of a pooling that torch knows as well."""
+    """Kernel, stride and pads of a pooling that torch has too."""
     if options.get("auto_pad", "NOTSET") != "NOTSET" or options.get("ceil_mode", 0):
         return None
     kernel = list(options["kernel_shape"])
@@ -271,7 +271,7 @@ def _unsqueeze(options: _Options, given: _Constants, opset: int) -> Function | N
         return None
 
     def unsqueeze(x: Tensor, *_: Tensor) -> Tensor:
-        """The tensor with an axis of size 1 at each of these places of the result."""
+        """Insert axes of size 1 at these positions of the result."""
         ndim = x.ndim + len(axes)
         for axis in sorted(axis % ndim for axis in axes):
             x = x.unsqueeze(axis)

@@ -1,4 +1,4 @@
-"""An ONNX network back to an ONNX model: the nodes of its rewritten layers replaced, all else as it was."""
+"""Convert an ONNX module back to an ONNX model: nodes of rewritten layers are replaced, the rest stays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 
 from decompose.algebra.padding import with_input_padding
 from decompose.layers.modules import to_expression
+from decompose.models.onnx.expression_nodes import Nodes
 from decompose.models.onnx.graph import title_of
 from decompose.models.onnx.layers import Borders, Pairs
 from decompose.models.onnx.model_file import OnnxModel, check_model, set_type
-from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.onnx.nodes import Nodes
+from decompose.models.onnx.module import OnnxModule
 from decompose.models.onnx.shapes import infer_values
 from decompose.models.onnx.writing import write_model
 
@@ -30,31 +30,31 @@ _CLOSED_IR = 4
 """The version from which initialisers need not be listed as inputs."""
 
 
-def write_network(network: OnnxNetwork, path: str | Path) -> None:
-    """Write what has become of an ONNX network to a file of its own.
+def write_rewritten(module: OnnxModule, path: str | Path) -> None:
+    """Write an ONNX module to a file.
 
     Raises:
         DecomposeError: the file cannot be written.
     """
-    write_model(rewritten(network), path)
+    write_model(rewritten(module), path)
 
 
-def rewritten(network: OnnxNetwork) -> OnnxModel:
-    """The model of an ONNX network as its layers are now.
+def rewritten(source: OnnxModule) -> OnnxModel:
+    """The ONNX model of a module with its present layers.
 
     Inputs, outputs, versions and metadata are those of the original, and so are the nodes and weights of
     layers that nothing has changed.
     """
     import onnx_ir as ir
 
-    original = network.model
+    original = source.model
     content = original.content.clone()
     graph = content.graph
     twins = dict(zip(original.nodes, tuple(graph), strict=True))
     names = _Names(graph)
     made = Nodes(names.fresh)
     dropped: list[ir.Value | None] = []
-    for node, module, borders in _changed(network):
+    for node, module, borders in _changed(source):
         old = twins[node]
         dropped += old.inputs[1:]
         new = _replacement(old, module, borders, made, names, original.opset)
@@ -70,7 +70,7 @@ def rewritten(network: OnnxNetwork) -> OnnxModel:
 
 
 class _Names:
-    """Names that nothing in a graph has yet.
+    """Makes names that are new to a graph.
 
     Attributes:
         layer: what the next ones begin with.
@@ -90,10 +90,10 @@ class _Names:
         return name
 
 
-def _changed(network: OnnxNetwork) -> Iterator[tuple[ir.Node, nn.Module, Borders]]:
-    """The nodes whose layers are not what they were, and what these are now."""
-    for node in network.layer_nodes:
-        module = network.get_submodule(node.module)
+def _changed(source: OnnxModule) -> Iterator[tuple[ir.Node, nn.Module, Borders]]:
+    """The nodes whose layers were changed, with their present modules."""
+    for node in source.layer_nodes:
+        module = source.get_submodule(node.module)
         if not node.is_unchanged(module):
             yield node.node, module, node.layer.borders
 
@@ -106,7 +106,7 @@ def _replacement(
     names: _Names,
     opset: int,
 ) -> list[ir.Node]:
-    """The nodes that compute what a layer has become; the last one takes over the name."""
+    """The nodes that compute a rewritten layer; the last one takes over the name."""
     names.layer = title_of(node)
     start = len(made.nodes)
     expression = to_expression(module)
@@ -139,7 +139,7 @@ def _crop(made: Nodes, y: ir.Value, cropping: Pairs, opset: int) -> None:
 
 
 def _drop_unread(graph: ir.Graph, values: Sequence[ir.Value | None]) -> None:
-    """Remove those of these constants that nothing reads any more."""
+    """Remove the constants that nothing reads any more."""
     waiting = [*dict.fromkeys(values)]
     while waiting:
         value = waiting.pop()
@@ -173,15 +173,15 @@ def _add_shapes(model: OnnxModel, made: Nodes) -> None:
                 value.type, value.shape = found[value.name].type, found[value.name].shape
 
 
-def self_contained(network: OnnxNetwork) -> OnnxModel:
-    """The model that takes just what the network takes: channels first, other inputs fixed."""
+def self_contained(module: OnnxModule) -> OnnxModel:
+    """The ONNX model with the module's own inputs: channels first, other inputs fixed."""
     import onnx_ir as ir
 
-    model, signature = rewritten(network), network.signature
+    model, signature = rewritten(module), module.signature
     graph = model.content.graph
-    for value in [value for value in graph.inputs if value.name in network.fixed]:
+    for value in [value for value in graph.inputs if value.name in module.fixed]:
         graph.inputs.remove(value)
-        array = network.fixed[str(value.name)].numpy()
+        array = module.fixed[str(value.name)].numpy()
         value.const_value = ir.Tensor(array, name=value.name)
         value.type = value.shape = None
         graph.register_initializer(value)

@@ -1,4 +1,4 @@
-"""What an ONNX graph takes, and how large its values are, before anything runs."""
+"""Infer an ONNX graph's signature and the shapes of its values, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COLOURS = (1, 3)
 _LEAST_SIDE = 8
-"""Of an image; an axis of fewer places may be that of channels."""
+"""Least pixels of an image's axis; a shorter axis may be that of channels."""
 
 Dims = tuple[int | None, ...]
 """Sizes along each axis; ``None`` where any will do."""
@@ -41,7 +41,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Signature:
-    """The input of a network.
+    """The input of a model.
 
     Attributes:
         name: in the graph.
@@ -79,8 +79,8 @@ class Signature:
             if len(size) != len(dims) - 1:
                 raise DecomposeError(f"an input of {len(dims) - 1} axes is no image")
             if any(d not in (None, s) for d, s in zip(dims[1:], size, strict=True)):
-                told = "x".join("N" if d is None else str(d) for d in dims[1:])
-                raise DecomposeError(f"the network takes inputs of {told} pixels and no others")
+                required = "x".join("N" if d is None else str(d) for d in dims[1:])
+                raise DecomposeError(f"the model takes inputs of {required} pixels only")
             dims[1:] = size
         known = [dim for dim in dims if dim is not None]
         if len(known) < len(dims):
@@ -92,7 +92,7 @@ class Signature:
         return tuple(known)
 
     def arranged(self, x: Tensor) -> Tensor:
-        """An input ``(batch, C, *size)`` as the graph takes it."""
+        """Arrange an input ``(batch, C, *size)`` as the graph takes it."""
         return (x.movedim(1, -1) if self.is_channels_last else x).to(self.dtype)
 
     def _order(self, dims: Dims) -> Dims:
@@ -127,7 +127,7 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
     if len(dims) < 2:
         raise DecomposeError(f"the input {value.name} is no batch")
     if 0 in tuple(value.shape):
-        raise DecomposeError(f"the input {value.name} has an axis of no places")
+        raise DecomposeError(f"the input {value.name} has an axis of size 0")
     if dims[0] not in (None, 1):
         # Constants in the graph may be of that batch, and rows get mixed where it is another.
         raise DecomposeError(
@@ -139,7 +139,7 @@ def signature_of(model: OnnxModel, fixed: Iterable[str] = ()) -> Signature:
 
 
 def fixed_inputs(model: OnnxModel, given: Mapping[str, Tensor | float]) -> dict[str, Tensor]:
-    """What inputs are always given, as tensors of their types.
+    """Constants of the fixed inputs, as tensors of their types.
 
     Args:
         model: it has these inputs.
@@ -193,7 +193,7 @@ def infer_types(
 
     Args:
         model: the model.
-        given: shapes of inputs, in place of those that the graph tells.
+        given: shapes of inputs, instead of the graph's own.
 
     Raises:
         DecomposeError: they contradict one another, or a value is far too large.

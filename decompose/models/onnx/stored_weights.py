@@ -1,4 +1,4 @@
-"""Where the weights that a file holds once are in a network: in layers, in other nodes, in bodies."""
+"""Find all holders of a stored weight: layers, other nodes, bodies."""
 
 from __future__ import annotations
 

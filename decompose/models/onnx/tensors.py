@@ -1,4 +1,4 @@
-"""Tensors of ONNX files as arrays: of their own, or mapped from files beside the graph."""
+"""Read tensors of ONNX files as arrays, in memory or mapped from files beside the graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def owned(tensor: ir.TensorProtocol, model: Path) -> ir.TensorProtocol:
-    """A tensor as it was read, with data that no longer belongs to a file's message.
+    """Copy a tensor's data out of the file's protobuf message.
 
     Args:
         tensor: of the model.
@@ -56,7 +56,7 @@ def _encoded_size(tensor: ir.TensorProtocol) -> int:
 
 
 def _external_array(tensor: ir.ExternalTensor, model: Path) -> np.ndarray:
-    """The data of a tensor in a file, mapped; what is written to it never gets there.
+    """Map the data of a tensor in a file, copy-on-write.
 
     Raises:
         DecomposeError: the data lies outside the model's folder, or is not as long as it should be.

@@ -1,4 +1,4 @@
-"""ONNX models as files, written piece by piece, so that no second copy of the weights comes about."""
+"""Write ONNX models piece by piece, without a second copy of the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.files import writing, writing_together
 
 _MAX_BYTES = (1 << 31) - (1 << 20)
-"""What one file may hold; protobuf takes no more than 2 GiB."""
+"""Most bytes of one file; protobuf takes no more than 2 GiB."""
 
 _ALIGNMENT = 4096
 
@@ -57,7 +57,7 @@ def write_model(model: OnnxModel, path: str | Path) -> None:
 
 
 def model_bytes(model: OnnxModel) -> bytes:
-    """A model as one file's content.
+    """The content of a model's file.
 
     Raises:
         DecomposeError: it is too large for one.
@@ -69,7 +69,7 @@ def model_bytes(model: OnnxModel) -> bytes:
 
 
 def _data_paths(path: Path) -> tuple[Path, list[Path]]:
-    """Where the weights of a model go, and where those of the one that it replaces are."""
+    """Paths of the weights of a model, and of the model that it replaces."""
     plain = path.with_name(f"{path.name}.data")
     there = [plain] if plain.exists() else []
     there += path.parent.glob(f"{escape(path.name)}.[0-9]*.data")

@@ -14,7 +14,7 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from decompose.models.onnx.model_file import read_model
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 
 OPSET = 17
 _KINDS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
@@ -98,11 +98,11 @@ def small_cnn(dtype: str = "float32") -> ModelProto:
     return model
 
 
-def read(model: ModelProto, folder: Path) -> OnnxNetwork:
+def read(model: ModelProto, folder: Path) -> OnnxModule:
     """The network of a model, by way of a file."""
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return OnnxNetwork(read_model(path))
+    return OnnxModule(read_model(path))
 
 
 def run_onnx(model: ModelProto | Path, *inputs: np.ndarray | torch.Tensor) -> list[np.ndarray]:

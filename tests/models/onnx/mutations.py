@@ -22,7 +22,7 @@ import torch
 from onnx import ModelProto, TensorProto
 
 import decompose
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from tests.models.onnx.cases import run_onnx, small_cnn
 
 _ABSURD = (-1, 0, 1, 2, 3, 255, 1 << 16, 1 << 31, 1 << 40, (1 << 62) + 1)
@@ -133,7 +133,7 @@ def outcome(content: bytes, folder: Path) -> str:
     target.unlink(missing_ok=True)
     try:
         network = decompose.load(source)
-        assert isinstance(network, OnnxNetwork)
+        assert isinstance(network, OnnxModule)
         shape = network.signature.shape((16, 16)) if None in network.signature.dims[2:] else None
         shape = (1, *(shape or network.signature.shape()))
         if prod(shape) > 1 << 22:

@@ -13,7 +13,7 @@ import torchvision
 import decompose
 from decompose.layers.discovery import find_layers
 from decompose.models.export import to_onnx_bytes
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from tests.models.onnx.cases import run_onnx
 
 Fixed = Mapping[str, float]
@@ -45,7 +45,7 @@ FOUND = [
 ]
 
 
-def outputs(path: Path, network: OnnxNetwork, x: torch.Tensor) -> list[np.ndarray]:
+def outputs(path: Path, network: OnnxModule, x: torch.Tensor) -> list[np.ndarray]:
     """What onnxruntime makes of an input of the network."""
     given = {network.signature.name: network.signature.arranged(x), **network.fixed}
     names = [value.name for value in onnx.load(path).graph.input]
@@ -55,12 +55,12 @@ def outputs(path: Path, network: OnnxNetwork, x: torch.Tensor) -> list[np.ndarra
 def check(path: Path, fixed: Fixed, size: tuple[int, ...], least: int, folder: Path) -> None:
     """The graph is understood, and gives with rewritten layers what the network then gives."""
     network = decompose.load(path, fixed=fixed)
-    assert isinstance(network, OnnxNetwork)
+    assert isinstance(network, OnnxModule)
     assert len(find_layers(network)) >= least
     shape = size if len(size) == 1 else network.signature.shape(size)
     x = 0.1 * torch.randn(1, *shape)
     small = decompose.apply(decompose.plan(network, x, method="channel", ratio=2), network)
-    assert isinstance(small, OnnxNetwork)
+    assert isinstance(small, OnnxModule)
     target = folder / "small.onnx"
     decompose.save(small, target)
     onnx.checker.check_model(target, full_check=True)

@@ -14,8 +14,8 @@ import decompose
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import give_bias
 from decompose.models.onnx.model_file import to_model
-from decompose.models.onnx.network import OnnxNetwork
-from decompose.models.onnx.rewriting import rewritten, self_contained, write_network
+from decompose.models.onnx.module import OnnxModule
+from decompose.models.onnx.rewriting import rewritten, self_contained, write_rewritten
 from decompose.models.onnx.writing import model_bytes
 from decompose.utils.files import write_text, writing_together
 from tests.models.onnx.cases import (
@@ -30,7 +30,7 @@ from tests.models.onnx.cases import (
 METHODS = ("pw_dw", "dw_pw", "spatial", "channel", "tucker", "cp", "svd")
 
 
-def rewritten_by(network: OnnxNetwork, x: Tensor, method: str) -> OnnxNetwork | None:
+def rewritten_by(network: OnnxModule, x: Tensor, method: str) -> OnnxModule | None:
     """The network with all layers that the method can rewrite in one term."""
     try:
         ranks = dict.fromkeys(find_layers(network), 1)
@@ -38,12 +38,12 @@ def rewritten_by(network: OnnxNetwork, x: Tensor, method: str) -> OnnxNetwork | 
     except decompose.DecomposeError:
         return None
     small = decompose.apply(plan, network)
-    assert isinstance(small, OnnxNetwork)
+    assert isinstance(small, OnnxModule)
     return small if plan.layers else None
 
 
-def check_file(path: Path, small: OnnxNetwork, x: Tensor, tolerance: float = 1e-4) -> ModelProto:
-    write_network(small, path)
+def check_file(path: Path, small: OnnxModule, x: Tensor, tolerance: float = 1e-4) -> ModelProto:
+    write_rewritten(small, path)
     onnx.checker.check_model(path, full_check=True)
     with torch.no_grad():
         expected = small(x)
@@ -59,7 +59,7 @@ def test_every_method(method: str, dtype: str, tmp_path: Path) -> None:
     x = torch.randn(2, 3, 16, 16).to(getattr(torch, dtype))
     plan = decompose.plan(network, x, method=method, rank={"stem": 2, "block/1": 2, "up": 2})
     small = decompose.apply(plan, network)
-    assert isinstance(small, OnnxNetwork)
+    assert isinstance(small, OnnxModule)
     assert len(plan.layers) == 3
     model = check_file(tmp_path / "small.onnx", small, x, 1e-4 if dtype == "float32" else 0.02)
     kinds = {t.data_type for t in model.graph.initializer if t.data_type != onnx.TensorProto.INT64}
@@ -73,7 +73,7 @@ def test_all_else_is_as_it_was(tmp_path: Path) -> None:
     network = read(original, tmp_path)
     x = torch.randn(1, 3, 16, 16)
     small = decompose.apply(decompose.plan(network, x, rank={"block/1": 2}), network)
-    assert isinstance(small, OnnxNetwork)
+    assert isinstance(small, OnnxModule)
     model = check_file(tmp_path / "small.onnx", small, x)
     for name in ("opset_import", "metadata_props", "producer_name", "doc_string", "ir_version"):
         assert getattr(model, name) == getattr(original, name)
@@ -184,7 +184,7 @@ def test_weights_that_are_listed_as_inputs_go_from_both_lists(tmp_path: Path) ->
     x = torch.randn(1, 3, 16, 16)
     small = rewritten_by(read(model, tmp_path), x, "pw_dw")
     assert small is not None
-    write_network(small, tmp_path / "small.onnx")
+    write_rewritten(small, tmp_path / "small.onnx")
     graph = onnx.load(tmp_path / "small.onnx").graph
     kept = ["scale", "shift", "head.weight", "head.bias"]
     assert [value.name for value in graph.input] == ["x", *kept]
@@ -233,7 +233,7 @@ def test_a_self_contained_model_takes_what_the_network_takes(tmp_path: Path) -> 
     weight = np.ones((2, 3, 3, 3), np.float32)
     model = make_model(nodes, {"w": weight}, ["n", 8, 10, 3], ["n", 2, 6, 8])
     model.graph.input.append(helper.make_tensor_value_info("gain", 1, [1]))
-    network = OnnxNetwork(to_model(model), {"gain": 2.0})
+    network = OnnxModule(to_model(model), {"gain": 2.0})
     x = torch.randn(2, 3, 8, 10)
     alone = ModelProto.FromString(model_bytes(self_contained(network)))
     onnx.checker.check_model(alone, full_check=True)

@@ -1,8 +1,8 @@
-"""An ONNX graph as a torch network.
+"""Run an ONNX graph as a torch module.
 
-Its convolutions and fully connected layers are modules, under the names of their nodes; what stands
-between them runs as torch functions where torch has them, so that gradients pass and what follows a
-layer is seen, and else in ONNX Runtime. So it is planned, measured and repaired as any other network.
+Its convolutions and fully connected layers are modules, under the names of their nodes; the nodes
+between them run as torch functions where torch has them, so that gradients pass and a layer's readers
+are found, and else in ONNX Runtime. So it is planned, measured and repaired as any other model.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from decompose.models.onnx.layers import Unsuitable, read_layer, to_tensor
 from decompose.models.onnx.model_file import FLOATING, LARGE, OnnxModel
 from decompose.models.onnx.onnxruntime_segments import Segment
 from decompose.models.onnx.operators import torch_function
-from decompose.models.onnx.other_layers import count_other_macs, why_left_alone
 from decompose.models.onnx.shapes import Value, fixed_inputs, infer_types, signature_of
+from decompose.models.onnx.skipped_layers import count_other_macs, why_left_alone
 from decompose.models.onnx.stored_weights import Holder, find_stored
 from decompose.utils.errors import DecomposeError, first_line
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _KINDS = "fiub"
-"""Of numpy's dtypes, those that torch has as well, but for complex ones."""
+"""Numpy's dtypes that torch has too, without complex ones."""
 
 _TROUBLE = (RuntimeError, LookupError, TypeError, ValueError, OverflowError)
-"""What torch raises where shapes or types do not fit."""
+"""Exceptions of torch where shapes or types do not fit."""
 
 
-class OnnxNetwork(nn.Module):
-    """A network that computes what an ONNX model does.
+class OnnxModule(nn.Module):
+    """A torch module that computes an ONNX model.
 
     Args:
         model: as ``read_model`` gives it.
@@ -162,7 +162,7 @@ class OnnxNetwork(nn.Module):
         return [action(*given)]
 
     def _admit(self, x: Tensor) -> None:
-        """Refuse an input that some value would be far too large for, before anything runs."""
+        """Refuse an input whose values would be far too large, before anything runs."""
         if x.shape not in self._admitted:
             shapes = {name: tuple(value.shape) for name, value in self.fixed.items()}
             infer_types(self.model, shapes | {self.signature.name: tuple(x.shape)})
@@ -175,7 +175,7 @@ class OnnxNetwork(nn.Module):
     def _add_layers(
         self, constants: Mapping[str, np.ndarray], types: Mapping[str, Value]
     ) -> list[LayerNode]:
-        """Make a module of every node that can be one; nodes of the same weights may share theirs."""
+        """Make a module of every node that is a layer; nodes of the same weights may share one."""
         found: list[LayerNode] = []
         modules: dict[Any, str] = {}
         weights: dict[Any, nn.Parameter] = {}
@@ -231,7 +231,7 @@ class OnnxNetwork(nn.Module):
 
 
 def _scores(model: OnnxModel) -> list[str]:
-    """The outputs, those of a softmax as what goes into it."""
+    """The outputs, a softmax replaced by its input."""
     given = {
         output_names(node)[0]: input_names(node)[0]
         for node in model.nodes
@@ -242,10 +242,10 @@ def _scores(model: OnnxModel) -> list[str]:
 
 
 class _Constants(nn.Module):
-    """What is in no layer, shared by copies of a network.
+    """Constants and weights outside the layers, shared by copies of a module.
 
     Args:
-        weights: to be counted with the network's.
+        weights: weights to be counted with the module's.
         shared: weights of layers that other nodes read too, and that stay where a layer is rewritten, by
             the names of their initialisers.
         by_name: what steps read.
@@ -269,7 +269,7 @@ class _Constants(nn.Module):
         return dict(zip(self._names, self.shared, strict=True))
 
     def on(self, device: torch.device) -> Mapping[str, Tensor]:
-        """What steps read, by name, for inputs on a device; copies of a network may be on several."""
+        """Constants that steps read, by name, on a device; copies of a module may be on several."""
         if device not in self._on:
             known = self._on[torch.device("cpu")]
             # What is made in inference mode could not be used outside of it.
@@ -287,7 +287,7 @@ class _Constants(nn.Module):
 def _is_for_torch(
     node: ir.Node, types: Mapping[str, Value], constants: Mapping[str, np.ndarray]
 ) -> bool:
-    """Whether a node makes floating numbers of floating numbers, and reads nothing strange to torch."""
+    """Whether a node maps floating numbers to floating numbers, of types that torch has."""
     names = input_names(node)
     ends = [types.get(name) for name in (*names[:1], *output_names(node)[:1])]
     known = [constants[name] for name in names if name in constants]
@@ -299,12 +299,12 @@ def _is_for_torch(
 
 
 def _on(device: torch.device, x: Tensor) -> Tensor:
-    """A value on a device, unless it is of whole numbers, which are sizes and axes: the host reads them."""
+    """Move a value to a device, unless it is of whole numbers: sizes and axes stay on the host."""
     return x.to(device) if x.is_floating_point() else x
 
 
 def _together(outputs: Sequence[Any]) -> Any:
-    """The outputs of inputs that were run one by one, as those of a batch."""
+    """Join the outputs of inputs that were run one by one to a batch."""
     if isinstance(outputs[0], tuple):
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
     return torch.cat(list(outputs))

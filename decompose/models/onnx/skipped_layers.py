@@ -1,4 +1,4 @@
-"""Convolutions and fully connected layers of an ONNX graph that are no modules: why not, and their cost.
+"""List the layers of an ONNX graph that are no modules, with the reasons, and count their MACs.
 
 They stay as they are; their MACs belong to the model's all the same.
 """
@@ -44,7 +44,7 @@ def why_left_alone(node: ir.Node, reason: str) -> dict[str, str]:
     """The layers that a node is or holds, at any depth, with the reason why they stay.
 
     Args:
-        node: no module of the network.
+        node: a node that is no module.
         reason: why it is none.
     """
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Expressions as ONNX nodes.
+"""Write expressions as ONNX nodes.
 
 Every leaf becomes one ``Conv``, ``ConvTranspose`` or ``MatMul``, every sum a chain of ``Add``, which
 engines fuse into the convolution before it.
@@ -26,7 +26,7 @@ _PADDING_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def to_onnx_model(expression: Expression, input_shape: Sequence[int]) -> onnx.ModelProto:
-    """A graph from ``input`` to ``output`` that computes an expression.
+    """A model from ``input`` to ``output`` that computes an expression.
 
     Args:
         expression: its weights in a dtype that numpy has.
@@ -59,7 +59,7 @@ class Nodes:
     """Nodes and weights as they are added; a tensor that is added twice is kept once.
 
     Args:
-        fresh: makes a new name out of a wish: ``value`` or ``weight``.
+        fresh: makes a new name from a kind: ``value`` or ``weight``.
 
     Attributes:
         nodes: in an order in which they can run.
@@ -70,7 +70,7 @@ class Nodes:
         self.nodes: list[ir.Node] = []
         self.weights: dict[str, ir.Value] = {}
         self._fresh = fresh or (lambda kind: f"{kind}{len(self.nodes)}_{len(self.weights)}")
-        # With the tensors, lest others take their place in memory.
+        # The tensors are kept, so that no other gets the same address.
         self._known: dict[Any, tuple[ir.Value, Tensor]] = {}
 
     def add(self, expression: Expression, x: ir.Value, automatic: str = "") -> ir.Value:

@@ -19,7 +19,7 @@ from decompose.layers.discovery import find_decomposable, find_layers
 from decompose.layers.survey import survey
 from decompose.models.export import to_onnx_bytes
 from decompose.models.onnx.model_file import array_of, read_model
-from decompose.models.onnx.network import OnnxNetwork
+from decompose.models.onnx.module import OnnxModule
 from decompose.utils.errors import DecomposeError
 from tests.models.onnx.cases import (
     OPSET,
@@ -34,18 +34,18 @@ from tests.support.strategies import Mixed
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> OnnxNetwork:
+def network(tmp_path: Path) -> OnnxModule:
     return read(small_cnn(), tmp_path)
 
 
-def test_it_gives_what_onnxruntime_gives(network: OnnxNetwork) -> None:
+def test_it_gives_what_onnxruntime_gives(network: OnnxModule) -> None:
     x = torch.randn(3, 3, 16, 16)
     torch.testing.assert_close(
         network(x).detach(), torch.from_numpy(run_onnx(small_cnn(), x)[0]), rtol=1e-4, atol=1e-4
     )
 
 
-def test_layers_have_their_nodes_names_and_share_weights(network: OnnxNetwork) -> None:
+def test_layers_have_their_nodes_names_and_share_weights(network: OnnxModule) -> None:
     assert list(find_layers(network)) == ["stem", "block/1", "up", "head"]
     assert not network.left_alone
     # Both nodes of the block are one layer; the normalisation's are counted as well.
@@ -72,14 +72,14 @@ def test_a_matrix_and_its_transpose_are_two_layers(tmp_path: Path) -> None:
     np.testing.assert_allclose(network(x).detach(), run_onnx(model, x)[0], rtol=1e-5, atol=1e-5)
 
 
-def test_copies_share_all_but_their_layers(network: OnnxNetwork) -> None:
+def test_copies_share_all_but_their_layers(network: OnnxModule) -> None:
     other = copy.deepcopy(network)
     assert other.model is network.model
     assert other.constants is network.constants
     assert other.get_submodule("stem") is not network.get_submodule("stem")
 
 
-def test_gradients_pass_what_torch_runs_and_rectifiers_are_seen(network: OnnxNetwork) -> None:
+def test_gradients_pass_what_torch_runs_and_rectifiers_are_seen(network: OnnxModule) -> None:
     images = torch.randn(4, 3, 16, 16)
     found = gather(network, images, find_decomposable(network))
     # What ONNX Runtime runs lets no gradient through.
@@ -88,7 +88,7 @@ def test_gradients_pass_what_torch_runs_and_rectifiers_are_seen(network: OnnxNet
     assert set(survey(network, images[:1]).rectifiers(["stem", "block/1", "up"])) == {"stem"}
 
 
-def test_it_is_planned_repaired_and_compared_as_others_are(network: OnnxNetwork) -> None:
+def test_it_is_planned_repaired_and_compared_as_others_are(network: OnnxModule) -> None:
     images = torch.randn(6, 3, 16, 16)
     weights = {name: array_of(value).copy() for name, value in network.model.weights.items()}
     plan = decompose.plan(network, images[:1], macs=0.6, calibrate=images)
@@ -428,7 +428,7 @@ def test_constants_follow_the_input_to_its_device(tmp_path: Path) -> None:
     model.graph.input.append(helper.make_tensor_value_info("gain", 1, [1]))
     path, x = tmp_path / "model.onnx", torch.randn(2, 3, 8, 8)
     onnx.save(model, path)
-    network = OnnxNetwork(read_model(path), {"gain": 2})
+    network = OnnxModule(read_model(path), {"gain": 2})
     on_meta = copy.deepcopy(network).to("meta")
     with torch.inference_mode():
         on_meta(x.to("meta"))
@@ -439,7 +439,7 @@ def test_constants_follow_the_input_to_its_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_it_runs_on_a_gpu(network: OnnxNetwork) -> None:
+def test_it_runs_on_a_gpu(network: OnnxModule) -> None:
     x = torch.randn(2, 3, 16, 16)
     expected = network(x).detach()
     given = copy.deepcopy(network).to("cuda")(x.to("cuda"))
@@ -455,7 +455,7 @@ def test_other_inputs_must_be_fixed(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match=r"2 inputs \(x, gain\); all but one must be fixed"):
         read(model, tmp_path)
     path = tmp_path / "model.onnx"
-    network = OnnxNetwork(read_model(path), {"gain": 2})
+    network = OnnxModule(read_model(path), {"gain": 2})
     torch.testing.assert_close(network(torch.ones(3, 4)), torch.full((3, 4), 2.0))
     with pytest.raises(DecomposeError, match="no input loss"):
         decompose.load(path, fixed={"loss": 1.0})

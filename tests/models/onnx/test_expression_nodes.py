@@ -13,7 +13,7 @@ from torch import Tensor
 from decompose.algebra import Expression, run
 from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
-from decompose.models.onnx.nodes import to_onnx_model
+from decompose.models.onnx.expression_nodes import to_onnx_model
 from tests.support.strategies import Case, conv_cases
 
 
