@@ -92,7 +92,7 @@ class Evaluation:
         return Table(
             f"Accuracy on {self.num_pictures:,} images of {self.num_classes:,} classes; in brackets "
             "where it lies with 95 % confidence",
-            ["network", "top-1 %", "top-1\nchange", "top-5 %", "top-5\nchange", "same class"],
+            ["model", "top-1 %", "top-1\nchange", "top-5 %", "top-5\nchange", "same class"],
             rows,
         )
 

@@ -116,7 +116,7 @@ class Comparison:
             (layer.name, layer.method, layer.rank, *_cells(layer, weights=weights))
             for layer in self.layers
         ]
-        return Table(title, columns, rows, ("network", "", "", *_cells(self, weights=weights)))
+        return Table(title, columns, rows, ("model", "", "", *_cells(self, weights=weights)))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, ready for JSON."""

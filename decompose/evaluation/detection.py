@@ -67,7 +67,7 @@ class DetectionEvaluation:
             f"Mean average precision on {self.num_pictures:,} images with {self.num_objects:,} "
             f"objects of {len(self.classes):,} classes; difficult ones do not count",
             [
-                "network",
+                "model",
                 *("IoU 0.5\nCOCO %", "change"),
                 *("IoU 0.5:0.95\nCOCO %", "change"),
                 *("IoU 0.5\nVOC 2007 %", "change"),

@@ -97,7 +97,7 @@ class Inspection:
             f"Layers; {what}, {method}, in %",
             ["layer", "kernel", "method", "terms", "MMACs", "k\nparams", *terms, *noted],
             rows,
-            ["network", "", "", "", *total, *[""] * (_SHOWN_TERMS + len(noted))],
+            ["model", "", "", "", *total, *[""] * (_SHOWN_TERMS + len(noted))],
         )
 
     def to_dict(self) -> dict[str, Any]:

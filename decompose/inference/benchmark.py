@@ -95,7 +95,7 @@ class Benchmark:
 
     def table(self) -> Table:
         """A row a model, engine and batch size. Efficiency: the speed-up over the MACs' ratio."""
-        return self._table("network", self.ratios(), lambda latency: latency.name)
+        return self._table("model", self.ratios(), lambda latency: latency.name)
 
     def layer_table(self) -> Table:
         """A row a decomposed layer, engine and batch size; empty where layers were not timed."""

@@ -117,7 +117,7 @@ def orders(record: Mapping[str, Any]) -> Table:
     rows.append(("original", *dense * len(record["c"])))
     return Table(
         f"(c) Both orders of network decoupling, {', '.join(MASK)} dense. {_here(setting)}, "
-        f"{_words(kept)} accuracy in % on {setting['num_subset']:,} pictures",
+        f"{_words(kept)} accuracy in % on {setting['num_subset']:,} images",
         columns,
         rows,
     )
@@ -150,7 +150,7 @@ def fine_tuned(record: Mapping[str, Any]) -> Table:
         )
         for name, found in record["e"].items()
     ]
-    images = f"{setting['num_tuned']:,} pictures" if setting["num_tuned"] else "all pictures"
+    images = f"{setting['num_tuned']:,} images" if setting["num_tuned"] else "all images"
     return Table(
         f"(e) Network decoupling, training-free and finetuned for {recipe['epochs']} epoch(s) of "
         f"{images}. {_here(setting)}, {_words(kept)} drop on {setting['num_confirmed']:,}",

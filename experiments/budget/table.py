@@ -26,7 +26,7 @@ LABELS = {
     "tucker": "Tucker-2, uniform",
     "tensorly-torch": "tensorly-torch's Tucker, same ranks",
     "mixture, data-free": "mixture, data-free, as truncated",
-    "mixture, data-free, repaired": "mixture, data-free, repaired on synthetic pictures",
+    "mixture, data-free, repaired": "mixture, data-free, repaired on synthetic images",
     "mixture, calibrated": "mixture, planned and repaired on photographs",
 }
 

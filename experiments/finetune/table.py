@@ -98,7 +98,7 @@ def photographs(record: Mapping[str, Any]) -> Table:
         "blockwise": "then blockwise on photographs",
     }
     return Table(
-        "VGG16's real convolutions with a linear classifier on Fashion-MNIST, never shown a picture "
+        "VGG16's real convolutions with a linear classifier on Fashion-MNIST, never shown an image "
         f"of it again: {found['num_photographs']} photographs, in {found['num_tiles']} tiles of {size}",
         ["", f"MMACs at {size}", "accuracy in %"],
         [
@@ -116,7 +116,7 @@ def throughput(record: Mapping[str, Any], name: str) -> Table:
     return Table(
         f"A step of training {name} at {size}×{size}, batch {timed['batch_size']}; "
         f"{environment['machine']}, {format_threads(environment['threads'])}",
-        ["", "fewer MACs", "ms a picture", "times the original's"],
+        ["", "fewer MACs", "ms an image", "times the original's"],
         [
             (
                 title,

@@ -42,7 +42,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
             "Networks with random weights, planned without data for half their MACs; times of one "
             f"input on {record['machine']}, {format_threads(record['threads'])}",
             [
-                "network",
+                "model",
                 "input",
                 "GMACs",
                 "fewer MACs",

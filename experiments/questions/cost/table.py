@@ -53,9 +53,9 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
     return [
         Table(
             f"Fashion-MNIST, trained from scratch on {record['epochs']} × {record['num_train']:,} "
-            f"pictures, {len(record['seeds'])} seeds: mean ± standard deviation",
+            f"images, {len(record['seeds'])} seeds: mean ± standard deviation",
             [
-                "network",
+                "model",
                 "width, depth",
                 "k params",
                 "MMACs",

@@ -28,7 +28,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
         Table(
             "Energy that the first terms hold, PW+DW; medians over a network's layers",
             [
-                "network",
+                "model",
                 "trained to tell",
                 "layers",
                 "taps",
