@@ -1,4 +1,4 @@
-"""Time networks in turns, against the first; ``--help`` tells how."""
+"""Time models in turns, against the first; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Set a network beside the smaller one made from it; ``--help`` tells how."""
+"""Compare a model with the smaller one made from it; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Rewrite a network's convolutions as smaller ones and save it; ``--help`` tells how."""
+"""Rewrite a model's convolutions as smaller ones and save it; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Measure top-1 and top-5 accuracy over a folder of class folders; ``--help`` tells how."""
+"""Measure top-1 and top-5 accuracy over a folder of class folders; see ``--help``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Write a network as ONNX, checked against torch; ``--help`` tells how."""
+"""Export a model to ONNX, checked against torch; see ``--help``."""
 
 import sys
 

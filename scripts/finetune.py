@@ -1,4 +1,4 @@
-"""Win a rewritten network's accuracy back, also under accelerate launch; ``--help`` tells how."""
+"""Win a rewritten model's accuracy back, also under accelerate launch; see ``--help``."""
 
 import sys
 

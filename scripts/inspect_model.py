@@ -1,4 +1,4 @@
-"""Show a network's layers: plan, MACs, parameters and spectrum; ``--help`` tells how.
+"""Show a model's layers: plan, MACs, parameters and spectrum; see ``--help``.
 
 It is not called inspect.py, which would hide Python's own module of that name.
 """

@@ -1,4 +1,4 @@
-"""Publish a network on the Hugging Face hub, with a model card; ``--help`` tells how."""
+"""Publish a model on the Hugging Face hub, with a model card; see ``--help``."""
 
 import sys
 

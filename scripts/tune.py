@@ -1,4 +1,4 @@
-"""Let every rewritten layer of a network run in its fastest form; ``--help`` tells how."""
+"""Choose the fastest form of every rewritten layer; see ``--help``."""
 
 import sys
 

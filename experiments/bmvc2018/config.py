@@ -54,7 +54,7 @@ TUNED_TERMS = (3, 4)
 """Of PW+DW, ``MASK`` left dense: networks that lose much until they are finetuned."""
 
 REPORTED_MASKED_GMACS = {3: 6.49, 4: 8.12, 5: 9.76}
-"""Of PW+DW with so many terms, ``MASK`` left dense."""
+"""Numbers of terms of PW+DW, ``MASK`` left dense."""
 
 MOST_TIMES_FEWER = 64.0
 """Of each method's weights, at strength 1."""

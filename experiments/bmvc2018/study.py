@@ -98,8 +98,8 @@ class Study:
         def measure(energy: float | None, share: float) -> Point:
             part = share * MOST_PART
             strengths = {name: min(1.0, part * strength) for name, strength in alone.items()}
-            told = [f"{strength:.6f}" for strength in strengths.values()]
-            name = " ".join([recipe, *([] if energy is None else [f"{energy:g}"]), *told])
+            texts = [f"{strength:.6f}" for strength in strengths.values()]
+            name = " ".join([recipe, *([] if energy is None else [f"{energy:g}"]), *texts])
             return self.measure(name, strengths, energy) | {"part": part}
 
         energies = setting.inner_energies if last == "ND" else (None,)
@@ -137,7 +137,7 @@ class Study:
         return self._kept(name, measure)
 
     def decoupled(self, method: str, num_terms: int) -> dict[str, Any]:
-        """MACs and accuracy of network decoupling with so many terms, ``MASK`` left dense."""
+        """MACs and accuracy of network decoupling at a number of terms, ``MASK`` left dense."""
 
         def measure() -> dict[str, Any]:
             small = self._decoupled(method, num_terms)

@@ -1,4 +1,4 @@
-"""The network that is made smaller, and the images that tell what it loses by it.
+"""The network that is made smaller, and the images that its loss is measured on.
 
 With ImageNet, torchvision's VGG16 as it is. Without, VGG16's real convolutions with a linear
 classifier on their pooled features, fitted to images that install from a package. On ten classes

@@ -8,7 +8,7 @@ scikit-learn ship; no labels, no training.
     python -m experiments.budget.run --calibrate PICTURES --output runs/budget
 
 ``PICTURES`` is a folder of photographs to plan and repair on, others than those twelve; the README
-beside this file tells where the committed figures' sixteen come from. Forty minutes on two cores.
+beside this file names the source of the committed figures' sixteen. Forty minutes on two cores.
 Expect the calibrated mixture at 2.14 times fewer MACs to lose a tenth of what uniform spatial
 decomposition loses. ``table.py`` renders the figures.
 """
@@ -84,9 +84,9 @@ def main(
     """Measure every curve, and write it all down."""
     output.mkdir(parents=True, exist_ok=True)
     study = Study()
-    todo = [(method, wish) for method, wishes in UNIFORM.items() for wish in wishes]
-    for method, wish in track(todo, "uniform plans"):
-        plan = decompose.plan(study.network, study.images, method=method, skip=DENSE, **wish)
+    todo = [(method, settings) for method, several in UNIFORM.items() for settings in several]
+    for method, settings in track(todo, "uniform plans"):
+        plan = decompose.plan(study.network, study.images, method=method, skip=DENSE, **settings)
         study.add(method, decompose.apply(plan, study.network))
         if method == "tucker" and "tensorly-torch" not in study.points:
             # It takes minutes, to find what ours finds.

@@ -56,7 +56,7 @@ class Images:
         return len(self.labels)
 
     def first(self, num: int) -> Images:
-        """The first so many, or all where there are fewer."""
+        """The first ``num`` images, or all where there are fewer."""
         return Images(self.pixels[:num], self.labels[:num])
 
     def prepared(self, indices: slice | Tensor | None = None) -> Tensor:

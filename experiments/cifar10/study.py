@@ -113,7 +113,7 @@ class Study:
             return decompose.apply(plan, self.network, calibrate=images)
 
     def _measured(self, num: int) -> Statistics:
-        """Statistics of so many images, taken once for all budgets."""
+        """Statistics of a number of images, gathered once for all budgets."""
         if num not in self._statistics:
             images = self.calibration(num)
             self._statistics[num] = decompose.measure(self.network, self.example, images)

@@ -34,7 +34,7 @@ def plot_error_against_macs(
     Args:
         curves: points by method, or by another name; errors relative and squared.
         original_macs: MACs of the original network.
-        path: the image; its ending tells the format.
+        path: the image file; its suffix is the format.
         title: what was measured, on what.
 
     Raises:
@@ -72,7 +72,7 @@ def plot_accuracy_against_macs(
     Args:
         curves: points by method, or by another name; in place of the error, the accuracy as a share.
         original: the original network, likewise.
-        path: the image; its ending tells the format.
+        path: the image file; its suffix is the format.
         title: what was measured.
         label: of the accuracy: which it is, on what.
 

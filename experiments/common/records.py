@@ -45,7 +45,7 @@ def keep(record: Mapping[str, Any], path: Path) -> None:
 
 
 def publish(tables: Sequence[Table], folder: Path, *, num_shown: int | None = None) -> None:
-    """Write tables to the results.md of a run's folder, show the first, and tell what else lies there.
+    """Write tables to the results.md of a run's folder, show the first, and name the other files there.
 
     Args:
         tables: to write.

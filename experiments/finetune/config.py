@@ -33,7 +33,7 @@ class Setting:
         depths: convolutions of each stage.
         seeds: of finetuning.
         num_train: labelled images to train on, some of them held out to choose the best epoch.
-        num_held: so many of them.
+        num_held: number of them.
         num_test: images to test on.
         num_unlabelled: images that repair and blockwise reconstruction take.
         num_weighed: those of them that plans are made on.

@@ -1,7 +1,7 @@
-"""A linear probe: how well VGG16's features tell handwritten digits apart, before and after.
+"""A linear probe: how well VGG16's features separate handwritten digits, before and after.
 
 scikit-learn's 1,797 digits, half to fit a logistic regression and half to score it. The digits
-are no ImageNet: they tell how far useful features moved, not what a classifier loses there.
+are no ImageNet: they show how far useful features moved, not what a classifier loses there.
 """
 
 from __future__ import annotations

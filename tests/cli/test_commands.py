@@ -131,12 +131,12 @@ def test_tune_measures_forms_or_takes_the_ones_named(
     assert model.get_submodule("layer1.0.conv1").form == "merged"
     assert model.get_submodule("layer2.0.conv2").form == "branches-whole"
     capsys.readouterr()
-    for wrong, told in (
+    for wrong, message in (
         ("wide", "form 'wide' does not exist"),
         ("x.*=merged", "no layer has that"),
     ):
         assert run("tune", small, "-o", path, "--form", wrong) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert run("tune", "torchvision:resnet18,weights=none", "-o", path) == 2
     assert "no decomposed layer" in capsys.readouterr().err
     timed = ["--engines", "onnxruntime", "--input-size", "32", "--rounds", "1"]

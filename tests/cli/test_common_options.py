@@ -65,10 +65,10 @@ def test_what_a_file_of_options_cannot_say(
     path.write_text(text)
     output = tmp_path / "small.safetensors"
     assert run("compress", SOURCE, "--config", path, "-o", output) == 2
-    told = capsys.readouterr()
-    assert message in told.err
-    assert told.err.startswith("error: ")
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
     assert not output.exists()
     assert run("compress", SOURCE, "--config", tmp_path / "none.toml", "-o", output) == 2
     assert "none.toml: cannot be read" in capsys.readouterr().err
@@ -78,13 +78,13 @@ def test_quiet_prints_nothing_and_json_nothing_else(tmp_path: Path, capsys: Capt
     table = tmp_path / "table.md"
     inspected = ["inspect", SOURCE, "--input-size", "32", "--table", table]
     assert run(*inspected, "--quiet") == 0
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
     assert "features.0" in table.read_text()
     assert run(*inspected, "--json", "--quiet") == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["layers"]
-    assert told.err == ""
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["layers"]
+    assert printed.err == ""
     # It is over with the command.
     assert run(*inspected) == 0
     assert "features.0" in capsys.readouterr().out
@@ -138,8 +138,8 @@ def test_ctrl_c_leaves_one_line_and_nothing_half_written(tmp_path: Path) -> None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (130, "interrupted\n")
+    _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "interrupted\n")
     assert not list(tmp_path.iterdir())
 
 

@@ -42,9 +42,9 @@ def test_a_network_comes_back_with_its_plan(folder: Path, tmp_path: Path, capsys
     output = tmp_path / "tuned.safetensors"
     data = ["--data", folder / "data", "--teacher", folder / "net.pth"]
     assert finetuned(folder, output, *data, "--table", tmp_path / "table.md") == 0
-    told = capsys.readouterr()
-    assert "epoch 1 of 1: loss" in told.err
-    assert str(output) in told.out
+    printed = capsys.readouterr()
+    assert "epoch 1 of 1: loss" in printed.err
+    assert str(output) in printed.out
     assert "held out" in (tmp_path / "table.md").read_text()
     before, after = (decompose.load(path) for path in (folder / "small.safetensors", output))
     assert plan_of(after).to_json() == plan_of(before).to_json()
@@ -91,10 +91,10 @@ def test_bad_input_is_told_in_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     assert finetuned(folder, tmp_path / "x.safetensors", *arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.startswith("error: ")
-    assert len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("error: ")
+    assert len(printed.splitlines()) == 1
 
 
 def test_every_setting_of_the_recipe_is_an_option() -> None:

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 
 def photograph(file: str, most: int | None = None) -> Image.Image:
-    """One of scikit-image's photographs, as RGB, of so many pixels a side at most."""
+    """One of scikit-image's photographs, as RGB, of at most ``most`` pixels a side."""
     with resources.as_file(resources.files("skimage.data") / file) as path:
         image = Image.open(path).convert("RGB")
     if most is not None:

@@ -25,7 +25,7 @@ def transform(image: object) -> Tensor:
 
 
 def classifier(rank: int) -> nn.Module:
-    """A small classifier whose second kernel is a chain of so many channels."""
+    """A small classifier whose second kernel is a chain of ``rank`` channels."""
     torch.manual_seed(0)
     inner = nn.Conv2d(16, 16, 3, padding=1)
     with torch.no_grad():

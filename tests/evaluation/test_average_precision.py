@@ -61,14 +61,14 @@ def test_eleven_points_are_the_devkit_s(seed: int) -> None:
         false = torch.tensor([[700.0, 0, 760, 60]]).repeat(2, 1)
         guesses = torch.cat([near, false])
         found.append(boxes(guesses[torch.rand(len(guesses), generator=generator) < 0.7]))
-    told = average_precision(found, there, difficult, ["thing"])
-    assert told.map_voc2007 == pytest.approx(voc2007_precision(found, there, difficult))
-    assert 0 < told.map < told.map_50 < 1
+    rated = average_precision(found, there, difficult, ["thing"])
+    assert rated.map_voc2007 == pytest.approx(voc2007_precision(found, there, difficult))
+    assert 0 < rated.map < rated.map_50 < 1
 
 
 def test_classes_without_objects_do_not_count() -> None:
     box = torch.tensor([[0.0, 0, 9, 9]])
     one = Boxes(box, torch.tensor([0]), torch.ones(1))
     two = Boxes(box.repeat(2, 1), torch.tensor([0, 1]), torch.ones(2))
-    told = average_precision([two], [one], [torch.zeros(1, dtype=torch.bool)], ["a", "b"])
-    assert told.ap_50 == pytest.approx({"a": 1})
+    scores = average_precision([two], [one], [torch.zeros(1, dtype=torch.bool)], ["a", "b"])
+    assert scores.ap_50 == pytest.approx({"a": 1})

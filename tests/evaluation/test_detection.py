@@ -30,22 +30,22 @@ MOTORCYCLE, BENCH, BICYCLE = [91, 14, 684, 449], [40, 87, 280, 308], [0, 106, 14
 
 
 class Says(nn.Module):
-    """A detector that says what it was told to: boxes of each image, a class, a score and corners."""
+    """A detector that returns given boxes of each image: a class, a score and corners."""
 
-    def __init__(self, told: Sequence[Sequence[tuple[str, float, list[int]]]]) -> None:
+    def __init__(self, given: Sequence[Sequence[tuple[str, float, list[int]]]]) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
-        self.told = iter(told)
+        self.given = iter(given)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """One dict an image ``(3, H, W)``."""
-        return [self._boxes(next(self.told)) for _ in images]
+        return [self._boxes(next(self.given)) for _ in images]
 
-    def _boxes(self, told: Sequence[tuple[str, float, list[int]]]) -> dict[str, Tensor]:
+    def _boxes(self, given: Sequence[tuple[str, float, list[int]]]) -> dict[str, Tensor]:
         return {
-            "boxes": torch.tensor([corners for _, _, corners in told]).float().view(-1, 4),
-            "labels": torch.tensor([CATEGORIES.index(name) for name, _, _ in told]).long(),
-            "scores": torch.tensor([score for _, score, _ in told]),
+            "boxes": torch.tensor([corners for _, _, corners in given]).float().view(-1, 4),
+            "labels": torch.tensor([CATEGORIES.index(name) for name, _, _ in given]).long(),
+            "scores": torch.tensor([score for _, score, _ in given]),
         }
 
 
@@ -68,22 +68,22 @@ def scenes(folder: Path) -> DetectionDataset:
     return voc_dataset(folder, pil_to_tensor)
 
 
-def judge(scenes: DetectionDataset, **told: Any) -> Any:
-    models = {name: Says(boxes) for name, boxes in told.items()}
-    return evaluate_detectors(models, scenes, dict.fromkeys(told, CATEGORIES), batch_size=2)
+def judge(scenes: DetectionDataset, **given: Any) -> Any:
+    models = {name: Says(boxes) for name, boxes in given.items()}
+    return evaluate_detectors(models, scenes, dict.fromkeys(given, CATEGORIES), batch_size=2)
 
 
 def test_precision_is_what_is_counted_by_hand(scenes: DetectionDataset) -> None:
     shifted = [PERSON[0] + 69, PERSON[1], PERSON[2] + 69, PERSON[3]]
     # 345 of its 414 columns overlap: an IoU of 276 / 414 = 2/3, enough for 0.5, 0.55, 0.6, 0.65.
-    told = [
+    given = [
         [("person", 0.9, shifted)],
         [("cat", 0.5, CAT), ("cat", 0.8, [300, 200, 400, 290])],  # a false one before the right one
         [("cup", 0.9, CUP)],  # the spoon is missed
         [("motorcycle", 0.9, MOTORCYCLE), ("bench", 0.9, BENCH)],
         [("person", 0.3, [10, 10, 90, 90])],  # false, but after all persons were found
     ]
-    found = judge(scenes, network=told)
+    found = judge(scenes, network=given)
     precision = found.precisions["network"]
     assert precision.ap_50 == pytest.approx(
         {"bench": 1, "cat": 0.5, "cup": 1, "motorbike": 1, "person": 1, "spoon": 0}
@@ -105,8 +105,8 @@ def test_recall_is_read_at_more_points_by_coco_than_by_voc(scenes: DetectionData
 def test_difficult_objects_neither_count_nor_punish(scenes: DetectionDataset) -> None:
     coffee = [*RIGHT[2], ("dining table", 0.95, [0, 0, 600, 400])]
     twice = [("bicycle", 0.99, BICYCLE), ("bicycle", 0.98, BICYCLE)]
-    told = [RIGHT[0], RIGHT[1], coffee, [*RIGHT[3], *twice], []]
-    found = judge(scenes, right=RIGHT, more=told)
+    given = [RIGHT[0], RIGHT[1], coffee, [*RIGHT[3], *twice], []]
+    found = judge(scenes, right=RIGHT, more=given)
     assert found.precisions["more"] == found.precisions["right"]
     assert found.precisions["right"].map == pytest.approx(1)
     assert "diningtable" not in found.classes

@@ -171,9 +171,9 @@ def test_without_a_hub_a_folder_is_named(
 
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
     assert push(model, "--input-size", "64") == 2
-    told = capsys.readouterr().err
-    assert "me/small: cannot be published (no route to host); --folder DIR writes" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "me/small: cannot be published (no route to host); --folder DIR writes" in printed
+    assert printed.count("\n") == 1
 
 
 def test_what_cannot_be_published(

@@ -90,10 +90,10 @@ def test_what_the_hub_does_not_give(
     hub.files = {REPO: {"README.md": b""}, "me/closed": {"model.safetensors": b""}}
     hub.private = {"me/closed"}
     assert run("inspect", name) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {name}: ")
-    assert message in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {name}: ")
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
 def test_a_hub_that_does_not_answer_is_one_line(

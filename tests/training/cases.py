@@ -56,7 +56,7 @@ def models(**options: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def make_images(folder: Path, num: int = 8) -> Path:
-    """Three classes of noisy colours, so many of each."""
+    """Three classes of noisy colours, ``num`` images of each."""
     rng = np.random.default_rng(0)
     for label in range(3):
         (folder / f"c{label}").mkdir(parents=True)

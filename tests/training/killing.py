@@ -86,7 +86,7 @@ def kept(folder: Path) -> list[int]:
 
 
 def wait_for(folder: Path, step: int) -> None:
-    """Wait until a run has kept so many steps."""
+    """Wait until a run has kept a number of steps."""
     until = time.monotonic() + 60
     while max(kept(folder), default=-1) < step and time.monotonic() < until:
         time.sleep(0.002)
@@ -101,7 +101,7 @@ def main(data: Path, root: Path, num_processes: int, num_kills: int) -> None:
     """Print what the uninterrupted and all resumed runs come to."""
     torch.set_num_threads(1)
     random.seed(0)
-    told, start, pause = [], time.monotonic(), 0.0
+    runs, start, pause = [], time.monotonic(), 0.0
     for index in range(num_kills + 1):
         folder = root / str(index)
         folder.mkdir(parents=True)
@@ -119,8 +119,8 @@ def main(data: Path, root: Path, num_processes: int, num_kills: int) -> None:
             for path in folder.glob("result.*"):
                 path.unlink()
             end(begin(data, folder, num_processes, resume=True))
-        told.append({"results": results(folder), "left": left})
-    print(json.dumps(told))
+        runs.append({"results": results(folder), "left": left})
+    print(json.dumps(runs))
 
 
 if __name__ == "__main__":

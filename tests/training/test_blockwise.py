@@ -54,7 +54,7 @@ def test_layers_called_twice_in_other_shapes_and_forms_are_reconstructed() -> No
 
 def test_fully_connected_layers_on_many_rows_are_reconstructed() -> None:
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
-    # Some inputs matter more than the weights alone tell.
+    # Some inputs matter more than the weights alone show.
     x = torch.randn(24, 6, 12) * torch.linspace(0.1, 3, 12)
     small = decompose.apply(decompose.plan(model, x, method="svd", rank=3), model)
     found = reconstruct_(small, model, x, steps=100, learning_rate=0.01)

@@ -45,7 +45,7 @@ def digest(found: Finetuned) -> str:
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Let the loss be NaN in so many a batch, counted from 1, and again no number after it."""
+    """Let the loss be NaN in one batch, counted from 1, and not after it."""
     loss, calls = Objective.loss, [0]
 
     def failing(self: Objective, *inputs: Any) -> Any:

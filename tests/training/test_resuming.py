@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def launched(folder: Path) -> Launched:
-    """What an uninterrupted run and twenty killed ones come to, in so many processes; done once."""
+    """Results of an uninterrupted run and of twenty killed ones, in some processes; done once."""
 
     @cache
     def launch(num_processes: int) -> list[dict[str, Any]]:

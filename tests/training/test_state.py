@@ -1,4 +1,4 @@
-"""Where a run stands is told and read back."""
+"""The state of a run is written and read back."""
 
 from dataclasses import asdict
 

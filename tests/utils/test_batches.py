@@ -35,13 +35,13 @@ class Stereo(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, padding=1)
         self.body = nn.Conv2d(16, 16, 3, padding=1)
-        self.tell = nn.Linear(16, 5)
+        self.head = nn.Linear(16, 5)
 
     def forward(self, left: Tensor, right: Tensor, scale: float = 1.0) -> dict[str, Any]:
         """Both through one stem."""
         seen = self.stem(left).relu() + scale * self.stem(right).relu()
         maps = self.body(seen).relu()
-        return {"maps": maps, "scores": [self.tell(maps.mean((2, 3)))]}
+        return {"maps": maps, "scores": [self.head(maps.mean((2, 3)))]}
 
 
 class Tokens(nn.Module):

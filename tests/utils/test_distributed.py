@@ -54,7 +54,7 @@ def command(folder: Path, output: Path) -> list[str]:
 
 
 def launched(num: int, program: list[str]) -> subprocess.CompletedProcess[str]:
-    """What so many processes under torchrun, or one without, come to."""
+    """Results of some processes under torchrun, or of one without."""
     side_by_side = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, *(side_by_side if num > 1 else []), *program]

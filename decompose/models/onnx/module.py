@@ -124,7 +124,7 @@ class OnnxModule(nn.Module):
         Returns:
             The graph's output, or a tuple where it has several. Of a softmax at the end it is the
             scores that go in, as torch's classifiers give them: where probabilities are all but 0 and
-            1, they tell nothing of what has changed before.
+            1, they do not show earlier changes.
 
         Raises:
             DecomposeError: the graph does not take it, or a node cannot be run.
@@ -210,7 +210,7 @@ class OnnxModule(nn.Module):
             name = f"{base}_{count}"
         module = to_module(conv)
         # Large weights are the model's own arrays, and whatever is done to them is written. Others
-        # are told from the model's by their values.
+        # are recognised by their values.
         for parameter in module.parameters():
             if parameter.nbytes <= LARGE:
                 parameter.data = parameter.data.clone()

@@ -23,7 +23,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Design:
-    """What tells one network from another.
+    """The settings in which networks differ.
 
     Attributes:
         separable: whether its 3×3 convolutions, but for the stem, are depthwise separable.

@@ -23,7 +23,7 @@ def classifier(
         num_axes: axes that the kernels move over, 1 to 3.
         widths: output channels of the convolutions.
         kernel_size: taps along each axis.
-        num_classes: that are told apart.
+        num_classes: number of classes.
 
     Returns:
         A network with random weights, ``(batch, 1, ...)`` to ``(batch, num_classes)``.

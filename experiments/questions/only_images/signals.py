@@ -55,7 +55,7 @@ def make_signals(num: int, seed: int) -> tuple[Tensor, Tensor]:
         ]
     )
     chosen = waves[labels, torch.arange(num)]
-    # Alike in strength, so that only the shape tells.
+    # Alike in strength, so that only the shape differs.
     chosen = chosen / chosen.square().mean(1, keepdim=True).sqrt() * uniform(0.7, 1.3)
     noise = NOISE * torch.randn(num, LENGTH, generator=generator)
     return (chosen + noise).unsqueeze(1), labels

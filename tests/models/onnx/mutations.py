@@ -1,6 +1,6 @@
 """Damaged ONNX files: each is to end in an error of one line, or in what onnxruntime makes of it too.
 
-Run as a program, since only a process's end tells of a crash::
+Run as a program, since only a process's end shows a crash::
 
     python -m tests.onnx.mutations FOLDER FIRST LAST
 """
@@ -185,8 +185,8 @@ def main(folder: Path, first: int, last: int) -> None:
 
 
 def _peak_bytes() -> int | None:
-    """The most memory that this program has had; ``None`` where the system does not tell."""
-    # What getrusage tells counts the process that has started this one as well.
+    """The most memory that this program has had; ``None`` where the system does not report it."""
+    # getrusage counts the process that has started this one as well.
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     found = [line.split()[1] for line in lines if line.startswith("VmHWM")]

@@ -14,7 +14,7 @@ def test_a_thousand_damaged_files(tmp_path: Path) -> None:
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3]
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    told = json.loads(run.stdout)
-    assert set(told["outcomes"]) <= {"refused", "agrees", "overflows"}
-    assert told["outcomes"]["agrees"] > 100
-    assert told["peak_bytes"] is None or told["peak_bytes"] < _MOST_BYTES
+    report = json.loads(run.stdout)
+    assert set(report["outcomes"]) <= {"refused", "agrees", "overflows"}
+    assert report["outcomes"]["agrees"] > 100
+    assert report["peak_bytes"] is None or report["peak_bytes"] < _MOST_BYTES

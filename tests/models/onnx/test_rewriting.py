@@ -87,8 +87,8 @@ def test_all_else_is_as_it_was(tmp_path: Path) -> None:
     names = [tensor.name for tensor in model.graph.initializer]
     assert "block.weight" not in names
     assert len([name for name in names if "block" in name]) == 4
-    told = {value.name for value in model.graph.value_info}
-    assert {name for node in model.graph.node for name in node.output if "/value" in name} <= told
+    typed = {value.name for value in model.graph.value_info}
+    assert {name for node in model.graph.node for name in node.output if "/value" in name} <= typed
 
 
 def test_a_network_that_nothing_changed_is_the_original(tmp_path: Path) -> None:
