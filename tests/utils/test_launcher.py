@@ -13,7 +13,7 @@ import torch
 
 import decompose
 from decompose.utils.launcher import LOST, is_lost_peer
-from tests.training.cases import make_pictures
+from tests.training.cases import make_images
 
 _WORKER = """
 import os, sys, time
@@ -56,7 +56,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     model = decompose.load("timm:test_resnet,weights=none,num_classes=3")
     plan = decompose.plan(model, torch.zeros(1, 3, 32, 32), method="spatial", ratio=2)
     decompose.save(decompose.apply(plan, model), folder / "small.safetensors")
-    make_pictures(folder / "data", 4)
+    make_images(folder / "data", 4)
     options = ["--input-size", "32", "--epochs", "10000", "--batch-size", "4", "--workers", "0"]
     data = [
         "--data",
