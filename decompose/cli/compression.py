@@ -103,7 +103,9 @@ def compress_model(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help=f"Engine of --latency: {', '.join(ENGINES)}. Default: eager."),
+        typer.Option(
+            help=f"Engine of --latency and --max-drop: {', '.join(ENGINES)}. Default: eager."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Batch size of --latency. Default: 1.")

