@@ -52,9 +52,7 @@ class Calibration:
             DecomposeError: one is.
         """
         if (self.statistics or self.save_statistics) and not budgeted:
-            raise DecomposeError(
-                "a budget is planned by statistics: give --macs, --params or --latency"
-            )
+            raise DecomposeError("statistics are for a budget: give --macs, --params or --latency")
         if self.save_statistics and self.statistics:
             raise DecomposeError("--save-statistics keeps new measurements; give no --statistics")
         if self.save_statistics and not self.calibrate:

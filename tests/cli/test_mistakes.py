@@ -177,7 +177,7 @@ def test_the_command_without_arguments_is_its_help(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rank", "2", "--statistics", "s"], "planned by: --macs"),
+        (["--rank", "2", "--statistics", "s"], "statistics are for a budget: give --macs"),
         (["--macs", "0.5", "--save-statistics", "s"], "--calibrate"),
         (
             ["--macs", "0.5", "--calibrate", "val", "--statistics", "s", "--save-statistics", "t"],
