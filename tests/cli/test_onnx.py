@@ -88,7 +88,7 @@ def test_what_is_left_alone_is_told(model: Path, tmp_path: Path, capsys: Capture
         ),
         (
             ["compress", "-o", "small.onnx", "--input-size", "32"],
-            "inputs of 16x16 pixels and no others",
+            "inputs of 16x16 pixels only",
         ),
         (["compress", "-o", "small.onnx", "--mean", "a"], "mean 'a': write N or N,N,N"),
         (["compress", "-o", "small.onnx", "--fix", "sr"], "input 'sr': write NAME=NUMBER"),
