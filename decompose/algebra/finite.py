@@ -22,7 +22,7 @@ def finite_rows(*samples: Tensor, axis: int = 1) -> tuple[Tensor, ...]:
         >>> [rows.flatten().tolist() for rows in finite_rows(features, targets)]
         [[1.0, 3.0], [1.0, 9.0]]
     """
-    if all(bool(torch.isfinite(rows.sum(dtype=torch.float64))) for rows in samples):
+    if all(bool(torch.isfinite(rows.sum())) for rows in samples):
         return samples
     kept = torch.stack(
         [torch.isfinite(rows).movedim(axis, 0).flatten(1).all(1) for rows in samples]

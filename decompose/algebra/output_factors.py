@@ -16,7 +16,7 @@ from torch import Tensor
 
 from decompose.algebra.execution import run
 from decompose.algebra.expressions import Chain, Conv, Expression, Sum
-from decompose.algebra.unfolding import patches
+from decompose.algebra.unfolding import grouped_patches
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,12 @@ def features(expression: Expression, x: Tensor, step: int = 1) -> Tensor:
         >>> features(branch, torch.randn(2, 8, 6, 6)).shape  # 2 x 4 x 4 positions, 4 x 1 x 3 weights
         torch.Size([1, 32, 12])
     """
-    seen = []
-    for factor in last_factors(expression):
-        z = patches(factor.conv, reduce(lambda y, part: run(part, y), factor.before, x), step)
-        seen.append(z.reshape(len(z), factor.conv.groups, -1).transpose(0, 1))
-    return torch.cat(seen, dim=2)
+    found = [
+        grouped_patches(factor.conv, reduce(lambda y, part: run(part, y), factor.before, x), step)
+        for factor in last_factors(expression)
+    ]
+    # Their columns lie together.
+    return found[0] if len(found) == 1 else torch.cat([z.mT for z in found], dim=1).mT
 
 
 def last_weights(expression: Expression) -> Tensor:

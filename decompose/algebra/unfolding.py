@@ -48,6 +48,36 @@ def patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
     return seen.movedim(1, conv.geometry.num_axes + 1).flatten(0, conv.geometry.num_axes)
 
 
+def grouped_patches(conv: Conv, x: Tensor, step: int = 1) -> Tensor:
+    """Unfold an input into the patches of each group, as rows.
+
+    Args:
+        conv: not transposed.
+        x: as for ``patches``.
+        step: as for ``patches``.
+
+    Returns:
+        ``(groups, num_positions, I / groups * num_taps)``.
+
+    Raises:
+        ValueError: the convolution is transposed.
+
+    Example:
+        >>> depthwise = Conv(torch.randn(3, 1, 3, 3), groups=3)
+        >>> grouped_patches(depthwise, torch.randn(2, 3, 6, 6), step=2).shape
+        torch.Size([3, 8, 9])
+    """
+    axes, groups = conv.geometry.num_axes, conv.groups
+    if axes == 0 or conv.geometry.transposed:
+        rows = patches(conv, x, step)
+        return rows.reshape(len(rows), groups, -1).transpose(0, 1)
+    # (batch, groups, I / groups, *output_size, *kernel_size)
+    unfolded = _unfolded(conv, x, step).unflatten(1, (groups, -1))
+    # Copied once, along rows of the image, which lie together.
+    columns = unfolded.movedim((1, 2, *range(3 + axes, 3 + 2 * axes)), tuple(range(2 + axes)))
+    return columns.flatten(2 + axes).flatten(1, 1 + axes).mT
+
+
 def patches_at(conv: Conv, x: Tensor, chosen: Tensor) -> Tensor:
     """The patches at chosen output positions of each input.
 

@@ -1,4 +1,4 @@
-"""Forward passes that stand behind a layer while others run, and go on with another output.
+"""Forward passes that are suspended at a layer while others run.
 
 Whoever fits the layers of a model one after another needs, for each layer, what reaches it behind the
 layers that are fitted already. Passes from the start cost as many passes as there are layers; a
@@ -9,9 +9,9 @@ module can be suspended in its middle, whatever its forward does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -24,19 +24,16 @@ from decompose.utils.batches import Example, call, tensors
 from decompose.utils.errors import DecomposeError
 
 
-@dataclass(frozen=True, eq=False)
-class Stop:
-    """Where a pass stands: behind one call of a layer.
+class Stop(NamedTuple):
+    """Where a pass is suspended: before or behind one call of a layer.
 
     Attributes:
         name: of the layer.
-        input: of the layer; whoever goes on may change it in place.
-        output: of the layer.
+        value: before it its input, behind it its output; whoever goes on may change it in place.
     """
 
     name: str
-    input: Tensor
-    output: Tensor
+    value: Tensor
 
 
 class _Pass(greenlet):
@@ -56,9 +53,9 @@ class SuspendedPass:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
-        >>> with torch.no_grad(), suspending({"first": model[0], "last": model[2]}):
+        >>> with torch.no_grad(), suspending_behind({"first": model[0], "last": model[2]}):
         ...     standing = SuspendedPass(model, torch.ones(1, 2))
-        ...     stops = [standing.advance().name, standing.advance(torch.zeros(1, 3)).name]
+        ...     stops = [standing.advance().name, standing.advance().name]
         ...     standing.close()
         >>> stops
         ['first', 'last']
@@ -70,15 +67,11 @@ class SuspendedPass:
         self.stop: Stop | None = None
         self.result: Any = None
 
-    def advance(self, output: Tensor | None = None, *, again: bool = False) -> Stop | None:
+    def advance(self) -> Stop | None:
         """Run on to the next watched layer.
 
-        Args:
-            output: what the layer that it stands behind gives instead; its own by default.
-            again: let that layer compute its output again, since it has changed in place.
-
         Returns:
-            Where it stands now; ``None`` where it has ended, with its output in ``result``.
+            Where it is suspended now; ``None`` where it has ended, with its output in ``result``.
         """
         if self._stack.dead:
             return None
@@ -86,9 +79,8 @@ class SuspendedPass:
         if self._modes is not None:
             _set_modes(self._modes)
         self._stack.parent = getcurrent()
-        starts = self._modes is None
         try:
-            given = self._stack.switch() if starts else self._stack.switch(output, again)
+            given = self._stack.switch()
         finally:
             self._modes = _modes()
             _set_modes(outside)
@@ -106,29 +98,47 @@ class SuspendedPass:
 
 
 @contextmanager
-def suspending(layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Let suspended passes stand behind each call of these layers.
+def suspending_before(layers: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Suspend passes before each call of these layers, which may change until they go on.
 
     Other passes, such as calls of a layer alone, go through as usual.
     """
 
-    def suspend(
-        name: str, layer: nn.Module, inputs: Any, keywords: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
-        current = getcurrent()
-        if not isinstance(current, _Pass) or current.parent is None:
-            return None
-        replacement, again = current.parent.switch(
-            Stop(name, layer_input(inputs, keywords), output)
-        )
-        return layer.forward(*inputs, **keywords) if again else replacement
+    def hook(name: str, _: nn.Module, inputs: Any, keywords: dict[str, Any]) -> None:
+        _suspend(name, layer_input(inputs, keywords))
 
-    with hooked(layers, suspend):
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            handle = layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
+            stack.callback(handle.remove)
         yield
 
 
-def live_bytes(model: nn.Module, layers: Mapping[str, nn.Module], x: Example) -> dict[str, int]:
-    """Bytes that a pass holds while it stands behind each layer.
+@contextmanager
+def suspending_behind(layers: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Suspend passes behind each call of these layers.
+
+    Other passes, such as calls of a layer alone, go through as usual.
+    """
+
+    def hook(name: str, _: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> None:
+        _suspend(name, output)
+
+    with hooked(layers, hook):
+        yield
+
+
+def _suspend(name: str, value: Tensor) -> None:
+    """Suspend the pass that runs now, if it is one of those that may be."""
+    current = getcurrent()
+    if isinstance(current, _Pass) and current.parent is not None:
+        current.parent.switch(Stop(name, value))
+
+
+def live_bytes(
+    model: nn.Module, layers: Mapping[str, nn.Module], x: Example, *, before: bool = False
+) -> dict[str, int]:
+    """Bytes that a pass holds while it is suspended at each layer.
 
     Counted are inputs and outputs of modules that are still referred to; what functions made and no
     module was given goes uncounted.
@@ -137,19 +147,30 @@ def live_bytes(model: nn.Module, layers: Mapping[str, nn.Module], x: Example) ->
         model: in evaluation mode, gradients off.
         layers: of the model.
         x: one batch.
+        before: whether it is suspended before the layer, or behind it.
     """
     alive: list[ref[Tensor]] = []
     found: dict[str, int] = {}
     names = {id(layer): name for name, layer in layers.items()}
 
-    def watch(_: str, module: nn.Module, given: Any, keywords: dict[str, Any], made: Any) -> None:
-        alive.extend(ref(tensor) for tensor in tensors((given, tuple(keywords.values()), made)))
-        if name := names.get(id(module)):
+    def watch(module: nn.Module, values: Any, *, counts: bool) -> None:
+        alive.extend(ref(tensor) for tensor in tensors(values))
+        name = names.get(id(module))
+        if counts and name:
             there = [tensor for known in alive if (tensor := known()) is not None]
             storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in there}
             found[name] = max(found.get(name, 0), sum(storages.values()))
 
-    with hooked(dict(model.named_modules()), watch):
+    def enter(module: nn.Module, given: Any, keywords: dict[str, Any]) -> None:
+        watch(module, (given, tuple(keywords.values())), counts=before)
+
+    def leave(_: str, module: nn.Module, given: Any, keywords: dict[str, Any], made: Any) -> None:
+        watch(module, (given, tuple(keywords.values()), made), counts=not before)
+
+    with hooked(dict(model.named_modules()), leave), ExitStack() as stack:
+        for module in model.modules():
+            handle = module.register_forward_pre_hook(enter, with_kwargs=True)
+            stack.callback(handle.remove)
         call(model, x)
     return found
 
@@ -171,7 +192,7 @@ def may_stand(
         expected = floating_tensors(call(model, x))
     except DecomposeError:
         return False  # nothing to compare
-    with suspending(layers):
+    with suspending_behind(layers):
         standing, passing = SuspendedPass(model, x), SuspendedPass(model, other)
         while standing.advance() is not None:
             passing.advance()

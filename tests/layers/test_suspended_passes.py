@@ -4,12 +4,18 @@ import torch
 from torch import Tensor, nn
 
 from decompose.layers.discovery import find_layers
-from decompose.layers.suspended_passes import SuspendedPass, live_bytes, may_stand, suspending
+from decompose.layers.suspended_passes import (
+    SuspendedPass,
+    live_bytes,
+    may_stand,
+    suspending_before,
+    suspending_behind,
+)
 from tests.support.strategies import Mixed
 
 
 def interleaved(model: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-    with torch.no_grad(), suspending(find_layers(model)):
+    with torch.no_grad(), suspending_behind(find_layers(model)):
         passes = [SuspendedPass(model, x) for x in inputs]
         while not all(passing.result is not None for passing in passes):
             for passing in passes:
@@ -24,28 +30,19 @@ def test_passes_that_take_turns_give_what_each_gives_alone() -> None:
         assert torch.equal(given, model(x))
 
 
-def test_a_layer_that_changed_is_computed_again() -> None:
+def test_a_layer_that_changed_meanwhile_is_what_runs() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
     x = torch.randn(4, 2)
     first = model[0]
     assert isinstance(first, nn.Linear)
-    with torch.no_grad(), suspending({"first": first}):
-        standing = SuspendedPass(model, x)
-        stop = standing.advance()
+    with torch.no_grad(), suspending_before({"first": first}):
+        suspended = SuspendedPass(model, x)
+        stop = suspended.advance()
         assert stop is not None
-        assert torch.equal(stop.input, x)
+        assert torch.equal(stop.value, x)
         first.weight.mul_(2)
-        assert standing.advance(again=True) is None
-        assert torch.equal(standing.result, model(x))
-
-
-def test_another_output_goes_on() -> None:
-    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).eval()
-    with torch.no_grad(), suspending({"first": model[0]}):
-        standing = SuspendedPass(model, torch.ones(1, 2))
-        standing.advance()
-        standing.advance(torch.zeros(1, 3))
-        assert torch.equal(standing.result, model[1](torch.zeros(1, 3)))
+        assert suspended.advance() is None
+        assert torch.equal(suspended.result, model(x))
 
 
 def test_modes_that_a_model_sets_stay_its_own() -> None:
@@ -60,7 +57,7 @@ def test_modes_that_a_model_sets_stay_its_own() -> None:
 
     model = Casting().eval()
     x = torch.randn(1, 4)
-    with torch.no_grad(), suspending({"0": model.layers[0], "1": model.layers[1]}):
+    with torch.no_grad(), suspending_behind({"0": model.layers[0], "1": model.layers[1]}):
         standing = SuspendedPass(model, x)
         while standing.advance() is not None:
             assert not torch.is_grad_enabled()
@@ -84,7 +81,7 @@ def test_a_closed_pass_lets_go() -> None:
                 left.append(True)
 
     model = Leaving()
-    with torch.no_grad(), suspending({"": model.layer}):
+    with torch.no_grad(), suspending_behind({"": model.layer}):
         standing = SuspendedPass(model, torch.ones(1, 1))
         standing.advance()
         standing.close()
@@ -114,4 +111,6 @@ def test_bytes_that_a_pass_holds() -> None:
     x = torch.zeros(1, 1, 8, 8)
     with torch.no_grad():
         held = live_bytes(model, {"0": model[0], "1": model[1]}, x)
+        before = live_bytes(model, {"0": model[0], "1": model[1]}, x, before=True)
     assert held == {"0": 4 * 64 * (1 + 2), "1": 4 * 64 * (1 + 2 + 4)}
+    assert before == {"0": 4 * 64, "1": 4 * 64 * (1 + 2)}

@@ -8,16 +8,22 @@ their vote is for too close a fit.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
+from functools import cache, cached_property, partial, reduce
 from operator import add
 
 import torch
 from torch import Tensor
 
 from decompose.algebra import Expression, bias_of
-from decompose.compression.reconstruction.last_factors import Targets, prior_of, samples_of
+from decompose.compression.reconstruction.last_factors import (
+    Targets,
+    outputs_at,
+    prior_of,
+    samples_of,
+)
 from decompose.compression.reconstruction.relu_regression import (
     RowChunk,
     RowSample,
@@ -29,6 +35,7 @@ from decompose.compression.reconstruction.ridge import (
     Fit,
     Moments,
     RidgePath,
+    excess_error,
     scale_fit,
     shift_fit,
     squared_error,
@@ -39,7 +46,17 @@ RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Pulls towards the truncated factor that are tried, beside infinity: every second one, then those
 beside the best."""
 
-NUM_FOLDS = 4
+_NUM_MIXTURES = 64
+"""Mixtures of a layer's targets by which ways of fitting many are compared."""
+
+_MOST_JUDGED = 4096
+"""Features times folds that judge, more or less: a fit takes the cube of the features."""
+
+_MOST_FINAL_FOLDS = 2
+"""Folds that judge whether to refit at all, and whether with what a rectifier cuts off left free."""
+
+_LEAST_KEPT = 32
+"""Kept rows for each unknown, from which on what a rectifier cuts off is left free."""
 
 _ROUNDING = 1e-7
 """Relative squared error that rounding makes."""
@@ -47,16 +64,16 @@ _ROUNDING = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """What a fit is made from.
+    """What a fit is made from, or judged on.
 
     Attributes:
         rows: sums over all rows.
-        portions: some of the rows, where a rectifier follows.
+        chunks: some of the rows, where a rectifier follows.
         prior: the last factors as truncated.
     """
 
     rows: Moments
-    portions: Sequence[RowChunk]
+    chunks: Sequence[RowChunk]
     prior: Tensor
 
     @cached_property
@@ -64,11 +81,18 @@ class FitData:
         """The ridge regressions on these rows."""
         return RidgePath(self.rows, self.prior)
 
+    @cached_property
+    def mixing(self) -> Tensor:
+        """Mixtures of the targets, ``(mixtures, O)``."""
+        return _mixing(self.prior.shape[1])
+
+    @cached_property
+    def mixed(self) -> FitData:
+        """The same for the mixtures."""
+        return FitData(self.rows.mixed(self.mixing), [], self.mixing @ self.prior)
+
 
 Fitting = Callable[[FitData], Fit]
-
-ErrorOf = Callable[[Moments, Sequence[RowChunk], Fit], float]
-"""From the sums over rows, some of the rows, and a fit to its squared error on them."""
 
 
 class RefitProblem:
@@ -90,12 +114,8 @@ class RefitProblem:
         old = torch.zeros(groups, outputs) if bias is None else bias.view(groups, outputs)
         self.untouched = Fit(self.prior, old.double().cpu())
         self.rectifier = rectifier and rectifier.by_group(groups)
-        self._rows: list[Moments | None] = [None] * NUM_FOLDS
-        self._kept = [RowSample() for _ in range(NUM_FOLDS)]
-        self._aid: Moments | None = None
-        self._training: dict[int | None, FitData] = {}
-        self._folds: list[tuple[Moments, list[RowChunk]]] = []
-        self._aid_kept = RowSample()
+        self._rows: dict[int | None, Moments] = {}
+        self._kept: defaultdict[int | None, RowSample] = defaultdict(RowSample)
 
     def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
         """Add inputs of the layer, and the outputs that it should have.
@@ -105,44 +125,48 @@ class RefitProblem:
             seen: the layer's input.
             wanted: the original's output.
         """
-        if fold is None:
-            self._aid = self._added(self._aid, self._aid_kept, seen, wanted)
+        chunk = samples_of(self.expression, seen, wanted)
+        if not chunk[0].shape[1]:
             return
-        self._rows[fold] = self._added(self._rows[fold], self._kept[fold], seen, wanted)
-
-    def _added(
-        self, held: Moments | None, keeper: RowSample, seen: Tensor, wanted: Targets
-    ) -> Moments | None:
-        portion = samples_of(self.expression, seen, wanted)
-        if not portion[0].shape[1]:
-            return held
         if self.rectifier is not None:
-            keeper.add(portion)
-        rows = Moments.of(*portion)
-        return rows if held is None else held + rows
+            self._kept[fold].add(chunk)
+        rows = Moments.of(*chunk)
+        if fold in self._rows:
+            self._rows[fold] += rows
+        else:
+            self._rows[fold] = rows
+
+    @cached_property
+    def folds(self) -> list[int]:
+        """The folds that have rows."""
+        return sorted(fold for fold in self._rows if fold is not None)
+
+    @property
+    def num_features(self) -> int:
+        """Unknowns of each target."""
+        return self.prior.shape[2]
+
+    @property
+    def num_kept(self) -> int:
+        """Rows that are kept."""
+        return sum(z.shape[1] for kept in self._kept.values() for z, _ in kept.chunks)
+
+    @property
+    def has_many_targets(self) -> bool:
+        """Whether mixtures of the targets are much quicker to fit than all of them."""
+        return min(self.prior.shape[1:]) > _NUM_MIXTURES
+
+    def held_out(self, fold: int) -> FitData:
+        """What was added of one fold."""
+        return self._gathered([fold])
 
     def training(self, *, without: int | None = None) -> FitData:
-        """All that was added, or all but one fold; nothing is added after the first call."""
-        if without not in self._training:
-            self._training[without] = self._gathered(without)
-        return self._training[without]
+        """All that was added, or all but one fold."""
+        return self._gathered([f for f in self._rows if f is None or f != without])
 
-    def _gathered(self, without: int | None) -> FitData:
-        folds = [fold for index, fold in enumerate(self.folds()) if index != without]
-        if self._aid is not None:
-            folds.append((self._aid.cpu(), [p for _, p in self._aid_kept.portions]))
-        rows = reduce(add, (rows for rows, _ in folds))
-        return FitData(rows, [p for _, kept in folds for p in kept], self.prior)
-
-    def folds(self) -> list[tuple[Moments, list[RowChunk]]]:
-        """Sums and kept rows of each fold that has any; nothing is added after the first call."""
-        if not self._folds:
-            self._folds = [
-                (rows.cpu(), [p for _, p in kept.portions])
-                for rows, kept in zip(self._rows, self._kept, strict=True)
-                if rows is not None
-            ]
-        return self._folds
+    def _gathered(self, folds: Sequence[int | None]) -> FitData:
+        rows = reduce(add, (self._rows[fold] for fold in folds)).cpu()
+        return FitData(rows, [c for fold in folds for c in self._kept[fold].chunks], self.prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,116 +175,203 @@ class Refit:
 
     Attributes:
         how: in words.
-        draft: what it starts from.
+        problem: what it starts from.
         fitting: makes the fit.
         ridge: its pull, of a ridge regression.
     """
 
     how: str
-    draft: RefitProblem
+    problem: RefitProblem
     fitting: Fitting
     ridge: float | None = None
 
     def fit(self) -> Fit:
         """The fit to everything."""
-        return self.fitting(self.draft.training())
+        return self.fitting(self.problem.training())
+
+    def mixed_fit(self, given: FitData) -> Fit:
+        """The fit for mixtures of the targets."""
+        # A ridge regression of a mixture is the mixture of the regressions.
+        return (
+            self.fitting(given).mixed(given.mixing)
+            if self.ridge is None
+            else self.fitting(given.mixed)
+        )
+
+
+ErrorOf = Callable[[Refit, FitData, FitData], float]
+"""From a refit, what it is fitted to, and what it is judged on, to its squared error there."""
 
 
 @dataclass(frozen=True, eq=False)
 class BestRefit:
-    """The way that is best on inputs held out.
+    """The refit that is best on inputs held out.
 
     Attributes:
-        way: ``None`` where none is better than to leave the layer as it is.
+        refit: ``None`` where none is better than to leave the layer as it is.
         before: relative squared error of the layer as it is; where a rectifier follows, of what
             goes on.
         after: the same on inputs held out, refitted.
     """
 
-    way: Refit | None
+    refit: Refit | None
     before: float
     after: float
 
 
-def judge_ways(drafts: Sequence[RefitProblem]) -> BestRefit:
-    """Find the best refit.
+class LayerError:
+    """Squared error of a layer as it is, on the folds that judge.
+
+    Where a rectifier follows, that of what goes on.
 
     Args:
-        drafts: truncations of one layer that have seen the same inputs; the first is the layer as
-            it is.
+        expression: of the layer, in float32 at least.
+        rectifier: what follows it.
     """
-    if len(drafts[0].folds()) < 2:
-        # What the layer sees is not finite, but for one input at most.
-        return BestRefit(None, 0.0, 0.0)
-    asis = _as_truncated(drafts[0])
-    trials = {way: error for draft in drafts for way, error in _tried(_first_ways(draft)).items()}
-    best = min(trials, key=trials.__getitem__)
+
+    def __init__(self, expression: Expression, rectifier: Rectifier | None = None) -> None:
+        self._expression, self._rectifier = expression, rectifier
+        self._sums: dict[int, Tensor] = {}
+
+    def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
+        """Add inputs of the layer, and the outputs that it should have.
+
+        Args:
+            fold: that the inputs belong to; ``None`` of aids.
+            seen: the layer's input.
+            wanted: the original's output.
+        """
+        if fold is None or (fold not in self._sums and len(self._sums) == _MOST_FINAL_FOLDS):
+            return
+        given, expected = outputs_at(self._expression, seen, wanted)
+        if not len(given):
+            return
+        if self._rectifier is not None:
+            given, expected = self._rectifier.read(given), self._rectifier.read(expected)
+        parts = [part.square().sum(dtype=torch.float64) for part in (given - expected, expected)]
+        self._sums[fold] = self._sums.get(fold, 0) + torch.stack(parts).cpu()
+
+    @property
+    def folds(self) -> list[int]:
+        """Those that it is known on."""
+        return sorted(self._sums)
+
+    @property
+    def relative(self) -> float:
+        """Relative to the squared size of the outputs that the layer should have."""
+        error, energy = sum(self._sums.values(), torch.zeros(2)).tolist()
+        return error / energy if energy else 0.0
+
+
+def best_refit(problem: RefitProblem, unchanged: LayerError) -> BestRefit:
+    """Find the best refit of a layer.
+
+    Args:
+        problem: a truncation of the layer.
+        unchanged: the error of the layer as it is, on the same inputs.
+    """
+    before = unchanged.relative
+    if len(problem.folds) < 2 or before <= _ROUNDING:
+        # What reaches the layer is not finite, but for one input at most; or nothing was lost.
+        return BestRefit(None, before, before)
+    refits = [_best_by_squares(problem)]
+    error_of, energy_of, rectifier = _squared_error, _energy, problem.rectifier
+    if rectifier is not None:
+        error_of = partial(_rectified_error, rectifier)
+        energy_of = partial(_rectified_energy, rectifier)
+        if refits[0].ridge is not None and problem.num_kept > _LEAST_KEPT * problem.num_features:
+            refits.append(_rectified(refits[0], refits[0].ridge, rectifier))
+    errors = _errors(refits, unchanged.folds, error_of)
+    energy = sum(energy_of(problem.held_out(fold)) for fold in unchanged.folds)
+    best = min(errors, key=errors.__getitem__)
+    after = errors[best] / energy if energy else before
+    return BestRefit(best, before, after) if after < before else BestRefit(None, before, before)
+
+
+def _best_by_squares(problem: RefitProblem) -> Refit:
+    """The refit of the least squared error, its ridge chosen in two rounds."""
+    folds = problem.folds[: max(1, _MOST_JUDGED // problem.num_features)]
+    error_of = _mixed_error if problem.has_many_targets else _squared_error
+    errors = _errors(_first_refits(problem), folds, error_of)
+    best = min(errors, key=errors.__getitem__)
     if best.ridge is not None:
         index = RIDGES.index(best.ridge)
         beside = (RIDGES[index - 1], *RIDGES[index + 1 : index + 2])
-        trials |= _tried([_ridge_way(best.draft, ridge) for ridge in beside])
-        best = min(trials, key=trials.__getitem__)
-    finalists = _tried([asis]) | {best: trials[best]}
-    energy = sum(float(rows.yy.sum()) for rows, _ in drafts[0].folds())
-    if rectifier := best.draft.rectifier:
-        judge = partial(_rectified_error, rectifier)
-        refined = [] if best.ridge is None else [_refined(best, best.ridge, rectifier)]
-        finalists = _tried([asis], judge) | _tried([best, *refined], judge)
-        energy = sum(rectified_energy(kept, rectifier) for _, kept in drafts[0].folds())
-    winner = min(finalists, key=finalists.__getitem__)
-    hopeless = finalists[winner] >= finalists[asis] or finalists[asis] <= _ROUNDING * energy
-    if energy == 0 or hopeless:
-        before = finalists[asis] / energy if energy else 0.0
-        return BestRefit(None, before, before)
-    return BestRefit(winner, finalists[asis] / energy, finalists[winner] / energy)
+        errors |= _errors([_ridge(problem, ridge) for ridge in beside], folds, error_of)
+    return min(errors, key=errors.__getitem__)
 
 
-def _first_ways(draft: RefitProblem) -> list[Refit]:
-    """Ways to refit a draft: all but every second ridge."""
-    ways = [
-        Refit(f"{draft.label}bias", draft, lambda given: shift_fit(given.rows, given.prior)),
-        Refit(f"{draft.label}scale", draft, lambda given: scale_fit(given.rows, given.prior)),
-        _as_truncated(draft),
+def _first_refits(problem: RefitProblem) -> list[Refit]:
+    """Ways to refit a truncation: all but every second ridge."""
+    label = problem.label
+    refits = [
+        Refit(f"{label}bias", problem, lambda given: shift_fit(given.rows, given.prior)),
+        Refit(f"{label}scale", problem, lambda given: scale_fit(given.rows, given.prior)),
+        _as_truncated(problem),
     ]
-    has_one_feature = draft.prior.shape[2] == 1
-    return ways if has_one_feature else ways + [_ridge_way(draft, r) for r in RIDGES[1::2]]
+    return (
+        refits if problem.num_features == 1 else refits + [_ridge(problem, r) for r in RIDGES[1::2]]
+    )
 
 
-def _as_truncated(draft: RefitProblem) -> Refit:
-    return Refit(f"{draft.label}not refitted", draft, lambda _: draft.untouched)
+def _as_truncated(problem: RefitProblem) -> Refit:
+    return Refit(f"{problem.label}not refitted", problem, lambda _: problem.untouched)
 
 
-def _ridge_way(draft: RefitProblem, ridge: float) -> Refit:
-    how = f"{draft.label}ridge {ridge:g}"
-    return Refit(how, draft, lambda given: given.ridge_path.fit(ridge), ridge)
+def _ridge(problem: RefitProblem, ridge: float) -> Refit:
+    how = f"{problem.label}ridge {ridge:g}"
+    return Refit(how, problem, lambda given: given.ridge_path.fit(ridge), ridge)
 
 
-def _refined(way: Refit, ridge: float, rectifier: Rectifier) -> Refit:
+def _rectified(refit: Refit, ridge: float, rectifier: Rectifier) -> Refit:
     """The same with what the rectifier cuts off left free."""
 
     def fitting(given: FitData) -> Fit:
-        start = way.fitting(given)
-        return rectified_fit(given.rows, given.portions, given.ridge_path, ridge, start, rectifier)
+        start = refit.fitting(given)
+        return rectified_fit(given.rows, given.chunks, given.ridge_path, ridge, start, rectifier)
 
-    return replace(way, how=f"{way.how}, rectified", fitting=fitting)
-
-
-def _squared_error(rows: Moments, _: Sequence[RowChunk], fit: Fit) -> float:
-    return squared_error(rows, fit)
+    return replace(refit, how=f"{refit.how}, rectified", fitting=fitting)
 
 
-def _rectified_error(
-    rectifier: Rectifier, _: Moments, portions: Sequence[RowChunk], fit: Fit
-) -> float:
-    return rectified_error(portions, fit, rectifier)
-
-
-def _tried(ways: Sequence[Refit], judge: ErrorOf = _squared_error) -> dict[Refit, float]:
-    """Squared errors of ways of one draft, by the fits to all folds but one."""
-    draft = ways[0].draft
-    errors = dict.fromkeys(ways, 0.0)
-    for index, (rows, portions) in enumerate(draft.folds()):
-        given = draft.training(without=index)
-        for way in ways:
-            errors[way] += judge(rows, portions, way.fitting(given))
+def _errors(refits: Sequence[Refit], folds: Sequence[int], error_of: ErrorOf) -> dict[Refit, float]:
+    """Squared errors of refits of one truncation, each fitted to all folds but the one it is judged on."""
+    problem = refits[0].problem
+    errors = dict.fromkeys(refits, 0.0)
+    for fold in folds:
+        given, held = problem.training(without=fold), problem.held_out(fold)
+        for refit in refits:
+            errors[refit] += error_of(refit, given, held)
     return errors
+
+
+def _squared_error(refit: Refit, given: FitData, held: FitData) -> float:
+    return squared_error(held.rows, refit.fitting(given))
+
+
+def _mixed_error(refit: Refit, given: FitData, held: FitData) -> float:
+    """The squared error of mixtures of the targets, less a constant."""
+    return excess_error(held.mixed.rows, refit.mixed_fit(given))
+
+
+def _rectified_error(rectifier: Rectifier, refit: Refit, given: FitData, held: FitData) -> float:
+    return rectified_error(held.chunks, refit.fitting(given), rectifier)
+
+
+def _energy(held: FitData) -> float:
+    return float(held.rows.yy.sum())
+
+
+def _rectified_energy(rectifier: Rectifier, held: FitData) -> float:
+    return rectified_energy(held.chunks, rectifier)
+
+
+@cache
+def _mixing(num_targets: int) -> Tensor:
+    """Orthonormal mixtures of targets, ``(mixtures, num_targets)`` in float64.
+
+    What they lose is nearly the same share of what all targets lose, whatever the fit (Johnson and
+    Lindenstrauss 1984), so that fits can be compared by them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = num_targets, min(_NUM_MIXTURES, num_targets)
+    return torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64)).Q.mT

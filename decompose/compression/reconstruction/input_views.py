@@ -7,6 +7,7 @@ images, which shows the layers the same things at other places and scales.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,18 +20,26 @@ _ZOOM = 0.7
 """Share of each side that the enlarged middle shows."""
 
 
-def views(x: Example) -> list[Any]:
-    """An input and its other views, all of its shape and dtype.
+def views(x: Example) -> list[Callable[[Any], Any]]:
+    """The views of an input, as functions that make them; all of its shape and dtype.
 
     Args:
-        x: ``(batch, C, *size)``; only pictures, with two axes, are seen at other scales. Without
+        x: ``(batch, C, *size)``; only images, with two axes, are shown at other scales. Without
             axes, ``(batch, C)``, there are no other views, nor of inputs that are not one tensor.
     """
     if not isinstance(x, Tensor) or x.ndim < 3:
-        return [x]
+        return [_unchanged]
     if x.ndim != 4 or not x.is_floating_point():
-        return [x, x.flip(-1)]
-    return [x, x.flip(-1), _enlarged(x), _tiled(x)]
+        return [_unchanged, _mirrored]
+    return [_unchanged, _mirrored, _enlarged, _tiled]
+
+
+def _unchanged(x: Any) -> Any:
+    return x
+
+
+def _mirrored(x: Tensor) -> Tensor:
+    return x.flip(-1)
 
 
 def _enlarged(x: Tensor) -> Tensor:

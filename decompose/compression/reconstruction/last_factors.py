@@ -7,6 +7,7 @@ transposed, or they fall into different groups, the scale of each output channel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from decompose.algebra import (
     last_factors,
     last_weights,
     leaves,
+    on_patches,
+    patches,
     run,
     scale_outputs,
     strided_outputs,
@@ -30,40 +33,41 @@ from decompose.algebra import (
 )
 from decompose.compression.reconstruction.ridge import Fit
 
-_MOST_POSITIONS = 4096
-"""Places of one output that a regression sees, more or less."""
+_ROWS_PER_UNKNOWN = 64
+"""Rows that a regression sees for each of its weights, more or less: neighbours are nearly alike."""
 
-_POSITIONS_OF_EACH = 512
-"""The same of each of several inputs that pass together, at least."""
+_FEWEST_POSITIONS, _MOST_POSITIONS = 512, 4096
+"""Positions of one input's output that a regression sees, more or less."""
 
 _MOST_FEATURES = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the original makes of its own input, at the places that a regression sees.
+    """What the original makes of its own input, at the positions that a regression sees.
 
     Attributes:
         rows: ``(num_positions, O)``, in float32 at least.
-        strides: which places of the output these are.
+        strides: which positions of the output these are.
+        conv: the convolution.
     """
 
     rows: Tensor
     strides: Subsampling
+    conv: Conv
 
     @classmethod
-    def of(cls, conv: Conv, output: Tensor, num_inputs: int = 1) -> Targets:
+    def of(cls, conv: Conv, output: Tensor, most: int = _MOST_POSITIONS) -> Targets:
         """Take them from the output ``(batch, O, *output_size)`` of a convolution.
 
         Args:
             conv: the convolution.
             output: its output.
-            num_inputs: inputs of the model that passed together.
+            most: positions, more or less.
         """
-        most = max(_MOST_POSITIONS, _POSITIONS_OF_EACH * num_inputs)
         strides = subsampling_for(output.shape, conv.geometry.num_axes, most)
         kept = at_least_float32(output[:: strides.inputs])
-        return cls(strided_outputs(conv, kept, strides.positions), strides)
+        return cls(strided_outputs(conv, kept, strides.positions), strides, conv)
 
 
 def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
@@ -78,18 +82,64 @@ def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[T
         ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
         is a group. Rows that are not finite are left out.
     """
-    conv = last_factors(expression)[0].conv
-    every, step = wanted.strides
-    seen, rows = at_least_float32(seen[::every]), wanted.rows
+    expression, x, step = _at_positions(expression, seen, wanted)
+    conv, rows = last_factors(expression)[0].conv, wanted.rows
     if can_refit(expression):
         targets = rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        inputs, targets = finite_rows(features(expression, seen, step), targets)
+        inputs, targets = finite_rows(features(expression, x, step), targets)
         return inputs, targets
     bias = bias_of(expression)
-    outputs = strided_outputs(conv, run(expression, seen), step)
+    outputs = strided_outputs(conv, run(expression, x), step)
     unbiased = outputs if bias is None else outputs - bias
     inputs, targets = finite_rows(unbiased.T.unsqueeze(2), rows.T.unsqueeze(2))
     return inputs, targets
+
+
+def outputs_at(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
+    """Outputs of a layer, and those that it should have.
+
+    Args:
+        expression: in float32 at least.
+        seen: input of the layer.
+        wanted: what it should make of it.
+
+    Returns:
+        ``(n, O)`` each. Rows that are not finite are left out.
+    """
+    expression, x, step = _at_positions(expression, seen, wanted)
+    outputs = strided_outputs(last_factors(expression)[0].conv, run(expression, x), step)
+    given, expected = finite_rows(outputs, wanted.rows, axis=0)
+    return given, expected
+
+
+def _at_positions(
+    expression: Expression, seen: Tensor, wanted: Targets
+) -> tuple[Expression, Tensor, int]:
+    """An expression, an input for it, and the step between the positions sampled of its output."""
+    every, step = wanted.strides
+    x = at_least_float32(seen[::every])
+    if _is_quicker_on_patches(wanted.conv, x, len(wanted.rows)):
+        return on_patches(expression), patches(wanted.conv, x, step), 1
+    return expression, x, step
+
+
+def _is_quicker_on_patches(conv: Conv, x: Tensor, num_positions: int) -> bool:
+    """Whether the positions' patches are less than the whole input."""
+    axes = conv.geometry.num_axes
+    if axes == 0 or conv.geometry.transposed:
+        return False
+    return num_positions * conv.num_taps < len(x) * prod(x.shape[-axes:])
+
+
+def positions_of_each(num_features: int, num_inputs: int) -> int:
+    """How many positions of each input's output a regression needs.
+
+    Args:
+        num_features: unknowns of each target.
+        num_inputs: inputs that it is fitted to, their views included.
+    """
+    wanted = -(-_ROWS_PER_UNKNOWN * num_features // num_inputs)
+    return min(_MOST_POSITIONS, max(_FEWEST_POSITIONS, wanted))
 
 
 def can_refit(expression: Expression) -> bool:

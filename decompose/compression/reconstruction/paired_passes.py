@@ -1,10 +1,10 @@
 """Inputs of a smaller model's layers beside outputs of the original's, layer after layer.
 
-For every input, a pass of the original and one of the smaller model stand behind the same layer while it
-is fitted; then both go on to the next, the smaller with what the fitted layer gives. So all layers
-together take one pass of each model. What stands takes memory, so a bound says how many passes may
-stand behind each layer; the others run again from the start, which is soon done where layers are early
-and their maps large.
+For every batch, a pass of the smaller model is suspended before the layer that is fitted, and one of the
+original behind it; then both go on to the next layer, the smaller model's through the fitted one. So
+all layers together take one pass of each model. Suspended passes hold memory, so a bound says how many
+there may be at each layer: fewer at early layers, whose maps are large and whose unknowns are few. The
+other batches start once there is room for them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
+from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.layers.detectors import comparable
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
@@ -25,12 +25,18 @@ from decompose.layers.suspended_passes import (
     SuspendedPass,
     live_bytes,
     may_stand,
-    suspending,
+    suspending_before,
+    suspending_behind,
 )
 from decompose.utils.batches import Example
 
-_MOST_BYTES = 1 << 29
-"""What all standing passes may hold, but for one that may always stand."""
+_MOST_BYTES = 3 << 28
+"""What all suspended passes may hold together."""
+
+_FEWEST_BATCHES = 16
+"""Batches that each layer is fitted to at least, whatever they hold."""
+
+_GOLDEN = 0.6180339887498949
 
 
 class Seen(NamedTuple):
@@ -47,19 +53,17 @@ class Seen(NamedTuple):
     wanted: Tensor
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Pair:
     """Passes of one batch through both models.
 
     Attributes:
         small: the smaller model's.
         original: the original's.
-        stands: behind this layer, which may have been changed since; ``None`` of a new pair.
     """
 
     small: SuspendedPass
     original: SuspendedPass
-    stands: str | None = None
 
     def close(self) -> None:
         """End both."""
@@ -75,8 +79,8 @@ class PairedPasses:
         model: the original.
         layers: the smaller model's and the original's, by full name, in the order in which they run.
         num_calls: how often the models call each of them with one input.
-        batches: batches with their folds, gone through in the same order each time.
-        most_bytes: that standing passes may hold.
+        batches: what passes through them.
+        most_bytes: that suspended passes may hold.
     """
 
     def __init__(
@@ -85,15 +89,14 @@ class PairedPasses:
         model: nn.Module,
         layers: Mapping[str, tuple[nn.Module, nn.Module]],
         num_calls: Mapping[str, int],
-        batches: Iterable[tuple[int | None, Example]],
+        batches: FoldedBatches,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._small, self._model, self._layers = small, model, layers
         self._num_calls, self._batches, self._most_bytes = num_calls, batches, most_bytes
         once = [name for name in layers if num_calls[name] == 1]
         self._order = {name: index for index, name in enumerate(once)}
-        self._standing: dict[int, _Pair] = {}
-        self._folds: list[int | None] = []
+        self._suspended: dict[int, _Pair] = {}
         self._held_by_one: dict[str, int] = {}
         self._stack = ExitStack()
 
@@ -102,76 +105,87 @@ class PairedPasses:
         self._stack.enter_context(evaluating(self._small, self._model))
         for model in (self._small, self._model):
             self._stack.enter_context(comparable(model))
-        first, *others = islice((x for _, x in self._batches), 2)
+        last = len(self._batches) - 1
+        contents = dict(self._batches.chosen({0, last}))
         small, original = ({n: self._layers[n][which] for n in self._order} for which in (0, 1))
-        if not may_stand(self._model, original, first, others[0] if others else first):
+        if not may_stand(self._model, original, contents[0], contents[last]):
             self._order.clear()
             return self
-        self._stack.enter_context(suspending(small))
-        self._stack.enter_context(suspending(original))
-        for model, watched in ((self._small, small), (self._model, original)):
-            for name, held in live_bytes(model, watched, first).items():
-                self._held_by_one[name] = self._held_by_one.get(name, 0) + held
+        self._stack.enter_context(suspending_before(small))
+        self._stack.enter_context(suspending_behind(original))
+        before = live_bytes(self._small, small, contents[0], before=True)
+        behind = live_bytes(self._model, original, contents[0])
+        self._held_by_one = {n: before.get(n, 0) + behind.get(n, 0) for n in self._order}
         return self
 
     def __exit__(self, *_: object) -> None:
         """End all passes."""
-        for pair in self._standing.values():
+        for pair in self._suspended.values():
             pair.close()
-        self._standing.clear()
+        self._suspended.clear()
         self._stack.close()
 
+    def num_batches(self, name: str) -> int:
+        """How many batches ``behind`` shows to a layer."""
+        return min(len(self._batches), max(_FEWEST_BATCHES, self._room(name)))
+
     def behind(self, name: str) -> Iterator[Seen]:
-        """Show each call of a layer with every batch.
+        """Show calls of a layer: all with every batch, where there is room for all their passes.
 
         What follows may change the smaller model's layer in place.
 
         Args:
             name: of the layer; each once, in order.
         """
+        chosen = _spread(len(self._batches), self.num_batches(name))
         if name not in self._order:
-            yield from self._from_the_start(name)
+            yield from self._from_the_start(name, chosen)
             return
-        room = self._most_bytes // max(1, self._held_by_one.get(name, self._most_bytes))
-        for index, fold, x in self._all():
-            pair = self._standing.pop(index, None)
+        room = self._room(name)
+        for index in [index for index in self._suspended if index not in chosen]:
+            self._suspended.pop(index).close()
+        for index, x in self._contents(chosen):
+            pair = self._suspended.pop(index, None)
             if pair is None:
                 assert x is not None
                 pair = _Pair(SuspendedPass(self._small, x), SuspendedPass(self._model, x))
-            seen = self._advance(pair.small, name, pair.stands)
-            wanted = self._advance(pair.original, name, None)
-            if seen is not None and wanted is not None:
-                yield Seen(fold, seen.input, wanted.output)
-            if seen is not None and wanted is not None and len(self._standing) < room:
-                pair.stands = name
-                self._standing[index] = pair
+            given, wanted = self._advance(pair.small, name), self._advance(pair.original, name)
+            if given is not None and wanted is not None:
+                yield Seen(self._batches.folds[index], given.value, wanted.value)
+            if given is not None and wanted is not None and len(self._suspended) < room:
+                self._suspended[index] = pair
             else:
                 pair.close()
 
-    def _all(self) -> Iterator[tuple[int, int | None, Example | None]]:
-        """Number, fold and content of each batch; without contents where all passes stand."""
-        if self._folds and len(self._standing) == len(self._folds):
-            yield from ((index, fold, None) for index, fold in enumerate(self._folds))
-            return
-        folds = []
-        for index, (fold, x) in enumerate(self._batches):
-            folds.append(fold)
-            yield index, fold, x
-        self._folds = folds
+    def _room(self, name: str) -> int:
+        """How many passes of each model may be suspended at a layer."""
+        held = self._held_by_one.get(name, 0)
+        return self._most_bytes // held if held else len(self._batches)
 
-    def _advance(self, passing: SuspendedPass, name: str, changed: str | None) -> Stop | None:
+    def _contents(self, chosen: set[int]) -> Iterable[tuple[int, Example | None]]:
+        """Index and content of the chosen batches; without contents where all are suspended."""
+        if chosen <= self._suspended.keys():
+            return ((index, None) for index in sorted(chosen))
+        return self._batches.chosen(chosen)
+
+    def _advance(self, passing: SuspendedPass, name: str) -> Stop | None:
         """Let a pass run on to a layer; ``None`` where it has gone past it."""
         stop = passing.stop or passing.advance()
         while stop is not None and self._order[stop.name] < self._order[name]:
-            stop = passing.advance(again=stop.name == changed)
+            stop = passing.advance()
         return stop if stop is not None and stop.name == name else None
 
-    def _from_the_start(self, name: str) -> Iterator[Seen]:
+    def _from_the_start(self, name: str, chosen: set[int]) -> Iterator[Seen]:
         """Show a layer's calls by passes of their own."""
         small, original = self._layers[name]
         count = self._num_calls[name]
-        for fold, x in self._batches:
+        for index, x in self._batches.chosen(chosen):
             seen = calls_until(self._small, small, count, x)
             wanted = calls_until(self._model, original, count, x)
             for (before, _), (_, after) in zip(seen, wanted, strict=True):
-                yield Seen(fold, before, after)
+                yield Seen(self._batches.folds[index], before, after)
+
+
+def _spread(total: int, count: int) -> set[int]:
+    """So many of the indices below ``total``, spread evenly; more contain fewer."""
+    return set(sorted(range(total), key=lambda index: index * _GOLDEN % 1)[:count])

@@ -19,8 +19,8 @@ from decompose.layers.relu import Rectifier
 
 _ROUNDS = 3
 
-_MOST_KEPT = 2**23
-"""Numbers kept of the rows of one fold: 32 MB in float32."""
+_MOST_KEPT = 2**22
+"""Numbers kept of the rows of one fold: 16 MB in float32."""
 
 RowChunk = tuple[Tensor, Tensor]
 """Features ``(groups, n, F)`` and targets ``(groups, n, O / groups)``."""
@@ -28,28 +28,33 @@ RowChunk = tuple[Tensor, Tensor]
 
 @dataclass
 class RowSample:
-    """Keeps every portion while they are few, then every second, every fourth and so on."""
+    """Keeps every chunk while they are few, then every second, every fourth and so on."""
 
-    portions: list[tuple[int, RowChunk]] = field(default_factory=list)
+    _kept: list[tuple[int, RowChunk]] = field(default_factory=list)
     _seen: int = 0
     _stride: int = 1
     _held: int = 0
 
-    def add(self, portion: RowChunk) -> None:
-        """Offer the next portion."""
+    @property
+    def chunks(self) -> list[RowChunk]:
+        """Those that are kept."""
+        return [chunk for _, chunk in self._kept]
+
+    def add(self, chunk: RowChunk) -> None:
+        """Offer the next chunk."""
         if self._seen % self._stride == 0:
-            self.portions.append((self._seen, portion))
-            self._held += _size(portion)
+            self._kept.append((self._seen, chunk))
+            self._held += _size(chunk)
         self._seen += 1
-        while self._held > _MOST_KEPT and len(self.portions) > 2:
+        while self._held > _MOST_KEPT and len(self._kept) > 2:
             self._stride *= 2
-            self.portions = [p for p in self.portions if p[0] % self._stride == 0]
-            self._held = sum(_size(portion) for _, portion in self.portions)
+            self._kept = [p for p in self._kept if p[0] % self._stride == 0]
+            self._held = sum(_size(chunk) for _, chunk in self._kept)
 
 
 def rectified_fit(
     rows: Moments,
-    portions: Sequence[RowChunk],
+    chunks: Sequence[RowChunk],
     path: RidgePath,
     ridge: float,
     start: Fit,
@@ -59,17 +64,17 @@ def rectified_fit(
 
     Args:
         rows: the sums over all rows.
-        portions: some of the rows.
+        chunks: some of the rows.
         path: the ridge regressions on all rows.
         ridge: the pull, as for ``RidgePath.fit``.
         start: what to begin with.
         rectifier: what follows, ``by_group``.
     """
     fit = start
-    share = rows.count / sum(z.shape[1] for z, _ in portions)
+    share = rows.count / sum(z.shape[1] for z, _ in chunks)
     for _ in range(_ROUNDS):
         y = yz = torch.zeros(())
-        for features, wanted in portions:
+        for features, wanted in chunks:
             moved = rectifier.targets(wanted, _predict(fit, features)) - wanted
             # On the rows' device, to be moved once.
             y = y.to(moved) + moved.sum(1)
@@ -79,19 +84,19 @@ def rectified_fit(
     return fit
 
 
-def rectified_error(portions: Sequence[RowChunk], fit: Fit, rectifier: Rectifier) -> float:
+def rectified_error(chunks: Sequence[RowChunk], fit: Fit, rectifier: Rectifier) -> float:
     """Squared error of what goes on, summed over the rows."""
     total = 0.0
-    for features, wanted in portions:
+    for features, wanted in chunks:
         difference = rectifier.read(_predict(fit, features)) - rectifier.read(wanted)
         total += float(difference.square().sum(dtype=torch.float64))
     return total
 
 
-def rectified_energy(portions: Sequence[RowChunk], rectifier: Rectifier) -> float:
+def rectified_energy(chunks: Sequence[RowChunk], rectifier: Rectifier) -> float:
     """Squared size of what is to go on, summed over the rows."""
     return sum(
-        float(rectifier.read(wanted).square().sum(dtype=torch.float64)) for _, wanted in portions
+        float(rectifier.read(wanted).square().sum(dtype=torch.float64)) for _, wanted in chunks
     )
 
 
@@ -99,5 +104,5 @@ def _predict(fit: Fit, features: Tensor) -> Tensor:
     return features @ fit.weights.to(features).mT + fit.bias.to(features).unsqueeze(1)
 
 
-def _size(portion: RowChunk) -> int:
-    return sum(part.numel() for part in portion)
+def _size(chunk: RowChunk) -> int:
+    return sum(part.numel() for part in chunk)

@@ -11,20 +11,24 @@ regressions of their own, with the same ridge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf, isnan
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, isnan, nan
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from decompose.utils.errors import DecomposeError
 
+_MOST_FEATURES_WIDE = 2048
+"""Features beyond which their products are added up in the rows' precision, for memory."""
+
 _CONSTANT = 1e-6
 """Share of its second moment below which a variance is rounding: rows may be in float32."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Moments:
     """Sums over rows of features and targets; those of portions add up.
 
@@ -32,7 +36,7 @@ class Moments:
         count: number of rows n.
         z: sum of features, ``(groups, F)``.
         y: sum of targets, ``(groups, O)``.
-        zz: sum of ``z z^T``, ``(groups, F, F)``.
+        zz: sum of ``z z^T``, ``(groups, F, F)``; of many features not in float64.
         yz: sum of ``y z^T``, ``(groups, O, F)``.
         yy: sum of squares of each target, ``(groups, O)``.
     """
@@ -53,14 +57,37 @@ class Moments:
             targets: ``(groups, n, O)``.
         """
         z, y = features, targets
+        zz = z.mT @ z
         # The products run in the rows' precision, the sums of portions in float64.
-        parts = z.sum(1), y.sum(1), z.mT @ z, y.mT @ z, _wide(y).square().sum(1)
-        return cls(z.shape[1], *map(_wide, parts))
+        return cls(
+            z.shape[1],
+            _wide(z.sum(1)),
+            _wide(y.sum(1)),
+            zz if z.shape[2] > _MOST_FEATURES_WIDE else _wide(zz),
+            _wide(y.mT @ z),
+            _wide(y).square().sum(1),
+        )
+
+    def mixed(self, mixing: Tensor) -> Moments:
+        """The sums for mixtures of the targets; their squares are not known.
+
+        Args:
+            mixing: ``(mixtures, O)``.
+        """
+        unknown = torch.full_like(self.yy[:, : len(mixing)], nan)
+        return replace(self, y=self.y @ mixing.mT, yz=mixing @ self.yz, yy=unknown)
 
     def cpu(self) -> Moments:
         """The same on the CPU, where the regressions are solved."""
-        parts = (self.z, self.y, self.zz, self.yz, self.yy)
-        return Moments(self.count, *(part.cpu().double() for part in parts))
+        z, y, yz, yy = (part.cpu().double() for part in (self.z, self.y, self.yz, self.yy))
+        return Moments(self.count, z, y, self.zz.cpu(), yz, yy)
+
+    def __iadd__(self, other: Moments) -> Self:
+        """Add the sums of another portion, in place."""
+        self.count += other.count
+        for held, more in zip(_parts(self)[1:], _parts(other)[1:], strict=True):
+            held += more
+        return self
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(*(a + b for a, b in zip(_parts(self), _parts(other), strict=True)))
@@ -86,6 +113,10 @@ class Fit:
     weights: Tensor
     bias: Tensor
 
+    def mixed(self, mixing: Tensor) -> Fit:
+        """The fit of mixtures of the targets, ``(mixtures, O)``."""
+        return Fit(mixing @ self.weights, self.bias @ mixing.mT)
+
 
 class RidgePath:
     """The weights and bias of the least squared error, for any ridge.
@@ -97,11 +128,11 @@ class RidgePath:
 
     def __init__(self, rows: Moments, prior: Tensor) -> None:
         self._rows, self._prior = rows, prior
-        self._factors: dict[float, Tensor] = {}
+        self._root: tuple[float, Tensor] | None = None
         z = rows.z / rows.count
-        self._zz = rows.zz / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
+        self._zz = rows.zz.double() / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
         # Of few rows the variance may be nothing but rounding.
-        least = _CONSTANT * _mean_diagonal(rows.zz) / rows.count
+        least = _CONSTANT * _mean_diagonal(rows.zz).double() / rows.count
         self._scale = _mean_diagonal(self._zz).maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
 
     def fit(self, ridge: float, rows: Moments | None = None) -> Fit:
@@ -112,14 +143,19 @@ class RidgePath:
             rows: the same features with other targets; those of the path by default.
         """
         rows = rows or self._rows
-        if ridge not in self._factors:
-            self._factors[ridge] = _cholesky(self._zz, ridge * self._scale)
+        if self._root is None or self._root[0] != ridge:
+            self._root = ridge, _cholesky(self._zz, ridge * self._scale)
         z, y = rows.z / rows.count, rows.y / rows.count
         yz = rows.yz / rows.count - y.unsqueeze(2) * z.unsqueeze(1)
         # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
-        residual = yz - self._prior @ self._zz
-        weights = self._prior + torch.cholesky_solve(residual.mT, self._factors[ridge]).mT
+        residual = yz - self._explained
+        weights = self._prior + torch.cholesky_solve(residual.mT, self._root[1]).mT
         return Fit(weights, _bias(rows, weights))
+
+    @cached_property
+    def _explained(self) -> Tensor:
+        """Covariance of what the prior predicts with the features, ``(groups, O, F)``."""
+        return self._prior @ self._zz
 
 
 def ridge_fit(rows: Moments, prior: Tensor, ridge: float) -> Fit:
@@ -131,7 +167,7 @@ def scale_fit(rows: Moments, prior: Tensor) -> Fit:
     """The prior, each of its targets scaled and shifted to the least squared error."""
     mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
     covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
-    variance = ((prior @ rows.zz) * prior).sum(2) / rows.count - mean.square()
+    variance = ((prior @ rows.zz.double()) * prior).sum(2) / rows.count - mean.square()
     # A feature that hardly varies carries its mean only, which the bias takes.
     varies = variance > _CONSTANT * (variance + mean.square())
     scale = torch.where(varies, covariance / variance, 1.0)
@@ -146,18 +182,22 @@ def shift_fit(rows: Moments, prior: Tensor) -> Fit:
 
 def squared_error(rows: Moments, fit: Fit) -> float:
     """Sum over the rows of ``|y - W z - b|^2``."""
+    return max(0.0, float(rows.yy.sum()) + excess_error(rows, fit))
+
+
+def excess_error(rows: Moments, fit: Fit) -> float:
+    """The squared error less that of no fit, ``|y - W z - b|^2 - |y|^2`` summed over the rows."""
     weights, bias = fit.weights, fit.bias
-    predicted = weights @ rows.zz
+    predicted = weights @ rows.zz.double()
     error = (
-        rows.yy
+        (predicted * weights).sum(2)
         - 2 * (weights * rows.yz).sum(2)
-        + (predicted * weights).sum(2)
         - 2 * bias * rows.y
         + 2 * bias * (weights * rows.z.unsqueeze(1)).sum(2)
         + rows.count * bias.square()
     )
     total = float(error.sum())
-    return inf if isnan(total) else max(0.0, total)
+    return inf if isnan(total) else total
 
 
 def _cholesky(matrices: Tensor, pull: Tensor) -> Tensor:

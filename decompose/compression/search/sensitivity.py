@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation, Expression, Whitening, widened
 from decompose.compression.reconstruction.last_factors import (
     Targets,
+    positions_of_each,
     prior_of,
     refitted,
     samples_of,
@@ -102,7 +103,9 @@ def measure_sensitivity(
             truncations = QuickTruncations(to_conv(originals[name]), whitening)
             expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
             if repaired and chosen:
-                recorded_calls = _calls(model, name, originals[name], calls[name], to_fit)
+                num_features = max(prior_of(widened(e)).shape[2] for e in expressions)
+                each = positions_of_each(num_features, len(fitted))
+                recorded_calls = _calls(model, name, originals[name], calls[name], to_fit, each)
                 expressions = [_repaired(expression, recorded_calls) for expression in expressions]
             measured = {
                 candidate.label: _output_error(model, name, originals[name], e, recorded)
@@ -145,13 +148,14 @@ def _calls(
     layer: Decomposable,
     num_calls: int,
     to_fit: Sequence[tuple[Example, Recording]],
+    most: int,
 ) -> list[tuple[Tensor, Targets]]:
-    """A layer's inputs and outputs, at the positions sampled for a regression."""
+    """A layer's inputs and outputs, at about so many positions of each input."""
     conv, found = to_conv(layer), []
     for x, recording in to_fit:
         with recording.until(name):
             calls = calls_until(model, layer, num_calls, x)
-        found += [(x, Targets.of(conv, output, batch_size(x))) for x, output in calls]
+        found += [(x, Targets.of(conv, output, most * batch_size(x))) for x, output in calls]
     return found
 
 

@@ -5,7 +5,17 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Conv, Expression, run
-from decompose.compression.reconstruction.cross_validation import RIDGES, RefitProblem, judge_ways
+from decompose.compression.reconstruction.cross_validation import (
+    RIDGES,
+    BestRefit,
+    LayerError,
+    RefitProblem,
+    _errors,
+    _mixed_error,
+    _ridge,
+    _squared_error,
+    best_refit,
+)
 from decompose.compression.reconstruction.last_factors import Targets, refitted
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
@@ -22,52 +32,74 @@ def wanted(x: Tensor) -> Targets:
     return Targets.of(CONV, run(CONV, x))
 
 
-def shown(
-    expression: Expression, rectifier: Rectifier | None = None, label: str = ""
-) -> RefitProblem:
-    draft = RefitProblem(label, expression, rectifier)
+def best_of(
+    truncated: Expression, layer: Expression | None = None, rectifier: Rectifier | None = None
+) -> BestRefit:
+    problem = RefitProblem("", truncated, rectifier)
+    unchanged = LayerError(layer or truncated, rectifier)
     for index, x in enumerate(X.split(1)):
-        draft.add(index % 4, x, wanted(x))
-    return draft
+        problem.add(index % 4, x, wanted(x))
+        unchanged.add(index % 4, x, wanted(x))
+    return best_refit(problem, unchanged)
 
 
 def test_an_exact_layer_is_left() -> None:
-    verdict = judge_ways([shown(CONV)])
-    assert verdict.way is None
-    assert verdict.before == verdict.after < 1e-6
+    best = best_of(CONV)
+    assert best.refit is None
+    assert best.before == best.after < 1e-6
 
 
-def test_a_network_without_output_is_left() -> None:
-    draft = RefitProblem("", CONV)
-    draft.add(0, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
-    draft.add(1, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
-    assert judge_ways([draft]).way is None
+def test_a_layer_without_output_is_left() -> None:
+    problem, unchanged = RefitProblem("", CONV), LayerError(CONV)
+    for fold in (0, 1):
+        for either in (problem, unchanged):
+            either.add(fold, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
+    assert best_refit(problem, unchanged).refit is None
 
 
 @pytest.mark.parametrize("rectifier", [None, RECTIFIER], ids=["linear", "rectified"])
 @pytest.mark.parametrize("name", ["dw_pw", "pw_dw", "spatial"])
-def test_the_best_way_lowers_the_error_it_tells(name: str, rectifier: Rectifier | None) -> None:
+def test_the_best_refit_lowers_the_error_that_is_reported(
+    name: str, rectifier: Rectifier | None
+) -> None:
     truncated = get_method(name)(CONV, 1)
-    verdict = judge_ways([shown(truncated, rectifier)])
-    assert verdict.way is not None
-    assert verdict.after < verdict.before
-    better = refitted(truncated, verdict.way.fit())
+    best = best_of(truncated, rectifier=rectifier)
+    assert best.refit is not None
+    assert best.after < best.before
+    better = refitted(truncated, best.refit.fit())
 
-    def error(expression: Expression) -> float:
-        given, wanted = (run(e, X).movedim(1, -1) for e in (expression, CONV))
+    def error(expression: Expression, x: Tensor) -> float:
+        given, wanted = (run(e, x).movedim(1, -1) for e in (expression, CONV))
         if rectifier is not None:
             given, wanted = rectifier.read(given), rectifier.read(wanted)
         return float((given - wanted).square().sum() / wanted.square().sum())
 
-    assert error(truncated) == pytest.approx(verdict.before, rel=1e-3)
-    assert error(better) < verdict.after
+    # Two of the four folds judge.
+    assert error(truncated, X[[0, 1, 4, 5]]) == pytest.approx(best.before, rel=1e-3)
+    assert error(better, X) < error(truncated, X)
 
 
-def test_a_better_draft_is_taken() -> None:
-    worse, better = (get_method("spatial")(CONV, rank) for rank in (1, 11))
-    verdict = judge_ways([shown(worse), shown(better, label="other, ")])
-    assert verdict.way is not None
-    assert verdict.way.how.startswith("other, ")
+def test_a_layer_better_than_any_refit_of_another_truncation_is_left() -> None:
+    better, worse = (get_method("spatial")(CONV, rank) for rank in (11, 1))
+    assert best_of(worse, better).refit is None
+    assert best_of(better, worse).refit is not None
+
+
+@pytest.mark.parametrize("num_targets", [80, 512])
+def test_mixtures_of_the_targets_find_the_ridge_that_all_of_them_find(num_targets: int) -> None:
+    conv = Conv(torch.randn(num_targets, 70, 3, 3, generator=GENERATOR) / 25)
+    truncated = get_method("channel")(conv, 66)
+    x = torch.randn(8, 70, 8, 8, generator=GENERATOR)
+    problem = RefitProblem("", truncated)
+    assert problem.has_many_targets
+    for index, one in enumerate(x.split(1)):
+        problem.add(index % 4, one, Targets.of(conv, run(conv, one)))
+    ridges = [_ridge(problem, ridge) for ridge in RIDGES]
+    exact, mixed = (
+        _errors(ridges, problem.folds, error_of) for error_of in (_squared_error, _mixed_error)
+    )
+    found = min(mixed, key=mixed.__getitem__)
+    assert exact[found] < 1.01 * min(exact.values())
 
 
 def test_the_first_ridges_span_all() -> None:
@@ -79,14 +111,15 @@ def test_aids_help_where_inputs_are_few() -> None:
     truncated = get_method("dw_pw")(CONV, 1)
     errors = []
     for num_aids in (0, 32):
-        draft = RefitProblem("", truncated)
+        problem, unchanged = RefitProblem("", truncated), LayerError(truncated)
         for index in range(2):
             x = X[index : index + 1, :, :4, :4]
-            draft.add(index % 4, x, wanted(x))
+            problem.add(index % 4, x, wanted(x))
+            unchanged.add(index % 4, x, wanted(x))
         for seed in range(num_aids):
             x = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(seed + 1)) + 1
-            draft.add(None, x, wanted(x))
-        verdict = judge_ways([draft])
-        refit = truncated if verdict.way is None else refitted(truncated, verdict.way.fit())
+            problem.add(None, x, wanted(x))
+        best = best_refit(problem, unchanged)
+        refit = truncated if best.refit is None else refitted(truncated, best.refit.fit())
         errors.append(float((run(refit, X) - run(CONV, X)).square().sum()))
     assert errors[1] < errors[0]

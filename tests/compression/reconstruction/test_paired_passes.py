@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import decompose
+from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.layers.discovery import find_decomposable, find_decomposed
 from decompose.layers.hooks import calls_until
+from decompose.utils.batches import InputBatches
 from tests.support.strategies import Mixed
 
 EXAMPLE = torch.zeros(1, 3, 24, 24)
@@ -38,13 +40,14 @@ def test_layers_see_what_passes_from_the_start_show(kind: type[nn.Module], most_
     originals, decomposed = find_decomposable(model), find_decomposed(small)
     layers = {name: (layer, originals[name]) for name, layer in decomposed.items()}
     calls: Mapping[str, int] = {n: 2 if n == "blocks.0.0" else 1 for n in layers}
-    batches = [(index, torch.randn(1, 3, 24, 24)) for index in range(3)]
+    batches = FoldedBatches(InputBatches(torch.randn(3, 3, 24, 24), model), [], size=1)
+    contents = [(batches.folds[i], x) for i, x in batches.chosen(range(len(batches)))]
     with PairedPasses(small, model, layers, calls, batches, most_bytes) as passes:
         for name, (layer, original) in layers.items():
             shown = list(passes.behind(name))
-            assert len(shown) == len(batches) * calls[name]
+            assert len(shown) == 12 * calls[name]
             expected = []
-            for fold, x in batches:
+            for fold, x in contents:
                 seen = calls_until(small, layer, calls[name], x)
                 wanted = calls_until(model, original, calls[name], x)
                 pairs = zip(seen, wanted, strict=True)

@@ -1,0 +1,67 @@
+"""The batches that layers are fitted to: views of the inputs, in folds, and inputs that only help."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decompose.compression.reconstruction.input_views import views
+from decompose.utils.batches import Example, InputBatches
+
+NUM_FOLDS = 4
+
+
+class FoldedBatches:
+    """Batches in a fixed order, each of one fold and one shape.
+
+    Args:
+        inputs: with their views; the views of one input fall into one fold.
+        aids: inputs that only help; they have no fold.
+        size: inputs in a batch, at most.
+
+    Attributes:
+        size: inputs in a batch, at most.
+        folds: of each batch; ``None`` of aids.
+    """
+
+    def __init__(self, inputs: InputBatches, aids: Iterable[Any], size: int) -> None:
+        self._inputs, self._aids, self.size = inputs, aids, size
+        self.folds: list[int | None] = []
+        self._batch_of: list[int] = []
+        lengths: list[int] = []
+        last: dict[tuple[int | None, Any], int] = {}
+        for fold, x, _ in self._one_by_one():
+            key = fold, x.shape if isinstance(x, Tensor) else None
+            if key[1] is None or key not in last or lengths[last[key]] == size:
+                last[key] = len(lengths)
+                lengths.append(0)
+                self.folds.append(fold)
+            lengths[last[key]] += 1
+            self._batch_of.append(last[key])
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.folds)
+
+    def chosen(self, indices: Collection[int]) -> Iterator[tuple[int, Example]]:
+        """Index and content of some of the batches."""
+        waiting: defaultdict[int, list[Any]] = defaultdict(list)
+        for batch, (_, x, view) in zip(self._batch_of, self._one_by_one(), strict=True):
+            if batch in indices:
+                waiting[batch].append(view(x))
+                if len(waiting[batch]) == self._lengths[batch]:
+                    parts = waiting.pop(batch)
+                    yield batch, parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _one_by_one(self) -> Iterator[tuple[int | None, Any, Callable[[Any], Any]]]:
+        """Fold, input and view of each."""
+        for index, x in enumerate(self._inputs, start=1):
+            for view in views(x):
+                yield index % NUM_FOLDS, x, view
+        for x in self._aids:
+            yield None, x, lambda x: x
