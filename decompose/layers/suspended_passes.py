@@ -1,9 +1,9 @@
-"""Forward passes that are suspended at a layer while others run.
+"""Suspend forward passes at a layer while others run.
 
-Whoever fits the layers of a model one after another needs, for each layer, what reaches it behind the
-layers that are fitted already. Passes from the start cost as many passes as there are layers; a
+To fit the layers of a model one after another, each layer needs its input behind the layers that are
+fitted already. Passes from the start cost as many passes as there are layers; a
 suspended pass costs one. Each pass runs in a greenlet (a coroutine that keeps its whole stack), so any
-module can be suspended in its middle, whatever its forward does.
+module can be suspended in the middle of its forward.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Stop(NamedTuple):
 
     Attributes:
         name: of the layer.
-        value: before it its input, behind it its output; whoever goes on may change it in place.
+        value: before it its input, behind it its output; the pass may change it in place when it goes on.
     """
 
     name: str
@@ -43,7 +43,7 @@ class _Pass(greenlet):
 class SuspendedPass:
     """One forward pass, run from one watched layer to the next.
 
-    It is to be used inside ``suspending``, where gradients are off.
+    To be used inside ``suspending_before`` or ``suspending_behind``, where gradients are off.
 
     Args:
         model: any module.
@@ -54,9 +54,9 @@ class SuspendedPass:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
         >>> with torch.no_grad(), suspending_behind({"first": model[0], "last": model[2]}):
-        ...     standing = SuspendedPass(model, torch.ones(1, 2))
-        ...     stops = [standing.advance().name, standing.advance().name]
-        ...     standing.close()
+        ...     suspended = SuspendedPass(model, torch.ones(1, 2))
+        ...     stops = [suspended.advance().name, suspended.advance().name]
+        ...     suspended.close()
         >>> stops
         ['first', 'last']
     """
@@ -71,7 +71,7 @@ class SuspendedPass:
         """Run on to the next watched layer.
 
         Returns:
-            Where it is suspended now; ``None`` where it has ended, with its output in ``result``.
+            The new stop; ``None`` at the end of the pass, whose output is then in ``result``.
         """
         if self._stack.dead:
             return None
@@ -90,7 +90,7 @@ class SuspendedPass:
         return self.stop
 
     def close(self) -> None:
-        """End the pass where it stands, and let go of what it holds."""
+        """End the pass, and release its memory."""
         self.stop = None
         if self._stack and not self._stack.dead:
             self._stack.parent = getcurrent()
@@ -138,10 +138,10 @@ def _suspend(name: str, value: Tensor) -> None:
 def live_bytes(
     model: nn.Module, layers: Mapping[str, nn.Module], x: Example, *, before: bool = False
 ) -> dict[str, int]:
-    """Bytes that a pass holds while it is suspended at each layer.
+    """Count the bytes that a pass holds while it is suspended at each layer.
 
-    Counted are inputs and outputs of modules that are still referred to; what functions made and no
-    module was given goes uncounted.
+    Counted are inputs and outputs of modules that are still referred to; temporaries of functions that no
+    module reads are not.
 
     Args:
         model: in evaluation mode, gradients off.
@@ -175,16 +175,16 @@ def live_bytes(
     return found
 
 
-def may_stand(
+def are_independent(
     model: nn.Module, layers: Mapping[str, nn.Module], x: Example, other: Example
 ) -> bool:
-    """Whether a model's passes leave each other alone, so that one may stand while others run.
+    """Whether a model's passes are independent, so that one may be suspended while others run.
 
     A model that keeps something of a pass in itself, and reads it later in the same pass, does not.
 
     Args:
         model: in evaluation mode, gradients off.
-        layers: that passes stand behind.
+        layers: that passes are suspended behind.
         x: one batch.
         other: another batch.
     """
@@ -193,11 +193,11 @@ def may_stand(
     except DecomposeError:
         return False  # nothing to compare
     with suspending_behind(layers):
-        standing, passing = SuspendedPass(model, x), SuspendedPass(model, other)
-        while standing.advance() is not None:
+        suspended, passing = SuspendedPass(model, x), SuspendedPass(model, other)
+        while suspended.advance() is not None:
             passing.advance()
         passing.close()
-    given = floating_tensors(standing.result)
+    given = floating_tensors(suspended.result)
     return len(given) == len(expected) and all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True)
         for a, b in zip(given, expected, strict=True)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from decompose.layers.discovery import find_layers
 from decompose.layers.suspended_passes import (
     SuspendedPass,
+    are_independent,
     live_bytes,
-    may_stand,
     suspending_before,
     suspending_behind,
 )
@@ -58,12 +58,12 @@ def test_modes_that_a_model_sets_stay_its_own() -> None:
     model = Casting().eval()
     x = torch.randn(1, 4)
     with torch.no_grad(), suspending_behind({"0": model.layers[0], "1": model.layers[1]}):
-        standing = SuspendedPass(model, x)
-        while standing.advance() is not None:
+        suspended = SuspendedPass(model, x)
+        while suspended.advance() is not None:
             assert not torch.is_grad_enabled()
             assert not torch.is_autocast_enabled("cpu")
-    assert standing.result.dtype == torch.bfloat16
-    assert torch.equal(standing.result, model(x))
+    assert suspended.result.dtype == torch.bfloat16
+    assert torch.equal(suspended.result, model(x))
 
 
 def test_a_closed_pass_lets_go() -> None:
@@ -82,11 +82,11 @@ def test_a_closed_pass_lets_go() -> None:
 
     model = Leaving()
     with torch.no_grad(), suspending_behind({"": model.layer}):
-        standing = SuspendedPass(model, torch.ones(1, 1))
-        standing.advance()
-        standing.close()
+        suspended = SuspendedPass(model, torch.ones(1, 1))
+        suspended.advance()
+        suspended.close()
     assert left == [True]
-    assert standing.advance() is None
+    assert suspended.advance() is None
 
 
 def test_a_model_that_keeps_its_pass_in_itself_is_known() -> None:
@@ -101,9 +101,9 @@ def test_a_model_that_keeps_its_pass_in_itself_is_known() -> None:
 
     inputs = torch.randn(1, 4), torch.randn(1, 4)
     with torch.no_grad():
-        for model, stands in ((Remembering(), False), (Mixed().eval(), True)):
-            x = inputs if not stands else tuple(torch.randn(1, 3, 24, 24) for _ in range(2))
-            assert may_stand(model, find_layers(model), *x) is stands
+        for model, independent in ((Remembering(), False), (Mixed().eval(), True)):
+            x = inputs if not independent else tuple(torch.randn(1, 3, 24, 24) for _ in range(2))
+            assert are_independent(model, find_layers(model), *x) is independent
 
 
 def test_bytes_that_a_pass_holds() -> None:

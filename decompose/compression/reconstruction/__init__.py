@@ -1,1 +1,1 @@
-"""Layers refitted to the original's outputs."""
+"""Refit layers to the original's outputs."""

@@ -1,9 +1,8 @@
-"""Which refit of a layer serves inputs that it has not seen.
+"""Choose the refit of a layer that is best on inputs held out.
 
-The inputs fall into four folds; a way of fitting is judged on each by its fit to the other three.
-Aids, inputs that are not of the kind that counts, help to fit, and never judge. Whether they help is
-not put to the vote: inputs that earlier layers were fitted to look better than new ones will, so that
-their vote is for too close a fit.
+The inputs fall into four folds; a refit is judged on each fold by its fit to the other three. Aids, such
+as synthetic inputs, help to fit, and never judge. Whether they help is not decided on folds: the inputs
+that earlier layers were fitted to look better than new ones will, so that they favour too close a fit.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import Expression, bias_of
-from decompose.compression.reconstruction.last_factors import (
+from decompose.compression.reconstruction.factor_regression import (
     Targets,
     outputs_at,
     prior_of,
@@ -64,7 +63,7 @@ _ROUNDING = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class FitData:
-    """What a fit is made from, or judged on.
+    """Data that a refit is fitted to, or judged on.
 
     Attributes:
         rows: sums over all rows.
@@ -88,7 +87,7 @@ class FitData:
 
     @cached_property
     def mixed(self) -> FitData:
-        """The same for the mixtures."""
+        """The data of the mixtures of the targets."""
         return FitData(self.rows.mixed(self.mixing), [], self.mixing @ self.prior)
 
 
@@ -96,12 +95,12 @@ Fitting = Callable[[FitData], Fit]
 
 
 class RefitProblem:
-    """One truncation of a layer, and what is known of the refit of its last factors.
+    """One truncation of a layer, and the data for the refit of its last factors.
 
     Args:
         label: for reports.
         expression: in float32 at least.
-        rectifier: what follows the layer.
+        rectifier: of the ReLU that follows the layer, if one does.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class RefitProblem:
         self._kept: defaultdict[int | None, RowSample] = defaultdict(RowSample)
 
     def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
-        """Add inputs of the layer, and the outputs that it should have.
+        """Add inputs of the layer, and the original's outputs.
 
         Args:
             fold: that the inputs belong to; ``None`` of aids.
@@ -157,11 +156,11 @@ class RefitProblem:
         return min(self.prior.shape[1:]) > _NUM_MIXTURES
 
     def held_out(self, fold: int) -> FitData:
-        """What was added of one fold."""
+        """The data of one fold."""
         return self._gathered([fold])
 
     def training(self, *, without: int | None = None) -> FitData:
-        """All that was added, or all but one fold."""
+        """All data, or all but one fold."""
         return self._gathered([f for f in self._rows if f is None or f != without])
 
     def _gathered(self, folds: Sequence[int | None]) -> FitData:
@@ -174,8 +173,8 @@ class Refit:
     """A way to refit a layer.
 
     Attributes:
-        how: in words.
-        problem: what it starts from.
+        how: its description, such as ``ridge 0.3``.
+        problem: the truncation that it starts from.
         fitting: makes the fit.
         ridge: its pull, of a ridge regression.
     """
@@ -186,11 +185,11 @@ class Refit:
     ridge: float | None = None
 
     def fit(self) -> Fit:
-        """The fit to everything."""
+        """Fit to all data."""
         return self.fitting(self.problem.training())
 
     def mixed_fit(self, given: FitData) -> Fit:
-        """The fit for mixtures of the targets."""
+        """Fit mixtures of the targets."""
         # A ridge regression of a mixture is the mixture of the regressions.
         return (
             self.fitting(given).mixed(given.mixing)
@@ -205,7 +204,7 @@ ErrorOf = Callable[[Refit, FitData, FitData], float]
 
 @dataclass(frozen=True, eq=False)
 class BestRefit:
-    """The refit that is best on inputs held out.
+    """The best refit on inputs held out.
 
     Attributes:
         refit: ``None`` where none is better than to leave the layer as it is.
@@ -264,7 +263,7 @@ class LayerError:
 
 
 def best_refit(problem: RefitProblem, unchanged: LayerError) -> BestRefit:
-    """Find the best refit of a layer.
+    """Choose the best refit of a layer by cross-validation.
 
     Args:
         problem: a truncation of the layer.
@@ -289,7 +288,7 @@ def best_refit(problem: RefitProblem, unchanged: LayerError) -> BestRefit:
 
 
 def _best_by_squares(problem: RefitProblem) -> Refit:
-    """The refit of the least squared error, its ridge chosen in two rounds."""
+    """Choose the refit of the least squared error, its ridge in two rounds."""
     folds = problem.folds[: max(1, _MOST_JUDGED // problem.num_features)]
     error_of = _mixed_error if problem.has_many_targets else _squared_error
     errors = _errors(_first_refits(problem), folds, error_of)
@@ -302,7 +301,7 @@ def _best_by_squares(problem: RefitProblem) -> Refit:
 
 
 def _first_refits(problem: RefitProblem) -> list[Refit]:
-    """Ways to refit a truncation: all but every second ridge."""
+    """The refits of a truncation that are tried first: all but every second ridge."""
     label = problem.label
     refits = [
         Refit(f"{label}bias", problem, lambda given: shift_fit(given.rows, given.prior)),
@@ -324,7 +323,7 @@ def _ridge(problem: RefitProblem, ridge: float) -> Refit:
 
 
 def _rectified(refit: Refit, ridge: float, rectifier: Rectifier) -> Refit:
-    """The same with what the rectifier cuts off left free."""
+    """The same refit, with outputs that the ReLU cuts off left free."""
 
     def fitting(given: FitData) -> Fit:
         start = refit.fitting(given)
@@ -334,7 +333,7 @@ def _rectified(refit: Refit, ridge: float, rectifier: Rectifier) -> Refit:
 
 
 def _errors(refits: Sequence[Refit], folds: Sequence[int], error_of: ErrorOf) -> dict[Refit, float]:
-    """Squared errors of refits of one truncation, each fitted to all folds but the one it is judged on."""
+    """Squared errors of refits of one truncation, each on folds that it was not fitted to."""
     problem = refits[0].problem
     errors = dict.fromkeys(refits, 0.0)
     for fold in folds:
@@ -369,7 +368,7 @@ def _rectified_energy(rectifier: Rectifier, held: FitData) -> float:
 def _mixing(num_targets: int) -> Tensor:
     """Orthonormal mixtures of targets, ``(mixtures, num_targets)`` in float64.
 
-    What they lose is nearly the same share of what all targets lose, whatever the fit (Johnson and
+    Their error is nearly the same share of the error of all targets for every fit (Johnson and
     Lindenstrauss 1984), so that fits can be compared by them.
     """
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The batches that layers are fitted to: views of the inputs, in folds, and inputs that only help."""
+"""Batches that layers are fitted to: augmented inputs in folds, and inputs that only help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decompose.compression.reconstruction.input_views import views
+from decompose.compression.reconstruction.input_augmentations import augmentations
 from decompose.utils.batches import Example, InputBatches
 
 NUM_FOLDS = 4
@@ -19,7 +19,7 @@ class FoldedBatches:
     """Batches in a fixed order, each of one fold and one shape.
 
     Args:
-        inputs: with their views; the views of one input fall into one fold.
+        inputs: with their augmentations; those of one input fall into one fold.
         aids: inputs that only help; they have no fold.
         size: inputs in a batch, at most.
 
@@ -45,23 +45,23 @@ class FoldedBatches:
         self._lengths = lengths
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of batches."""
         return len(self.folds)
 
     def chosen(self, indices: Collection[int]) -> Iterator[tuple[int, Example]]:
         """Index and content of some of the batches."""
         waiting: defaultdict[int, list[Any]] = defaultdict(list)
-        for batch, (_, x, view) in zip(self._batch_of, self._one_by_one(), strict=True):
+        for batch, (_, x, augment) in zip(self._batch_of, self._one_by_one(), strict=True):
             if batch in indices:
-                waiting[batch].append(view(x))
+                waiting[batch].append(augment(x))
                 if len(waiting[batch]) == self._lengths[batch]:
                     parts = waiting.pop(batch)
                     yield batch, parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _one_by_one(self) -> Iterator[tuple[int | None, Any, Callable[[Any], Any]]]:
-        """Fold, input and view of each."""
+        """Fold, input and augmentation of each."""
         for index, x in enumerate(self._inputs, start=1):
-            for view in views(x):
-                yield index % NUM_FOLDS, x, view
+            for augment in augmentations(x):
+                yield index % NUM_FOLDS, x, augment
         for x in self._aids:
             yield None, x, lambda x: x

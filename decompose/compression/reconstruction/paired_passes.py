@@ -1,4 +1,4 @@
-"""Inputs of a smaller model's layers beside outputs of the original's, layer after layer.
+"""Pass batches through a smaller model and its original together, layer after layer.
 
 For every batch, a pass of the smaller model is suspended before the layer that is fitted, and one of the
 original behind it; then both go on to the next layer, the smaller model's through the fitted one. So
@@ -23,8 +23,8 @@ from decompose.layers.hooks import calls_until
 from decompose.layers.suspended_passes import (
     Stop,
     SuspendedPass,
+    are_independent,
     live_bytes,
-    may_stand,
     suspending_before,
     suspending_behind,
 )
@@ -39,7 +39,7 @@ _FEWEST_BATCHES = 16
 _GOLDEN = 0.6180339887498949
 
 
-class Seen(NamedTuple):
+class PairedCall(NamedTuple):
     """One call of a layer with one batch.
 
     Attributes:
@@ -55,7 +55,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Passes of one batch through both models.
+    """Suspended passes of one batch through both models.
 
     Attributes:
         small: the smaller model's.
@@ -66,13 +66,13 @@ class _Pair:
     original: SuspendedPass
 
     def close(self) -> None:
-        """End both."""
+        """End both passes."""
         self.small.close()
         self.original.close()
 
 
 class PairedPasses:
-    """Go through both models, one layer at a time.
+    """Passes of all batches through both models, one layer at a time.
 
     Args:
         small: the smaller model.
@@ -108,7 +108,7 @@ class PairedPasses:
         last = len(self._batches) - 1
         contents = dict(self._batches.chosen({0, last}))
         small, original = ({n: self._layers[n][which] for n in self._order} for which in (0, 1))
-        if not may_stand(self._model, original, contents[0], contents[last]):
+        if not are_independent(self._model, original, contents[0], contents[last]):
             self._order.clear()
             return self
         self._stack.enter_context(suspending_before(small))
@@ -126,11 +126,11 @@ class PairedPasses:
         self._stack.close()
 
     def num_batches(self, name: str) -> int:
-        """How many batches ``behind`` shows to a layer."""
+        """Number of batches that ``behind`` yields for a layer."""
         return min(len(self._batches), max(_FEWEST_BATCHES, self._room(name)))
 
-    def behind(self, name: str) -> Iterator[Seen]:
-        """Show calls of a layer: all with every batch, where there is room for all their passes.
+    def behind(self, name: str) -> Iterator[PairedCall]:
+        """Yield calls of a layer: all with every batch, where there is room for all their passes.
 
         What follows may change the smaller model's layer in place.
 
@@ -151,41 +151,41 @@ class PairedPasses:
                 pair = _Pair(SuspendedPass(self._small, x), SuspendedPass(self._model, x))
             given, wanted = self._advance(pair.small, name), self._advance(pair.original, name)
             if given is not None and wanted is not None:
-                yield Seen(self._batches.folds[index], given.value, wanted.value)
+                yield PairedCall(self._batches.folds[index], given.value, wanted.value)
             if given is not None and wanted is not None and len(self._suspended) < room:
                 self._suspended[index] = pair
             else:
                 pair.close()
 
     def _room(self, name: str) -> int:
-        """How many passes of each model may be suspended at a layer."""
+        """Number of passes of each model that may be suspended at a layer."""
         held = self._held_by_one.get(name, 0)
         return self._most_bytes // held if held else len(self._batches)
 
     def _contents(self, chosen: set[int]) -> Iterable[tuple[int, Example | None]]:
-        """Index and content of the chosen batches; without contents where all are suspended."""
+        """Index and content of the chosen batches; no content if all of them are suspended."""
         if chosen <= self._suspended.keys():
             return ((index, None) for index in sorted(chosen))
         return self._batches.chosen(chosen)
 
     def _advance(self, passing: SuspendedPass, name: str) -> Stop | None:
-        """Let a pass run on to a layer; ``None`` where it has gone past it."""
+        """Run a pass on to a layer; ``None`` if it is past it."""
         stop = passing.stop or passing.advance()
         while stop is not None and self._order[stop.name] < self._order[name]:
             stop = passing.advance()
         return stop if stop is not None and stop.name == name else None
 
-    def _from_the_start(self, name: str, chosen: set[int]) -> Iterator[Seen]:
-        """Show a layer's calls by passes of their own."""
+    def _from_the_start(self, name: str, chosen: set[int]) -> Iterator[PairedCall]:
+        """Yield a layer's calls by passes from the start."""
         small, original = self._layers[name]
         count = self._num_calls[name]
         for index, x in self._batches.chosen(chosen):
             seen = calls_until(self._small, small, count, x)
             wanted = calls_until(self._model, original, count, x)
             for (before, _), (_, after) in zip(seen, wanted, strict=True):
-                yield Seen(self._batches.folds[index], before, after)
+                yield PairedCall(self._batches.folds[index], before, after)
 
 
 def _spread(total: int, count: int) -> set[int]:
-    """So many of the indices below ``total``, spread evenly; more contain fewer."""
+    """Choose ``count`` of the indices below ``total``, spread evenly; larger choices hold smaller ones."""
     return set(sorted(range(total), key=lambda index: index * _GOLDEN % 1)[:count])

@@ -1,6 +1,6 @@
-"""Regression on what goes on of the targets, where a rectifier follows them.
+"""Regression on targets that a ReLU follows.
 
-The error that counts is that of the rectified outputs; what lies below the threshold is free. Its
+The error that counts is that of the outputs behind the ReLU; outputs below its threshold are free. Its
 bound by ``Rectifier.targets`` is a squared error, so that ridge regression lowers it, a few rounds
 in turn. That needs rows again and again, so some are kept: all of them where inputs are few, and an
 even choice of them where there are many.
@@ -60,15 +60,15 @@ def rectified_fit(
     start: Fit,
     rectifier: Rectifier,
 ) -> Fit:
-    """Lower the error of the rectified outputs.
+    """Lower the error of the outputs behind the ReLU.
 
     Args:
         rows: the sums over all rows.
         chunks: some of the rows.
         path: the ridge regressions on all rows.
         ridge: the pull, as for ``RidgePath.fit``.
-        start: what to begin with.
-        rectifier: what follows, ``by_group``.
+        start: the fit to begin with.
+        rectifier: of the ReLU, ``by_group``.
     """
     fit = start
     share = rows.count / sum(z.shape[1] for z, _ in chunks)
@@ -85,7 +85,7 @@ def rectified_fit(
 
 
 def rectified_error(chunks: Sequence[RowChunk], fit: Fit, rectifier: Rectifier) -> float:
-    """Squared error of what goes on, summed over the rows."""
+    """Squared error of the outputs behind the ReLU, summed over the rows."""
     total = 0.0
     for features, wanted in chunks:
         difference = rectifier.read(_predict(fit, features)) - rectifier.read(wanted)
@@ -94,7 +94,7 @@ def rectified_error(chunks: Sequence[RowChunk], fit: Fit, rectifier: Rectifier) 
 
 
 def rectified_energy(chunks: Sequence[RowChunk], rectifier: Rectifier) -> float:
-    """Squared size of what is to go on, summed over the rows."""
+    """Energy of the targets behind the ReLU, summed over the rows."""
     return sum(
         float(rectifier.read(wanted).square().sum(dtype=torch.float64)) for _, wanted in chunks
     )

@@ -1,15 +1,15 @@
-"""Repair: refit what truncation left, so that each layer gives what the original's gave.
+"""Repair a decomposed model: refit each layer to the original's outputs.
 
 Layer after layer, in the order in which they run, the last factors of a decomposed layer are
 regressed on the *original* layer's output, given the input that the layer has now, after all
 layers before it were truncated and repaired: the asymmetric reconstruction of Zhang et al. 2016
 (arXiv 1505.06798, section 3.3). Errors of earlier layers are so made good by later ones, and
-activations that had shrunk grow back. Where a rectifier follows, what it cuts off is left out of
+activations that had shrunk grow back. Where a ReLU follows, outputs that it cuts off are left out of
 account (section 3.2; ``relu_regression``).
 
 The kernel is truncated anew in whitened coordinates (``algebra.whitening``): refitted, that was better
 than the kernel's own in 17 of 18 layers of CIFAR-10's ResNet-20. With few inputs a regression
-overfits. So each input is shown in several views (``input_views``), synthetic inputs help, and the fit
+overfits. So each input is augmented (``input_augmentations``), synthetic inputs help, and the fit
 is pulled towards the truncated factor by a ridge (``ridge``). How hard, or whether only each channel's
 scale or only its bias is refitted, is decided for each layer on inputs held out of the fit
 (``cross_validation``). Where nothing makes those better, the layer is left as it was.
@@ -35,12 +35,12 @@ from decompose.compression.reconstruction.cross_validation import (
     RefitProblem,
     best_refit,
 )
-from decompose.compression.reconstruction.folded_batches import FoldedBatches
-from decompose.compression.reconstruction.last_factors import (
+from decompose.compression.reconstruction.factor_regression import (
     Targets,
     positions_of_each,
     refitted,
 )
+from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
@@ -60,7 +60,7 @@ _AIDS_SEED = 1
 
 @dataclass(frozen=True)
 class LayerRepair:
-    """What was done to one layer.
+    """Repair of one layer.
 
     Attributes:
         name: its full name.
@@ -79,7 +79,7 @@ class LayerRepair:
 
 
 def repair_table(repairs: Sequence[LayerRepair]) -> Table:
-    """A row a layer."""
+    """Make a table of repairs, a row for each layer."""
     rows = [(r.name, r.how, f"{r.before:.5f}", f"{r.after:.5f}") for r in repairs]
     return Table(
         "Repair; error of each layer's output on inputs held out, layers before it repaired",
@@ -144,7 +144,7 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
 
 
 def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
-    """Inputs to help where the given ones are few."""
+    """Synthetic inputs that help where the given ones are few."""
     if isinstance(example, Tensor) and not example.is_floating_point():
         return []
     return InputBatches(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
@@ -153,15 +153,15 @@ def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
 def _problem(
     layer: DecomposedLayer,
     conv: Conv,
-    marginals: AxisCovariances | None,
+    covariances: AxisCovariances | None,
     rectifier: Rectifier | None,
 ) -> RefitProblem:
-    """The layer truncated in whitened coordinates, or as it is where those are not known."""
-    if marginals is None:
+    """The refit of the layer truncated in whitened coordinates, or as it is if those are not known."""
+    if covariances is None:
         return RefitProblem("", widened(layer.expression), rectifier)
     wide = widened(conv)
     assert isinstance(wide, Conv)
-    white = layer.choice.rewrite(wide, marginals.whitening())
+    white = layer.choice.rewrite(wide, covariances.whitening())
     return RefitProblem("whitened, ", white, rectifier)
 
 

@@ -1,11 +1,11 @@
 """Ridge regression from sums: rows come in any number of portions and are never kept.
 
-With features z and targets y of one row a place, minimise over weights W and a bias b
+With features z and targets y, a row for each position, minimise over weights W and a bias b
 
     sum |y - W z - b|^2  +  n ridge d |W - W_0|^2,
 
-where d is the mean variance of a feature, so that ``ridge`` has no unit, and W_0 a prior: what is
-known before any data. Closed form, from sums of z, y, z z^T and y z^T in float64. Groups have
+where d is the mean variance of a feature, so that ``ridge`` has no unit, and W_0 a prior:
+the weights before any data. Closed form, from sums of z, y, z z^T and y z^T in float64. Groups have
 regressions of their own, with the same ridge.
 """
 
@@ -50,7 +50,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor, targets: Tensor) -> Moments:
-        """The sums over one portion.
+        """Add up the rows of one portion.
 
         Args:
             features: ``(groups, n, F)``.
@@ -119,10 +119,10 @@ class Fit:
 
 
 class RidgePath:
-    """The weights and bias of the least squared error, for any ridge.
+    """Ridge regressions of the same rows for any ridge.
 
     Args:
-        rows: what to fit.
+        rows: sums over the rows to fit.
         prior: weights W_0, ``(groups, O, F)``.
     """
 
@@ -136,7 +136,7 @@ class RidgePath:
         self._scale = _mean_diagonal(self._zz).maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
 
     def fit(self, ridge: float, rows: Moments | None = None) -> Fit:
-        """The best for a pull towards the prior.
+        """Fit with a pull towards the prior.
 
         Args:
             ridge: the pull, positive, without unit.
@@ -159,12 +159,12 @@ class RidgePath:
 
 
 def ridge_fit(rows: Moments, prior: Tensor, ridge: float) -> Fit:
-    """The weights and bias of the least squared error, as ``RidgePath`` has them for one ridge."""
+    """Fit with one ridge, as ``RidgePath``."""
     return RidgePath(rows, prior).fit(ridge)
 
 
 def scale_fit(rows: Moments, prior: Tensor) -> Fit:
-    """The prior, each of its targets scaled and shifted to the least squared error."""
+    """Scale and shift each target of the prior for the least squared error."""
     mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
     covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
     variance = ((prior @ rows.zz.double()) * prior).sum(2) / rows.count - mean.square()
@@ -176,7 +176,7 @@ def scale_fit(rows: Moments, prior: Tensor) -> Fit:
 
 
 def shift_fit(rows: Moments, prior: Tensor) -> Fit:
-    """The prior, with the bias of the least squared error."""
+    """Shift each target of the prior for the least squared error."""
     return Fit(prior, _bias(rows, prior))
 
 

@@ -18,7 +18,7 @@ from statistics import median
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, Expression, Whitening, widened
-from decompose.compression.reconstruction.last_factors import (
+from decompose.compression.reconstruction.factor_regression import (
     Targets,
     positions_of_each,
     prior_of,

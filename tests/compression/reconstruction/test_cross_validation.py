@@ -16,7 +16,7 @@ from decompose.compression.reconstruction.cross_validation import (
     _squared_error,
     best_refit,
 )
-from decompose.compression.reconstruction.last_factors import Targets, refitted
+from decompose.compression.reconstruction.factor_regression import Targets, refitted
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
 

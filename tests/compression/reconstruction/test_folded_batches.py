@@ -1,4 +1,4 @@
-"""Every view of every input is in one batch, of one fold and one shape."""
+"""Every augment of every input is in one batch, of one fold and one shape."""
 
 from collections import Counter
 

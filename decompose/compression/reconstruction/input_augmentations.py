@@ -1,8 +1,8 @@
-"""Other views of an input, to fit on where inputs are few.
+"""Augment inputs, to fit on where they are few.
 
-What a layer is refitted to is the original's own output, which is right on any input. So one picture
-serves as several: as it is, mirrored, its middle enlarged, and halved and tiled with its mirror
-images, which shows the layers the same things at other places and scales.
+A layer is refitted to the original's own output, which is right on any input. So one image serves as
+several: as it is, mirrored, with its middle enlarged, and halved and tiled with its mirror images, which
+shows the layers the same objects at other positions and scales.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ZOOM = 0.7
 """Share of each side that the enlarged middle shows."""
 
 
-def views(x: Example) -> list[Callable[[Any], Any]]:
-    """The views of an input, as functions that make them; all of its shape and dtype.
+def augmentations(x: Example) -> list[Callable[[Any], Any]]:
+    """The augmentations of an input, as functions; they keep its shape and dtype.
 
     Args:
         x: ``(batch, C, *size)``; only images, with two axes, are shown at other scales. Without
-            axes, ``(batch, C)``, there are no other views, nor of inputs that are not one tensor.
+            axes, ``(batch, C)``, there are no others, nor for inputs that are not one tensor.
     """
     if not isinstance(x, Tensor) or x.ndim < 3:
         return [_unchanged]
@@ -43,7 +43,7 @@ def _mirrored(x: Tensor) -> Tensor:
 
 
 def _enlarged(x: Tensor) -> Tensor:
-    """The middle at the size of the whole."""
+    """Enlarge the middle to the size of the whole."""
     windows = [
         slice((pixels - kept) // 2, (pixels + kept) // 2)
         for pixels, kept in ((pixels, max(1, round(_ZOOM * pixels))) for pixels in x.shape[2:])
@@ -52,7 +52,7 @@ def _enlarged(x: Tensor) -> Tensor:
 
 
 def _tiled(x: Tensor) -> Tensor:
-    """The whole at half its size, beside and above its mirror images, so that the edges meet."""
+    """Halve the image, and tile it with its mirror images, so that the edges meet."""
     height, width = x.shape[2:]
     small = _resized(x, [(height + 1) // 2, (width + 1) // 2])
     wide = torch.cat([small, small.flip(-1)], dim=-1)

@@ -1,4 +1,4 @@
-"""The last factors of an expression as unknowns of a regression.
+"""Regression of the last factors of an expression on targets.
 
 Where they are ordinary convolutions, all their weights are (``algebra.features``); where one is
 transposed, or they fall into different groups, the scale of each output channel.
@@ -44,7 +44,7 @@ _MOST_FEATURES = 8192
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the original makes of its own input, at the positions that a regression sees.
+    """Outputs of the original's layer, at the positions that a regression samples.
 
     Attributes:
         rows: ``(num_positions, O)``, in float32 at least.
@@ -58,7 +58,7 @@ class Targets:
 
     @classmethod
     def of(cls, conv: Conv, output: Tensor, most: int = _MOST_POSITIONS) -> Targets:
-        """Take them from the output ``(batch, O, *output_size)`` of a convolution.
+        """Sample the output ``(batch, O, *output_size)`` of a convolution.
 
         Args:
             conv: the convolution.
@@ -71,12 +71,12 @@ class Targets:
 
 
 def samples_of(expression: Expression, seen: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
-    """Features and targets for the regression of a layer's last factors, or of channels' scales.
+    """Sample features and targets for the regression of a layer's last factors, or of channels' scales.
 
     Args:
         expression: in float32 at least.
         seen: input of the layer.
-        wanted: what it should make of it.
+        wanted: targets for its output.
 
     Returns:
         ``(groups, n, F)`` and ``(groups, n, O / groups)``; where scales are fitted, each channel
@@ -124,7 +124,7 @@ def _at_positions(
 
 
 def _is_quicker_on_patches(conv: Conv, x: Tensor, num_positions: int) -> bool:
-    """Whether the positions' patches are less than the whole input."""
+    """Whether the patches at the positions hold less than the whole input."""
     axes = conv.geometry.num_axes
     if axes == 0 or conv.geometry.transposed:
         return False
@@ -132,7 +132,7 @@ def _is_quicker_on_patches(conv: Conv, x: Tensor, num_positions: int) -> bool:
 
 
 def positions_of_each(num_features: int, num_inputs: int) -> int:
-    """How many positions of each input's output a regression needs.
+    """Number of positions of each input's output that a regression needs.
 
     Args:
         num_features: unknowns of each target.
@@ -152,7 +152,7 @@ def can_refit(expression: Expression) -> bool:
 
 
 def refitted(expression: Expression, fit: Fit) -> Expression:
-    """The expression with what a fit to ``samples_of`` says; it has a bias, whatever it had."""
+    """Replace the last factors and the bias of an expression by a fit to ``samples_of``."""
     weight = next(leaves(expression)).weight
     weights, bias = fit.weights.to(weight), fit.bias.flatten().to(weight)
     if can_refit(expression):
@@ -161,7 +161,7 @@ def refitted(expression: Expression, fit: Fit) -> Expression:
 
 
 def prior_of(expression: Expression) -> Tensor:
-    """What a fit to ``samples_of`` starts from, ``(groups, O / groups, F)`` in float64."""
+    """Prior weights of a fit to ``samples_of``, ``(groups, O / groups, F)`` in float64."""
     if can_refit(expression):
         return last_weights(expression).double().cpu()
     outputs = last_factors(expression)[0].conv.out_channels
