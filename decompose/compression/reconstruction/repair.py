@@ -31,8 +31,6 @@ from decompose.algebra import Conv, widened
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.reconstruction.cross_validation import (
     BestRefit,
-    LayerError,
-    RefitProblem,
     best_refit,
 )
 from decompose.compression.reconstruction.factor_regression import (
@@ -42,6 +40,7 @@ from decompose.compression.reconstruction.factor_regression import (
 )
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.compression.reconstruction.paired_passes import PairedPasses
+from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import largest_batch

@@ -8,8 +8,6 @@ from decompose.algebra import Conv, Expression, run
 from decompose.compression.reconstruction.cross_validation import (
     RIDGES,
     BestRefit,
-    LayerError,
-    RefitProblem,
     _errors,
     _mixed_error,
     _ridge,
@@ -17,6 +15,7 @@ from decompose.compression.reconstruction.cross_validation import (
     best_refit,
 )
 from decompose.compression.reconstruction.factor_regression import Targets, refitted
+from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
 
