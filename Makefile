@@ -1,13 +1,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean wheel docs notebooks
+.PHONY: demo test endurance check format clean wheel docs notebooks
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.vgg16_decoupled.run --output runs/demo
 
 test: .venv/models
 	$(BIN)/python -m pytest
+
+# Damaged files of every kind and killed commands; exits with 1 where anything is lost.
+endurance: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.run --mutants 2000 --kills 200 --jobs 2 --output runs/endurance
+	$(BIN)/python -m pytest -m endurance tests
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -21,6 +26,7 @@ check: .venv/installed
 	$(BIN)/python -m experiments.zoo.table --check
 	$(BIN)/python -m experiments.gpu.table --check
 	$(BIN)/python -m experiments.cifar10.table --check
+	$(BIN)/python -m experiments.endurance.table --check
 	$(BIN)/python -m experiments.questions.why.table --check
 	$(BIN)/python -m experiments.questions.cost.table --check
 	$(BIN)/python -m experiments.questions.only_images.table --check

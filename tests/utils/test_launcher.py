@@ -70,14 +70,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
-@pytest.mark.parametrize(
-    "killed",
-    [
-        "first worker",
-        pytest.param("second worker", marks=pytest.mark.endurance),
-        pytest.param("launcher", marks=pytest.mark.endurance),
-    ],
-)
+@pytest.mark.endurance
+@pytest.mark.parametrize("killed", ["first worker", "second worker", "launcher"])
 def test_a_run_ends_with_one_line_whichever_process_is_killed(
     killed: str, training: list[str], tmp_path: Path
 ) -> None:

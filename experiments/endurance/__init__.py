@@ -1,0 +1,1 @@
+"""What damaged files and killed commands come to."""

@@ -1,0 +1,180 @@
+"""Commands killed at random moments: what is there then is whole, and the command can be run again.
+
+Each runs in a fork of this process, so that it begins in milliseconds; a kill is SIGKILL.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+
+# Imported once, for all forks.
+import accelerate  # noqa: F401
+import onnx
+import onnxruntime  # noqa: F401
+import rich.progress  # noqa: F401
+import torch
+import torchmetrics  # noqa: F401
+from PIL import Image
+
+import decompose
+from decompose.cli import main
+from decompose.utils.errors import DecomposeError
+
+_ARCH = "timm:test_resnet,weights=none,num_classes=2"
+_SIZE = 32
+_SECONDS = 120
+"""That a command may take."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes a file.
+
+    Attributes:
+        arguments: its own, without the output.
+        output: the file's name.
+        check: reads the file; raises where it is not whole.
+        again: further arguments of the run after a kill.
+    """
+
+    arguments: Callable[[Path], list[str]]
+    output: str
+    check: Callable[[Path], object]
+    again: Callable[[Path], list[str]] = lambda _: []
+
+
+@cache
+def materials() -> Path:
+    """A folder with a checkpoint, what compress makes of it, and images in two class folders."""
+    folder = Path(mkdtemp())
+    torch.manual_seed(0)
+    torch.save(decompose.load(_ARCH).state_dict(), folder / "a.pth")
+    for split in ("train", "val"):
+        for index in range(4):
+            path = folder / "images" / split / f"class{index % 2}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = torch.randint(255, (40, 40, 3), dtype=torch.uint8)
+            Image.fromarray(noise.numpy()).save(path)
+    model = decompose.load(folder / "a.pth", _ARCH)
+    plan = decompose.plan(model, torch.zeros(1, 3, _SIZE, _SIZE), method="spatial", ratio=2)
+    decompose.save(decompose.apply(plan, model), folder / "small.safetensors")
+    return folder
+
+
+def _compress(folder: Path) -> list[str]:
+    wish = ["--method", "spatial", "--ratio", "2", "--input-size", str(_SIZE)]
+    return ["compress", f"{folder}/a.pth", "--arch", _ARCH, *wish]
+
+
+def _finetune(folder: Path) -> list[str]:
+    settings = ["--epochs", "2", "--batch-size", "2", "--workers", "0", "--input-size", str(_SIZE)]
+    data = ["--data", f"{folder}/images", "--device", "cpu"]
+    return ["finetune", f"{folder}/small.safetensors", *data, *settings]
+
+
+def _evaluate(folder: Path) -> list[str]:
+    options = ["--data", f"{folder}/images", "--workers", "0", "--input-size", str(_SIZE)]
+    return ["evaluate", f"{folder}/small.safetensors", *options, "--device", "cpu"]
+
+
+def _export(folder: Path) -> list[str]:
+    return ["export", f"{folder}/small.safetensors", "--input-size", str(_SIZE)]
+
+
+def _quantise(folder: Path) -> list[str]:
+    options = ["--calibrate", f"{folder}/images/train", "--input-size", str(_SIZE)]
+    return ["quantize", f"{folder}/small.safetensors", *options]
+
+
+def _resuming(folder: Path) -> list[str]:
+    return ["--resume"] if any(folder.glob("*.checkpoints/step-*")) else []
+
+
+COMMANDS = {
+    "compress": Command(_compress, "out.safetensors", decompose.load),
+    "finetune": Command(_finetune, "out.safetensors", decompose.load, _resuming),
+    "evaluate": Command(_evaluate, "out.json", lambda path: json.loads(path.read_text())),
+    "export": Command(_export, "out.onnx", lambda path: onnx.checker.check_model(onnx.load(path))),
+    "quantize": Command(
+        _quantise, "out.onnx", lambda path: onnx.checker.check_model(onnx.load(path))
+    ),
+}
+"""By name, in the order of the table."""
+
+
+def killed(name: str, rng: random.Random) -> str | None:
+    """Kill a command at a random moment, and run it again.
+
+    Args:
+        name: of the command.
+        rng: chooses the moment.
+
+    Returns:
+        What should not be; ``None`` where all is well.
+    """
+    command = COMMANDS[name]
+    with TemporaryDirectory() as directory:
+        folder = Path(directory)
+        output = folder / command.output
+        moment = rng.random() * _seconds(name)
+        child = _begun(command, output, [])
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if output.exists() and (problem := _problem(command, output)):
+            return f"half written: {problem}"
+        _, status = os.waitpid(_begun(command, output, command.again(folder)), 0)
+        if status:
+            return f"run again, it ends with status {status}"
+        if problem := _problem(command, output):
+            return f"run again: {problem}"
+        left = [path.name for path in folder.rglob("*") if path.name.endswith(".partial")]
+        return f"left behind: {left}" if left else None
+
+
+@cache
+def _seconds(name: str) -> float:
+    """How long a command takes that nobody kills."""
+    with TemporaryDirectory() as folder:
+        output = Path(folder, COMMANDS[name].output)
+        start = time.monotonic()
+        _, status = os.waitpid(_begun(COMMANDS[name], output, []), 0)
+        assert status == 0, f"{name} fails by itself"
+        return time.monotonic() - start
+
+
+def _problem(command: Command, output: Path) -> str | None:
+    try:
+        command.check(output)
+    except (DecomposeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        return str(error)
+    return None
+
+
+def _begun(command: Command, output: Path, again: list[str]) -> int:
+    """Start a command in a fork; its process id."""
+    arguments = [*command.arguments(materials()), "-o", str(output), *again]
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        # One that hangs ends by this signal.
+        signal.alarm(_SECONDS)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        torch.set_num_threads(1)
+        code = main(arguments)
+    finally:
+        sys.stdout = sys.stderr = None
+        os._exit(code)
