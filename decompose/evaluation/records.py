@@ -20,6 +20,8 @@ _PRECISIONS = {
     "map_voc2007": "mAP of VOC 2007",
 }
 
+_ENDS = ("low", "high")
+
 
 class Metric(NamedTuple):
     """A measured share, such as top-1 accuracy.
@@ -82,7 +84,9 @@ def dataset_of(record: Mapping[str, Any]) -> tuple[str, str | None]:
 def _accuracies(own: Mapping[str, Any]) -> list[Metric]:
     return [
         Metric(
-            f"top-{k} accuracy", float(estimate["value"]), estimate.get("low"), estimate.get("high")
+            f"top-{k} accuracy",
+            _share(estimate["value"]),
+            *(None if estimate.get(end) is None else _share(estimate[end]) for end in _ENDS),
         )
         for k, estimate in ((1, own["top1"]), (5, own["top5"]))
         if estimate is not None
@@ -90,4 +94,16 @@ def _accuracies(own: Mapping[str, Any]) -> list[Metric]:
 
 
 def _precisions(own: Mapping[str, Any]) -> list[Metric]:
-    return [Metric(title, float(own[key])) for key, title in _PRECISIONS.items()]
+    # Where there is no object there is no precision, and torchmetrics says -1.
+    return [Metric(title, _share(own[key])) for key, title in _PRECISIONS.items() if own[key] != -1]
+
+
+def _share(value: Any) -> float:
+    """A share out of a record; ``TypeError`` where it is none."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not -1e-9 <= value <= 1 + 1e-9
+    ):
+        raise TypeError(f"{value!r} is no share")
+    return float(value)

@@ -37,7 +37,12 @@ def test_few_classes_have_no_top5() -> None:
     [
         {"accuracies": {}},
         {"accuracies": {"small": {"top1": {}, "top5": None}}},
+        {"accuracies": {"small": {"top1": {"value": "🙂"}, "top5": None}}},
+        {"accuracies": {"small": {"top1": {"value": float("nan")}, "top5": None}}},
+        {"accuracies": {"small": {"top1": {"value": 10**400}, "top5": None}}},
+        {"accuracies": {"small": {"top1": {"value": 0.5, "low": "x"}, "top5": None}}},
         {"precisions": {"small": None}},
+        {"precisions": {"small": {"map_50": True, "map": 0.5, "map_voc2007": 0.5}}},
         {"accuracies": {"small": {}}, "provenance": []},
     ],
 )
