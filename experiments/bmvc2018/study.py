@@ -230,7 +230,7 @@ class Study:
 
 
 def masked_plan(subject: Subject, method: str, num_terms: int) -> Plan:
-    """So many terms in each layer, or as many as make it exact, ``MASK`` left dense."""
+    """The same number of terms in each layer, or as many as make it exact, ``MASK`` left dense."""
     bound = get_method(method).max_rank
     return Plan(
         {

@@ -29,7 +29,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
             "Energy that the first terms hold, PW+DW; medians over a network's layers",
             [
                 "model",
-                "trained to tell",
+                "trained to distinguish",
                 "layers",
                 "taps",
                 "one term",
