@@ -14,15 +14,12 @@ from decompose.cli.outputs import print_agreement, print_table
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
-from decompose.data.synthetic import synthetic_inputs
+from decompose.data.synthetic import are_cheap, num_to_repair_on, synthetic_inputs
 from decompose.evaluation.agreement import class_agreement
 from decompose.utils.errors import DecomposeError
 
 NUM_IMAGES = 64
 """Default of the most images to plan and repair on."""
-
-_NUM_SYNTHETIC = 8
-"""Synthetic inputs to repair on without images; repair transforms them and adds others."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,14 @@ class Calibration:
         example: Tensor,
         images: list[Any] | None,
         given: Mapping[str, Any],
-    ) -> list[Any] | Statistics | None:
+        *,
+        repairing: bool,
+    ) -> list[Any] | Statistics | Tensor | None:
         """The images or statistics that a budget is planned on; new statistics are saved if asked for."""
         if self.statistics is not None:
             return Statistics.load(self.statistics)
+        if images is None and repairing and are_cheap(example):
+            return synthetic_inputs(example, model, num=num_to_repair_on(example))
         if images is None or self.save_statistics is None:
             return images
         scope = {name: given[name] for name in ("methods", "skip") if name in given}
@@ -92,6 +93,6 @@ def repair_and_report(
     small: nn.Module, model: nn.Module, example: Tensor, images: Sequence[Tensor] | None
 ) -> None:
     """Repair a model on images, or else on synthetic inputs, and print what it gained."""
-    inputs = images or synthetic_inputs(example, model, num=_NUM_SYNTHETIC)
+    inputs = images or synthetic_inputs(example, model, num=num_to_repair_on(example))
     print_table(repair_table(repair_(small, model, inputs)))
     print_agreement(class_agreement(model, small, inputs), synthetic=not images)

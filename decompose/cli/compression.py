@@ -269,7 +269,9 @@ def _compressed(
         return _Compressed(within.plan, within.model, within)
     if choices is None:
         budgeted = bool(given.keys() & _BUDGETS)
-        calibrate = calibration.to_plan_on(model, example, images, given) if budgeted else None
+        calibrate = None
+        if budgeted:
+            calibrate = calibration.to_plan_on(model, example, images, given, repairing=repairing)
         choices = plan(model, example, calibrate=calibrate, **given)
     small = apply(choices, model)
     if repairing:

@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from decompose.data.input_scale import IMAGENET, Scale, read_scale
 from decompose.layers.detectors import is_detector
 from decompose.models.architectures import preprocessing_of
-from decompose.utils.batches import Batches, Example, map_tensors
+from decompose.utils.batches import Batches, Example, map_tensors, tensors
 from decompose.utils.errors import DecomposeError
+
+_FEWEST_INPUTS, _MOST_INPUTS, _MOST_NUMBERS = 8, 64, 1_000_000
+"""Inputs to repair on without images, and the numbers that they hold together, more or less."""
 
 _LEAST_RADIUS = 2.0
 _MOST_BALLS = 900
@@ -108,6 +111,29 @@ def synthetic_inputs(
     if mean is not None or std is not None:
         return _scaled(images, _given_scale(mean, std, shape[0])).to(example)
     return _normalized(images, example, model).to(example)
+
+
+def num_to_repair_on(example: Example) -> int:
+    """How many synthetic inputs a model is repaired on where there are no images: more of small ones.
+
+    Args:
+        example: one input with a batch axis.
+
+    Example:
+        >>> [num_to_repair_on(torch.zeros(1, 3, size, size)) for size in (32, 96, 224)]
+        [64, 36, 8]
+    """
+    numbers = sum(x[:1].numel() for x in tensors(example) if x.is_floating_point())
+    return min(_MOST_INPUTS, max(_FEWEST_INPUTS, _MOST_NUMBERS // max(1, numbers)))
+
+
+def are_cheap(example: Example) -> bool:
+    """Whether inputs are so small that a plan can afford to foresee their repair.
+
+    Args:
+        example: one input with a batch axis.
+    """
+    return num_to_repair_on(example) == _MOST_INPUTS
 
 
 def _synthetic_batch(example: Example, model: nn.Module | None, seed: int) -> Any:

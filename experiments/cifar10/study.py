@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.compression.statistics import Statistics
+from decompose.data.synthetic import num_to_repair_on
 from decompose.evaluation.confidence_intervals import paired_difference, share
 from decompose.layers.forward import evaluating
 from decompose.training.finetuning import finetune
@@ -26,7 +27,6 @@ from experiments.cifar10.peers import uniform_tucker, whitened_svd
 from experiments.cifar10.ways import WAYS, Way
 
 _BATCH = 250
-_NUM_SYNTHETIC = 8
 _SEED = 0
 
 
@@ -102,13 +102,15 @@ class Study:
     ) -> nn.Module:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="left as truncated")
-            plan = decompose.plan(
-                self.network, self.example, macs=share_of_macs, calibrate=statistics
-            )
             images = (
                 self.calibration(way.num_images)
                 if way.num_images
-                else decompose.synthetic_inputs(self.example, self.network, num=_NUM_SYNTHETIC)
+                else decompose.synthetic_inputs(
+                    self.example, self.network, num=num_to_repair_on(self.example)
+                )
+            )
+            plan = decompose.plan(
+                self.network, self.example, macs=share_of_macs, calibrate=statistics or images
             )
             return decompose.apply(plan, self.network, calibrate=images)
 

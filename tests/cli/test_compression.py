@@ -88,3 +88,20 @@ def test_a_budget_is_planned_and_repaired_on_images(
     ]
     assert run(*command, *again) == 0
     assert "Repair" not in capsys.readouterr().out
+
+
+def test_small_inputs_are_planned_for_the_repair_that_follows(tmp_path: Path) -> None:
+    source, plan, small = (
+        "timm:test_resnet,weights=none",
+        tmp_path / "p.json",
+        tmp_path / "a.safetensors",
+    )
+    torch.manual_seed(0)
+    asked = ["--macs", "0.6", "--methods", "spatial", "--input-size", "32", "--save-plan", plan]
+    assert run("compress", source, *asked, "-o", small) == 0
+    torch.manual_seed(0)
+    model = decompose.load(source)
+    zeros = torch.zeros(1, 3, 32, 32)
+    inputs = decompose.synthetic_inputs(zeros, model, num=64)
+    expected = decompose.plan(model, zeros, macs=0.6, methods=["spatial"], calibrate=inputs)
+    assert decompose.Plan.load(plan).layers == expected.layers
