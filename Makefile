@@ -21,6 +21,7 @@ check: .venv/installed
 	$(BIN)/python -m experiments.vgg16_decoupled.table --check
 	$(BIN)/python -m experiments.budget.table --check
 	$(BIN)/python -m experiments.speed.table --check
+	$(BIN)/python -m experiments.compression_time.table --check
 	$(BIN)/python -m experiments.bmvc2018.table --check
 	$(BIN)/python -m experiments.finetune.table --check
 	$(BIN)/python -m experiments.zoo.table --check

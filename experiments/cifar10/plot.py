@@ -42,6 +42,9 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         ax.set_xlabel("MACs, % of the original's")
         ax.set_ylabel("top-1 on CIFAR-10's test images, %")
         ax.grid(alpha=0.3)
-    handles, labels = panels[-1].get_legend_handles_labels()
-    panels[0].legend(handles, labels, fontsize=8)
+    # A way may be in one panel only.
+    shown = dict(
+        pair for ax in panels for pair in zip(*ax.get_legend_handles_labels()[::-1], strict=True)
+    )
+    panels[0].legend(shown.values(), shown.keys(), fontsize=8)
     save_figure(figure, path)
