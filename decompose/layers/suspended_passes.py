@@ -154,6 +154,7 @@ def live_bytes(
     names = {id(layer): name for name, layer in layers.items()}
 
     def watch(module: nn.Module, values: Any, *, counts: bool) -> None:
+        """Remember a module's tensors, and count what is alive where a pass is suspended."""
         alive.extend(ref(tensor) for tensor in tensors(values))
         name = names.get(id(module))
         if counts and name:
@@ -180,7 +181,7 @@ def are_independent(
 ) -> bool:
     """Whether a model's passes are independent, so that one may be suspended while others run.
 
-    A model that keeps something of a pass in itself, and reads it later in the same pass, does not.
+    Those of a model that keeps a value of a pass in itself, and reads it later in that pass, are not.
 
     Args:
         model: in evaluation mode, gradients off.

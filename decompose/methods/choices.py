@@ -146,6 +146,7 @@ def _follow(
     choices: Iterator[Choice | None], known: FactorisationCache
 ) -> Callable[[Conv], Expression]:
     def rewrite(leaf: Conv) -> Expression:
+        """Decompose a factor by the next choice, or leave it where there is none."""
         choice = next(choices, None)
         if choice is None:
             return leaf

@@ -150,7 +150,7 @@ def _calls(
     to_fit: Sequence[tuple[Example, Recording]],
     most: int,
 ) -> list[tuple[Tensor, Targets]]:
-    """A layer's inputs and outputs, at about so many positions of each input."""
+    """Record a layer's inputs, and its outputs at ``most`` positions of each input or fewer."""
     conv, found = to_conv(layer), []
     for x, recording in to_fit:
         with recording.until(name):
