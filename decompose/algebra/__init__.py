@@ -41,6 +41,7 @@ from decompose.algebra.output_factors import (
     scale_outputs,
     with_last_weights,
 )
+from decompose.algebra.patch_outputs import run_on_patches, truncations_on_patches
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.svd import balanced_svd, gram_eigenvalues, thin_svd
 from decompose.algebra.unfolding import (
@@ -90,12 +91,14 @@ __all__ = [
     "patches",
     "patches_at",
     "run",
+    "run_on_patches",
     "scale_outputs",
     "split_branches",
     "split_like",
     "strided_outputs",
     "subsampling_for",
     "thin_svd",
+    "truncations_on_patches",
     "weight_deviation",
     "widened",
     "with_groups",

@@ -78,6 +78,18 @@ class Whitening:
             expression = _map_first(self._unwhiten_channels, expression)
         return map_leaves(self._unwhiten_taps, expression)
 
+    def whiten_inputs(self, x: Tensor, *, channels: bool) -> Tensor:
+        """Whiten patches ``(n, I, *kernel_size)``.
+
+        An expression of a whitened kernel does to them what ``back`` of it does to the patches.
+        """
+        groups = len(self.channels[0])
+        if channels:
+            blocks = x.reshape(len(x), groups, x.shape[1] // groups, -1)
+            mixed = torch.einsum("gji,ngit->ngjt", self.channels[1].to(x), blocks)
+            x = mixed.reshape(x.shape)
+        return _through_taps(x, [inverse.mT for _, inverse in self.taps])
+
     def reads_channels(self, expression: Expression) -> bool:
         """Whether each factor that reads the input mixes its channels, and so can be whitened."""
         groups = len(self.channels[0])

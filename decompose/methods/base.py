@@ -39,6 +39,9 @@ class Method(ABC):
     iterates: ClassVar[bool] = False
     """Whether it is an iteration that may stop short of the best, at full rank as well."""
 
+    is_nested: ClassVar[bool] = False
+    """Whether ``prepare_quickly`` makes of each rank the first terms, or channels, of a higher one."""
+
     def __call__(self, conv: Conv, rank: int) -> Expression:
         """Rewrite a convolution.
 

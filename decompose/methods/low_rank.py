@@ -19,6 +19,8 @@ class LowRankMethod(Method):
     groups, each has a matrix of its own, and all have the same rank.
     """
 
+    is_nested = True
+
     @abstractmethod
     def unfold(self, conv: Conv) -> Tensor:
         """Unfold the kernel into matrices, ``(groups, N, M)``."""

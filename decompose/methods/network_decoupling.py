@@ -42,6 +42,8 @@ from decompose.methods.base import Method
 class NetworkDecoupling(Method):
     """Base of the two orders, which differ in how they slice a kernel into matrices."""
 
+    is_nested = True
+
     @abstractmethod
     def slices(self, conv: Conv) -> Tensor:
         """Slice the kernel into matrices, ``(S, N, K)``, one for each depthwise channel."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.algebra import Deviation, weight_deviation
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
-from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
@@ -51,7 +51,7 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
             conv,
             combinations,
             partial(expression_macs, input_shape=shapes[name][0]),
-            output_error(conv, statistics.layers[name]),
+            OutputError(conv, statistics.layers[name]),
         )
         for name, conv in track(convs.items(), "scoring candidates", total=len(convs))
     }

@@ -6,12 +6,21 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 import torch
 
-from decompose.algebra import Conv, Expression, Geometry, Whitening, weight_deviation
+from decompose.algebra import (
+    Conv,
+    Expression,
+    Geometry,
+    Sum,
+    Whitening,
+    leaves,
+    weight_deviation,
+)
+from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import Choice
@@ -76,7 +85,7 @@ def find_candidates(
     conv: Conv,
     combinations: Sequence[Combination],
     cost: Callable[[Expression], int],
-    error: Callable[[Expression], float] | None = None,
+    error: OutputError | None = None,
     whitening: Whitening | None = None,
 ) -> list[Candidate]:
     """Find candidates for a layer, none both dearer and worse than another of the same methods.
@@ -85,9 +94,9 @@ def find_candidates(
         conv: the layer.
         combinations: methods and combinations, as ``parse_combination`` reads them.
         cost: counts an expression's MACs or parameters.
-        error: of an expression instead of the layer; by default the relative squared error of its
-            kernel.
-        whitening: the coordinates in which the methods truncate, where errors are measured.
+        error: predicts the error of an expression instead of the layer; by default it is the relative
+            squared error of its kernel.
+        whitening: the coordinates in which the methods truncate; ``error`` has the same.
 
     Returns:
         The layer as it is, then the others.
@@ -119,7 +128,7 @@ class _Outer:
         method: Method,
         conv: Conv,
         cost: Callable[[Expression], int],
-        error: Callable[[Expression], float] | None,
+        error: OutputError | None,
         truncations: QuickTruncations,
     ) -> None:
         self.method = method
@@ -129,15 +138,13 @@ class _Outer:
             tuple(conv.weight.shape), conv.bias is not None, conv.geometry, conv.groups
         )
         self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
-        self._weight_errors = cache(lambda: method.errors(conv).tolist())
-        self._measured: dict[int, float] = {}
 
     def alone(self) -> list[Candidate]:
         """Candidates of the method alone, one for every rank."""
         name = self.method.name
         return [
-            Candidate(Choice(name, rank), self._cost(self._outline(rank)), self._measure(rank))
-            for rank in self._ranks
+            Candidate(Choice(name, rank), self._cost(self._outline(rank)), error)
+            for rank, error in self._errors.items()
         ]
 
     def combined(
@@ -147,7 +154,7 @@ class _Outer:
         found = []
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
-            least = self._measure(rank)
+            least = self._errors[rank]
             outline, known = self._outline(rank), FactorisationCache()
             made = cache(partial(self._truncations.made, self.method, rank))
             for choice in _combined(combinations, self._shape, rank, self._shapes):
@@ -155,29 +162,33 @@ class _Outer:
                 price = self._cost(shape)
                 if not any(o.cost <= price and o.error * _MOST_WON <= least for o in others):
                     channels = self._truncations.whitens_channels(shape)
-                    expression = self._truncations.back(
-                        choice.go_on(made(channels), known), channels
-                    )
-                    found.append(Candidate(choice, price, self._error_of(expression)))
+                    expression = choice.go_on(made(channels), known)
+                    found.append(Candidate(choice, price, self._error_of(expression, channels)))
         return found
 
     def _outline(self, rank: int) -> Expression:
         """The expression that the method makes of the layer, without weights."""
         return self._shapes(self.method.name, self._shape, rank)
 
-    def _measure(self, rank: int) -> float:
+    @cached_property
+    def _errors(self) -> dict[int, float]:
+        """The error of every rank."""
         if self._error is None:
-            return self._weight_errors()[rank - 1]
-        if rank not in self._measured:
-            channels = self._truncations.whitens_channels(self._outline(rank))
-            made = self._truncations.made(self.method, rank, channels)
-            self._measured[rank] = self._error(self._truncations.back(made, channels))
-        return self._measured[rank]
+            errors = self.method.errors(self._conv).tolist()
+            return {rank: errors[rank - 1] for rank in self._ranks}
+        outlines = [self._outline(rank) for rank in self._ranks]
+        channels = self._truncations.whitens_channels(outlines[-1])
+        made = partial(self._truncations.made, self.method, channels=channels)
+        if self.method.is_nested and _is_cut_by_channels(outlines[-1]):
+            errors = self._error.of_truncations(made(self._ranks[-1]), outlines, channels=channels)
+        else:
+            errors = [self._error(made(rank), channels=channels) for rank in self._ranks]
+        return dict(zip(self._ranks, errors, strict=True))
 
-    def _error_of(self, expression: Expression) -> float:
+    def _error_of(self, expression: Expression, channels: bool | None) -> float:
         if self._error is None:
             return weight_deviation(expression, self._conv).relative
-        return self._error(expression)
+        return self._error(expression, channels=channels)
 
 
 @lru_cache(maxsize=32)
@@ -189,6 +200,11 @@ def _outlines(
     return Conv(
         torch.empty(weight_shape, device="meta"), bias, geometry, groups
     ), FactorisationCache()
+
+
+def _is_cut_by_channels(outline: Expression) -> bool:
+    """Whether its first terms, or the first channels between its factors, are a lower rank."""
+    return isinstance(outline, Sum) or all(leaf.groups == 1 for leaf in leaves(outline))
 
 
 def undominated(found: Sequence[Candidate]) -> list[Candidate]:

@@ -15,13 +15,19 @@ expressions run as they are: no expression need be multiplied out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from math import inf, isnan, sqrt
 
 import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Expression, on_patches, run
+from decompose.algebra import (
+    Conv,
+    Expression,
+    Whitening,
+    run_on_patches,
+    truncations_on_patches,
+)
 from decompose.compression.layer_statistics import LayerStatistics
 
 _NUM_ROWS = 256
@@ -29,30 +35,65 @@ _JITTER = 1e-4
 """Added to a covariance's diagonal, as a share of its mean: few inputs span no space of patches."""
 
 
-def output_error(conv: Conv, statistics: LayerStatistics) -> Callable[[Expression], float]:
-    """Make the function from an expression instead of a layer to its error tr(B D C D^T).
+class OutputError:
+    """Predicts tr(B D C D^T) of expressions instead of a layer.
 
-    Where no gradient came back, it is the relative error of the layer's own output.
+    Where no gradient came back, it is the relative error of the layer's own output. Expressions are
+    in the coordinates of their truncation: those of the layer's input, or whitened ones.
 
     Args:
         conv: the layer.
         statistics: its own.
+        whitening: the coordinates in which methods truncate; the layer's own by default.
     """
-    rows = _pseudo_patches(statistics).to(conv.weight)
-    seen = rows.transpose(0, 1).reshape(rows.shape[1], conv.in_channels, *conv.kernel_size)
-    expected = run(on_patches(conv), seen)
-    metric = statistics.metric.to(conv.weight)
-    if not metric.any():
-        energy = float(expected.square().sum(dtype=torch.float64))
-        metric = torch.eye(metric.shape[1]).to(metric).expand_as(metric) / (energy or 1.0)
 
-    def predict(expression: Expression) -> float:
-        difference = run(on_patches(expression), seen) - expected
-        blocks = difference.flatten(1).unflatten(1, (conv.groups, -1)).transpose(0, 1)
-        error = float(((blocks @ metric) * blocks).sum(dtype=torch.float64))
+    def __init__(
+        self, conv: Conv, statistics: LayerStatistics, whitening: Whitening | None = None
+    ) -> None:
+        self._groups, self._whitening = conv.groups, whitening
+        rows = _pseudo_patches(statistics).to(conv.weight)
+        seen = rows.transpose(0, 1).reshape(rows.shape[1], conv.in_channels, *conv.kernel_size)
+        self._seen = {None: seen.movedim(1, -1).contiguous()}
+        self._expected = run_on_patches(conv, self._seen[None])
+        metric = statistics.metric.to(conv.weight)
+        if not metric.any():
+            energy = float(self._expected.square().sum(dtype=torch.float64))
+            metric = torch.eye(metric.shape[1]).to(metric).expand_as(metric) / (energy or 1.0)
+        self._metric = metric
+
+    def __call__(self, expression: Expression, *, channels: bool | None = None) -> float:
+        """Predict the error of an expression.
+
+        Args:
+            expression: of the layer's channels and kernel size.
+            channels: whether the channels are whitened, of a truncation of the whitened kernel.
+        """
+        return self._of(run_on_patches(expression, self._patches(channels)))
+
+    def of_truncations(
+        self,
+        expression: Expression,
+        outlines: Sequence[Expression],
+        *,
+        channels: bool | None = None,
+    ) -> list[float]:
+        """Predict the errors of several truncations of an expression (``truncations_on_patches``)."""
+        seen = self._patches(channels)
+        return [self._of(y) for y in truncations_on_patches(expression, seen, outlines)]
+
+    def _patches(self, channels: bool | None) -> Tensor:
+        if channels not in self._seen:
+            assert self._whitening is not None
+            seen = self._seen[None].movedim(-1, 1)
+            seen = self._whitening.whiten_inputs(seen, channels=bool(channels))
+            self._seen[channels] = seen.movedim(1, -1).contiguous()
+        return self._seen[channels]
+
+    def _of(self, output: Tensor) -> float:
+        difference = output - self._expected
+        blocks = difference.unflatten(1, (self._groups, -1)).transpose(0, 1)
+        error = float(((blocks @ self._metric) * blocks).sum(dtype=torch.float64))
         return inf if isnan(error) else max(0.0, error)
-
-    return predict
 
 
 def _pseudo_patches(statistics: LayerStatistics) -> Tensor:

@@ -20,20 +20,23 @@ class QuickTruncations:
 
     def __init__(self, conv: Conv, whitening: Whitening | None = None) -> None:
         self._conv, self._whitening = conv, whitening
-        self._given: dict[bool, Conv] = {}
-        self._factorised: dict[tuple[str, bool], Callable[[int], Expression]] = {}
+        self._given: dict[bool | None, Conv] = {}
+        self._factorised: dict[tuple[str, bool | None], Callable[[int], Expression]] = {}
 
-    def whitens_channels(self, outline: Expression) -> bool:
-        """Whether the channels are whitened for an expression of this structure."""
-        return self._whitening is not None and self._whitening.reads_channels(outline)
+    def whitens_channels(self, outline: Expression) -> bool | None:
+        """Whether the channels are whitened for an expression of this structure.
 
-    def made(self, method: Method, rank: int, channels: bool) -> Expression:
+        ``None`` where nothing is.
+        """
+        return None if self._whitening is None else self._whitening.reads_channels(outline)
+
+    def made(self, method: Method, rank: int, channels: bool | None) -> Expression:
         """Truncate the kernel by a method, in whitened coordinates.
 
         Args:
             method: the method.
             rank: its rank.
-            channels: whether the channels are whitened.
+            channels: as ``whitens_channels`` gives it.
         """
         key = method.name, channels
         if key not in self._factorised:
@@ -42,23 +45,20 @@ class QuickTruncations:
             self._factorised[key] = method.prepare_quickly(self._given[channels])
         return self._factorised[key](rank)
 
-    def back(self, made: Expression, channels: bool) -> Expression:
-        """Return a truncation to the coordinates of the layer's input."""
-        return made if self._whitening is None else self._whitening.back(made, channels=channels)
-
     def expression(self, choice: Choice) -> Expression:
         """The expression of a choice, with the factors decomposed in turn.
 
         Raises:
             DecomposeError: as ``Choice.rewrite``.
         """
-        channels = False
-        if self._whitening is not None:
-            channels = self.whitens_channels(choice.rewrite(self._conv.without_weights()))
+        channels = self.whitens_channels(choice.rewrite(self._conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
-        return self.back(choice.go_on(made, FactorisationCache()), channels)
+        made = choice.go_on(made, FactorisationCache())
+        if self._whitening is None:
+            return made
+        return self._whitening.back(made, channels=bool(channels))
 
-    def _into(self, channels: bool) -> Conv:
+    def _into(self, channels: bool | None) -> Conv:
         if self._whitening is None:
             return self._conv
-        return self._whitening.into(self._conv, channels=channels)
+        return self._whitening.into(self._conv, channels=bool(channels))

@@ -16,7 +16,7 @@ from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.compression.covariances import AxisCovariances, is_whitenable
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
-from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
@@ -148,8 +148,9 @@ def _candidates(
         layer = statistics.layers.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
-        error = None if layer is None else output_error(wide, layer)
-        found[name] = find_candidates(wide, combinations, costs[name], error, whitenings.get(name))
+        whitening = whitenings.get(name)
+        error = None if layer is None else OutputError(wide, layer, whitening)
+        found[name] = find_candidates(wide, combinations, costs[name], error, whitening)
     return found
 
 

@@ -6,7 +6,12 @@ from torch import nn
 
 from decompose import algebra
 from decompose.algebra import weight_deviation
+from decompose.compression.covariances import AxisCovariances
 from decompose.compression.search.candidates import COMBINATIONS, find_candidates, loss, undominated
+from decompose.compression.search.error_prediction import OutputError
+from decompose.compression.search.quick_truncations import QuickTruncations
+from decompose.compression.statistics import gather
+from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
 from decompose.methods.combinations import parse_combination
 
@@ -46,9 +51,19 @@ def test_costs_and_errors_are_those_of_the_choice() -> None:
         )
 
 
-def test_an_error_of_ones_own_is_asked_of_every_option() -> None:
-    found = find_candidates(CONV, ALL, algebra.params, lambda e: 1 / algebra.params(e))
-    assert all(o.error == pytest.approx(1 / o.cost) for o in found[1:])
+def test_a_predicted_error_is_that_of_the_choice_in_its_coordinates() -> None:
+    model = nn.Sequential(nn.Conv2d(16, 24, 3), nn.ReLU(), nn.Conv2d(24, 8, 3))
+    conv = to_conv(model[0])
+    statistics = gather(model, torch.randn(8, 16, 12, 12), find_decomposable(model)).layers["0"]
+    whitening = AxisCovariances.of_patches(conv, statistics).whitening()
+    error = OutputError(conv, statistics, whitening)
+    truncations = QuickTruncations(conv, whitening)
+    found = find_candidates(conv, ALL, algebra.params, error, whitening)
+    assert len(found) > 50
+    for candidate in found[1:]:
+        assert candidate.choice is not None
+        made = truncations.expression(candidate.choice)
+        assert candidate.error == pytest.approx(error(made), rel=1e-2, abs=1e-6)
 
 
 def test_losses_add_up_to_what_is_lost_in_a_row() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from decompose.algebra import run
-from decompose.compression.search.error_prediction import output_error
+from decompose.compression.covariances import AxisCovariances
+from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.statistics import gather
 from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
@@ -20,7 +21,7 @@ def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
     x = torch.randn(400, 4, 3, 3, dtype=torch.float64)
     statistics = gather(model, x, find_decomposable(model)).layers[""]
     expression = get_method(name)(to_conv(model), 1)
-    predicted = output_error(to_conv(model), statistics)(expression)
+    predicted = OutputError(to_conv(model), statistics)(expression)
     with torch.no_grad():
         expected = model(x)
         difference = run(expression, x) - expected
@@ -32,7 +33,7 @@ def test_it_is_exact_for_a_single_place(name: str, groups: int) -> None:
 def test_the_layer_itself_is_without_error() -> None:
     model = nn.Conv2d(3, 8, 3, padding=1)
     x = torch.randn(2, 3, 8, 8)
-    error = output_error(to_conv(model), gather(model, x, find_decomposable(model)).layers[""])
+    error = OutputError(to_conv(model), gather(model, x, find_decomposable(model)).layers[""])
     assert error(to_conv(model)) == 0
     method = get_method("dw_pw")
     errors = [error(method(to_conv(model), rank)) for rank in range(1, 9)]
@@ -42,4 +43,29 @@ def test_the_layer_itself_is_without_error() -> None:
 def test_a_dead_input_costs_nothing() -> None:
     model = nn.Conv2d(3, 8, 3)
     statistics = gather(model, torch.ones(2, 3, 8, 8), find_decomposable(model)).layers[""]
-    assert output_error(to_conv(model), statistics)(get_method("pw_dw")(to_conv(model), 1)) < 1e-9
+    assert OutputError(to_conv(model), statistics)(get_method("pw_dw")(to_conv(model), 1)) < 1e-9
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("name", ["pw_dw", "dw_pw", "spatial", "channel", "tucker"])
+def test_whitened_truncations_are_measured_where_they_are(name: str, groups: int) -> None:
+    conv = to_conv(nn.Conv2d(4, 6, 3, groups=groups))
+    method = get_method(name)
+    if method.why_not(conv) is not None:
+        return
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=groups), nn.ReLU(), nn.Conv2d(6, 3, 3))
+    mixing = torch.randn(4, 4)
+    x = torch.einsum("nihw,ij->njhw", torch.randn(16, 4, 12, 12), mixing)
+    statistics = gather(model, x, find_decomposable(model)).layers["0"]
+    whitening = AxisCovariances.of_patches(conv, statistics).whitening()
+    error, plain = OutputError(conv, statistics, whitening), OutputError(conv, statistics)
+    channels = whitening.reads_channels(method(conv.without_weights(), 2))
+    made = method(whitening.into(conv, channels=channels), 2)
+    expected = plain(whitening.back(made, channels=channels))
+    assert expected > 0
+    assert error(made, channels=channels) == pytest.approx(expected, rel=1e-3)
+    outlines = [method(conv.without_weights(), rank) for rank in (1, 2)]
+    if groups == 1:
+        assert error.of_truncations(method.prepare_quickly(conv)(2), outlines) == pytest.approx(
+            [error(method.prepare_quickly(conv)(rank)) for rank in (1, 2)], rel=1e-3
+        )

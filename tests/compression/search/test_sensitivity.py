@@ -6,7 +6,7 @@ from torch import nn
 
 from decompose import algebra
 from decompose.compression.search.candidates import find_candidates
-from decompose.compression.search.error_prediction import output_error
+from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.sensitivity import measure_sensitivity
 from decompose.compression.statistics import gather
 from decompose.data.synthetic import synthetic_inputs
@@ -29,7 +29,7 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
     scored = {}
     for name in ("0", "2"):
         conv = to_conv(model.get_submodule(name))  # type: ignore[arg-type]
-        error = output_error(conv, statistics.layers[name])
+        error = OutputError(conv, statistics.layers[name])
         scored[name] = find_candidates(conv, combinations, algebra.params, error)
     corrections = measure_sensitivity(known, inputs, scored, repaired=repaired)
     assert set(corrections) == {"0", "2"}
