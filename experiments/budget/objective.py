@@ -20,7 +20,7 @@ from decompose.algebra import Deviation, weight_deviation
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
-from decompose.compression.search.sensitivity import measure_sensitivity
+from decompose.compression.search.sensitivity import measuring_sensitivity
 from decompose.compression.statistics import gather
 from decompose.layers.costs import expression_macs
 from decompose.layers.forward import evaluating
@@ -46,16 +46,15 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
     shapes = known.shapes
     convs = {name: to_conv(module) for name, module in known.layers.items()}
     combinations = [parse_combination(name) for name in COMBINATIONS]
-    scored = {
-        name: find_candidates(
-            conv,
-            combinations,
-            partial(expression_macs, input_shape=shapes[name][0]),
-            OutputError(conv, statistics.layers[name]),
-        )
-        for name, conv in track(convs.items(), "scoring candidates", total=len(convs))
-    }
-    corrections = measure_sensitivity(known, inputs, scored, repaired=False)
+    scored: dict[str, list[Candidate]] = {}
+    corrections: dict[str, dict[str, float]] = {}
+    with measuring_sensitivity(known, inputs, repaired=False) as sensitivity:
+        for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
+            truncations = QuickTruncations(conv)
+            cost = partial(expression_macs, input_shape=shapes[name][0])
+            error = OutputError(conv, statistics.layers[name])
+            scored[name] = find_candidates(truncations, combinations, cost, error)
+            corrections[name] = sensitivity.corrections(name, scored[name], truncations)
     images = images[:NUM_IMAGES]
     with evaluating(network):
         expected = network(images)

@@ -16,7 +16,6 @@ from decompose.algebra import (
     Expression,
     Geometry,
     Sum,
-    Whitening,
     leaves,
     weight_deviation,
 )
@@ -82,31 +81,27 @@ class Candidate:
 
 
 def find_candidates(
-    conv: Conv,
+    truncations: QuickTruncations,
     combinations: Sequence[Combination],
     cost: Callable[[Expression], int],
     error: OutputError | None = None,
-    whitening: Whitening | None = None,
 ) -> list[Candidate]:
     """Find candidates for a layer, none both dearer and worse than another of the same methods.
 
     Args:
-        conv: the layer.
+        truncations: of the layer.
         combinations: methods and combinations, as ``parse_combination`` reads them.
         cost: counts an expression's MACs or parameters.
         error: predicts the error of an expression instead of the layer; by default it is the relative
-            squared error of its kernel.
-        whitening: the coordinates in which the methods truncate; ``error`` has the same.
+            squared error of its kernel. Of the same whitening as the truncations.
 
     Returns:
         The layer as it is, then the others.
     """
+    conv = truncations.conv
     dense = Candidate(None, cost(conv), 0.0)
-    truncations = QuickTruncations(conv, whitening)
     outers = [
-        _Outer(method, conv, cost, error, truncations)
-        for method in dict.fromkeys(combination[0] for combination in combinations)
-        if not method.why_not(conv)
+        _Outer(method, truncations, cost, error) for method in _outer_methods(combinations, conv)
     ]
     alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
     named = {combination[0].name for combination in combinations if len(combination) == 1}
@@ -120,18 +115,28 @@ def find_candidates(
     return [candidate for family in families.values() for candidate in undominated(family)]
 
 
+def _outer_methods(combinations: Sequence[Combination], conv: Conv) -> list[Method]:
+    """The outer methods that take a layer, each once, without those that another specialises."""
+    every = dict.fromkeys(combination[0] for combination in combinations)
+    taking = [method for method in every if not method.why_not(conv)]
+    return [
+        method
+        for method in taking
+        if not any(o is not method and isinstance(o, type(method)) for o in taking)
+    ]
+
+
 class _Outer:
     """A method for one layer, alone and as the outer method of combinations."""
 
     def __init__(
         self,
         method: Method,
-        conv: Conv,
+        truncations: QuickTruncations,
         cost: Callable[[Expression], int],
         error: OutputError | None,
-        truncations: QuickTruncations,
     ) -> None:
-        self.method = method
+        self.method, conv = method, truncations.conv
         self._conv, self._cost, self._error = conv, cost, error
         self._truncations = truncations
         self._shape, self._shapes = _outlines(

@@ -34,6 +34,12 @@ _NUM_ROWS = 256
 _JITTER = 1e-4
 """Added to a covariance's diagonal, as a share of its mean: few inputs span no space of patches."""
 
+_MOST_GRADIENTS, _WIDE_METRIC = 64, 4
+"""Rank of a metric up to which it is compressed, and how many times wider it is then at least."""
+
+_ROUNDING = 1e-4
+"""Share of a metric's trace that rounding may take."""
+
 
 class OutputError:
     """Predicts tr(B D C D^T) of expressions instead of a layer.
@@ -59,7 +65,7 @@ class OutputError:
         if not metric.any():
             energy = float(self._expected.square().sum(dtype=torch.float64))
             metric = torch.eye(metric.shape[1]).to(metric).expand_as(metric) / (energy or 1.0)
-        self._metric = metric
+        self._basis, self._metric = _compressed(metric)
 
     def __call__(self, expression: Expression, *, channels: bool | None = None) -> float:
         """Predict the error of an expression.
@@ -92,8 +98,27 @@ class OutputError:
     def _of(self, output: Tensor) -> float:
         difference = output - self._expected
         blocks = difference.unflatten(1, (self._groups, -1)).transpose(0, 1)
+        blocks = blocks if self._basis is None else blocks @ self._basis
         error = float(((blocks @ self._metric) * blocks).sum(dtype=torch.float64))
         return inf if isnan(error) else max(0.0, error)
+
+
+def _compressed(metric: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A basis Q and Q^T B Q, where few gradients went into a metric, so that ``B = Q Q^T B Q Q^T``.
+
+    Halko, Martinsson and Tropp 2011 (arXiv 0909.4061), algorithm 4.1. No basis, and B, if the rank is
+    not low.
+    """
+    size = metric.shape[1]
+    if size <= _WIDE_METRIC * _MOST_GRADIENTS:
+        return None, metric
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(size, _MOST_GRADIENTS, generator=generator).to(metric)
+    basis = torch.linalg.qr(metric @ probes).Q
+    small = basis.mT @ metric @ basis
+    traces = (m.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64) for m in (metric, small))
+    whole, kept = traces
+    return (basis, small) if whole - kept <= _ROUNDING * whole else (None, metric)
 
 
 def _pseudo_patches(statistics: LayerStatistics) -> Tensor:

@@ -19,7 +19,7 @@ class QuickTruncations:
     """
 
     def __init__(self, conv: Conv, whitening: Whitening | None = None) -> None:
-        self._conv, self._whitening = conv, whitening
+        self.conv, self._whitening = conv, whitening
         self._given: dict[bool | None, Conv] = {}
         self._factorised: dict[tuple[str, bool | None], Callable[[int], Expression]] = {}
 
@@ -51,7 +51,7 @@ class QuickTruncations:
         Raises:
             DecomposeError: as ``Choice.rewrite``.
         """
-        channels = self.whitens_channels(choice.rewrite(self._conv.without_weights()))
+        channels = self.whitens_channels(choice.rewrite(self.conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
         made = choice.go_on(made, FactorisationCache())
         if self._whitening is None:
@@ -60,5 +60,5 @@ class QuickTruncations:
 
     def _into(self, channels: bool | None) -> Conv:
         if self._whitening is None:
-            return self._conv
-        return self._whitening.into(self._conv, channels=bool(channels))
+            return self.conv
+        return self._whitening.into(self.conv, channels=bool(channels))

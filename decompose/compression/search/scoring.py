@@ -17,7 +17,8 @@ from decompose.algebra import Conv, Expression, Whitening
 from decompose.compression.covariances import AxisCovariances, is_whitenable
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import OutputError
-from decompose.compression.search.sensitivity import measure_sensitivity
+from decompose.compression.search.quick_truncations import QuickTruncations
+from decompose.compression.search.sensitivity import measuring_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import macs_of_calls
@@ -95,8 +96,8 @@ def score(
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        scored = _candidates(combinations, known.convs, costs, calibrate, whitenings)
-        return _scaled(scored, calibrate.corrections)
+        every = _candidates(combinations, known.convs, costs, calibrate, whitenings)
+        return _scaled({name: found for name, found, _ in every}, calibrate.corrections)
     images = calibrate
     if images is None:
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
@@ -118,11 +119,19 @@ def _score_on(
     images = list(images) if isinstance(images, Iterator) else images
     statistics = gather(known.model, images, known.chosen(known.convs))
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
-    scored = _candidates(combinations, known.convs, costs, statistics, whitenings)
-    reached = {name: scored[name] for name in scored if name in statistics.layers}
-    corrections = measure_sensitivity(
-        known, images, reached, repaired=repaired, whitenings=whitenings
-    )
+    scored: dict[str, list[Candidate]] = {}
+    corrections: dict[str, dict[str, float]] = {}
+    with measuring_sensitivity(known, images, repaired=repaired) as sensitivity:
+        for name, found, truncations in _candidates(
+            combinations, known.convs, costs, statistics, whitenings
+        ):
+            scored[name] = found
+            if name in statistics.layers:
+                corrections[name] = sensitivity.corrections(name, found, truncations)
+    corrections = {name: found for name, found in corrections.items() if found}
+    if not any(any(found.values()) for found in corrections.values()):
+        # An output that nothing moves, such as a class, has no sensitivity.
+        corrections = {}
     return scored, replace(statistics, corrections=corrections)
 
 
@@ -142,16 +151,15 @@ def _candidates(
     costs: Mapping[str, Cost],
     statistics: Statistics,
     whitenings: Mapping[str, Whitening],
-) -> dict[str, list[Candidate]]:
-    found = {}
+) -> Iterator[tuple[str, list[Candidate], QuickTruncations]]:
+    """The name, candidates and truncations of one layer after another."""
     for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
-        layer = statistics.layers.get(name)
+        layer, whitening = statistics.layers.get(name), whitenings.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
-        whitening = whitenings.get(name)
         error = None if layer is None else OutputError(wide, layer, whitening)
-        found[name] = find_candidates(wide, combinations, costs[name], error, whitening)
-    return found
+        truncations = QuickTruncations(wide, whitening)
+        yield name, find_candidates(truncations, combinations, costs[name], error), truncations
 
 
 def _scaled(

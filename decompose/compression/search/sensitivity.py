@@ -9,15 +9,16 @@ than the depthwise ones of PW+DW.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from itertools import islice
 from operator import add
 from statistics import median
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from decompose.algebra import Deviation, Expression, Whitening, widened
+from decompose.algebra import Deviation, Expression, widened
 from decompose.compression.reconstruction.factor_regression import (
     Targets,
     positions_of_each,
@@ -30,11 +31,10 @@ from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import calls_until, replacing
-from decompose.layers.modules import Decomposable, to_conv, to_module
+from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.survey import Survey
 from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
-from decompose.utils.progress import track
 
 _SHARE = 0.4
 """Cost at which a layer's methods are measured, as a share of its dense cost."""
@@ -62,62 +62,88 @@ _LARGEST = 1e6
 """Error of outputs that become NaN or infinite: a number that files hold."""
 
 
-def measure_sensitivity(
-    survey: Survey,
-    images: Batches,
-    candidates: Mapping[str, Sequence[Candidate]],
-    *,
-    repaired: bool,
-    whitenings: Mapping[str, Whitening] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Measure the correction of the predicted errors, by layer and combination of methods.
+@contextmanager
+def measuring_sensitivity(
+    survey: Survey, images: Batches, *, repaired: bool
+) -> Iterator[Sensitivity]:
+    """Run the model on a few inputs, to measure its sensitivity to one layer after another.
 
     Args:
         survey: of the model.
         images: unlabelled inputs.
-        candidates: by layer, with their predicted errors.
         repaired: whether decomposed layers will be repaired.
-        whitenings: by layer, the coordinates in which it is truncated.
-
-    Returns:
-        By layer and label of the choice; a layer that was not measured is missing. Labels that were
-        not measured have the median of their layer's. Empty where the output never changed.
     """
-    model, originals, calls = survey.model, survey.layers, survey.num_calls
-    inputs = InputBatches(images, model)
-    every = list(islice(inputs, _HELD + (_FITTED if repaired else 0)))
-    held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
-    fitted = [x for x in every if not any(x is other for other in held)] or every
-    corrections = {}
-    with evaluating(model):
+    with evaluating(survey.model):
+        yield Sensitivity(survey, images, repaired=repaired)
+
+
+class Sensitivity:
+    """Sensitivity of a model's output to each of its layers; made by ``measuring_sensitivity``."""
+
+    def __init__(self, survey: Survey, images: Batches, *, repaired: bool) -> None:
+        self._survey, self._most_labels = survey, _MOST_LABELS if repaired else _FEW_LABELS
+        model, originals = survey.model, survey.layers
+        every = list(islice(InputBatches(images, model), _HELD + (_FITTED if repaired else 0)))
+        held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
+        fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
-        recorded = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
-        together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
-        room = _MOST_BYTES // len(together)
-        to_fit = [(x, Recording(model, originals, x, room)) for x in together] if repaired else []
-        for name, found in track(
-            candidates.items(), "measuring sensitivity", total=len(candidates)
-        ):
-            chosen = _worth_measuring(found)[: _MOST_LABELS if repaired else _FEW_LABELS]
-            whitening = (whitenings or {}).get(name)
-            truncations = QuickTruncations(to_conv(originals[name]), whitening)
-            expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
-            if repaired and chosen:
-                num_features = max(prior_of(widened(e)).shape[2] for e in expressions)
-                each = positions_of_each(num_features, len(fitted))
-                recorded_calls = _calls(model, name, originals[name], calls[name], to_fit, each)
-                expressions = [_repaired(expression, recorded_calls) for expression in expressions]
-            measured = {
-                candidate.label: _output_error(model, name, originals[name], e, recorded)
-                / candidate.error
-                for candidate, e in zip(chosen, expressions, strict=True)
-            }
-            if measured:
-                middle = median(measured.values())
-                labels = {candidate.label for candidate in found}
-                corrections[name] = {label: measured.get(label, middle) for label in labels}
-    # An output that nothing moves, such as a class, has no sensitivity.
-    return corrections if any(any(found.values()) for found in corrections.values()) else {}
+        self._held = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
+        self._to_fit: list[tuple[Example, Recording]] = []
+        self._num_fitted = len(fitted)
+        if repaired:
+            together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
+            room = _MOST_BYTES // len(together)
+            self._to_fit = [(x, Recording(model, originals, x, room)) for x in together]
+
+    def corrections(
+        self, name: str, candidates: Sequence[Candidate], truncations: QuickTruncations
+    ) -> dict[str, float]:
+        """Measure the corrections of the predicted errors of one layer.
+
+        Args:
+            name: of the layer.
+            candidates: for it, with their predicted errors.
+            truncations: of it.
+
+        Returns:
+            By label of the choice; labels that were not measured have the median. Empty where nothing
+            was measured.
+        """
+        chosen = _worth_measuring(candidates)[: self._most_labels]
+        expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
+        if not expressions:
+            return {}
+        if self._to_fit:
+            num_features = max(prior_of(widened(e)).shape[2] for e in expressions)
+            calls = self._calls(name, positions_of_each(num_features, self._num_fitted))
+            expressions = [_repaired(expression, calls) for expression in expressions]
+        measured = {
+            candidate.label: self._output_error(name, e) / candidate.error
+            for candidate, e in zip(chosen, expressions, strict=True)
+        }
+        middle = median(measured.values())
+        return {label: measured.get(label, middle) for label in {o.label for o in candidates}}
+
+    def _calls(self, name: str, most: int) -> list[tuple[Tensor, Targets]]:
+        """Record a layer's inputs, and its outputs at ``most`` positions of each input or fewer."""
+        layer, num_calls = self._survey.layers[name], self._survey.num_calls[name]
+        conv, found = to_conv(layer), []
+        for x, recording in self._to_fit:
+            with recording.until(name):
+                calls = calls_until(self._survey.model, layer, num_calls, x)
+            found += [(x, Targets.of(conv, output, most * batch_size(x))) for x, output in calls]
+        return found
+
+    def _output_error(self, name: str, expression: Expression) -> float:
+        """Relative squared error of the model's output with one layer decomposed."""
+        layer, deviation = self._survey.layers[name], Deviation()
+        module = to_module(expression).to(layer.weight)
+        for x, recording in self._held:
+            with recording.until(name), replacing(layer, module):
+                outputs = comparable_outputs(self._survey.model, x)
+            for output, reference in zip(outputs, recording.outputs, strict=True):
+                deviation += Deviation.between(output, reference)
+        return min(deviation.relative, _LARGEST)
 
 
 def _worth_measuring(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -142,23 +168,6 @@ def _distance(candidate: Candidate, dense: int) -> float:
     return abs(candidate.cost / dense - _SHARE)
 
 
-def _calls(
-    model: nn.Module,
-    name: str,
-    layer: Decomposable,
-    num_calls: int,
-    to_fit: Sequence[tuple[Example, Recording]],
-    most: int,
-) -> list[tuple[Tensor, Targets]]:
-    """Record a layer's inputs, and its outputs at ``most`` positions of each input or fewer."""
-    conv, found = to_conv(layer), []
-    for x, recording in to_fit:
-        with recording.until(name):
-            calls = calls_until(model, layer, num_calls, x)
-        found += [(x, Targets.of(conv, output, most * batch_size(x))) for x, output in calls]
-    return found
-
-
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
@@ -170,21 +179,3 @@ def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -
         path = RidgePath(everything - held, prior)
         ridge = min(_RIDGES, key=lambda ridge: squared_error(held, path.fit(ridge)))
     return refitted(wide, RidgePath(everything, prior).fit(ridge))
-
-
-def _output_error(
-    model: nn.Module,
-    name: str,
-    layer: Decomposable,
-    expression: Expression,
-    held: Sequence[tuple[Example, Recording]],
-) -> float:
-    """Relative squared error of the model's output with one layer decomposed."""
-    deviation = Deviation()
-    module = to_module(expression).to(layer.weight)
-    for x, recording in held:
-        with recording.until(name), replacing(layer, module):
-            outputs = comparable_outputs(model, x)
-        for output, reference in zip(outputs, recording.outputs, strict=True):
-            deviation += Deviation.between(output, reference)
-    return min(deviation.relative, _LARGEST)

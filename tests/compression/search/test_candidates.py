@@ -22,7 +22,7 @@ ALL = [parse_combination(name) for name in COMBINATIONS]
 
 
 def test_none_is_beaten_by_another_of_the_same_methods() -> None:
-    found = find_candidates(CONV, ALL, algebra.params)
+    found = find_candidates(QuickTruncations(CONV), ALL, algebra.params)
     assert found[0].choice is None
     assert (found[0].cost, found[0].error) == (algebra.params(CONV), 0)
     for label in {candidate.label for candidate in found}:
@@ -31,7 +31,7 @@ def test_none_is_beaten_by_another_of_the_same_methods() -> None:
 
 
 def test_undominated_options_cost_less_where_they_do_worse() -> None:
-    found = undominated(find_candidates(CONV, ALL, algebra.params))
+    found = undominated(find_candidates(QuickTruncations(CONV), ALL, algebra.params))
     assert len(found) > 10
     costs, errors = [o.cost for o in found], [o.error for o in found]
     assert costs == sorted(costs, reverse=True)
@@ -40,7 +40,7 @@ def test_undominated_options_cost_less_where_they_do_worse() -> None:
 
 
 def test_costs_and_errors_are_those_of_the_choice() -> None:
-    for candidate in find_candidates(CONV, ALL, algebra.params)[1:]:
+    for candidate in find_candidates(QuickTruncations(CONV), ALL, algebra.params)[1:]:
         assert candidate.choice is not None
         expression = candidate.choice.rewrite(CONV)
         assert candidate.cost == algebra.params(expression)
@@ -58,7 +58,7 @@ def test_a_predicted_error_is_that_of_the_choice_in_its_coordinates() -> None:
     whitening = AxisCovariances.of_patches(conv, statistics).whitening()
     error = OutputError(conv, statistics, whitening)
     truncations = QuickTruncations(conv, whitening)
-    found = find_candidates(conv, ALL, algebra.params, error, whitening)
+    found = find_candidates(truncations, ALL, algebra.params, error)
     assert len(found) > 50
     for candidate in found[1:]:
         assert candidate.choice is not None

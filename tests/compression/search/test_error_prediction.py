@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from decompose.algebra import run
+from decompose.algebra import compose, run
 from decompose.compression.covariances import AxisCovariances
+from decompose.compression.layer_statistics import LayerStatistics
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.statistics import gather
 from decompose.layers.discovery import find_decomposable
@@ -69,3 +70,15 @@ def test_whitened_truncations_are_measured_where_they_are(name: str, groups: int
         assert error.of_truncations(method.prepare_quickly(conv)(2), outlines) == pytest.approx(
             [error(method.prepare_quickly(conv)(rank)) for rank in (1, 2)], rel=1e-3
         )
+
+
+@pytest.mark.parametrize("num_gradients", [6, 400])
+def test_a_metric_of_few_gradients_is_compressed_without_a_difference(num_gradients: int) -> None:
+    conv = to_conv(nn.Linear(20, 320))
+    gradients = torch.randn(num_gradients, 320)
+    metric = (gradients.mT @ gradients)[None]
+    statistics = LayerStatistics(100, torch.zeros(1, 20), torch.eye(20)[None], metric)
+    made = get_method("svd")(conv, 3)
+    difference = (compose(made).weight - conv.weight).double()
+    expected = float((metric[0].double() @ difference @ difference.mT).trace())
+    assert OutputError(conv, statistics)(made) == pytest.approx(expected, rel=1e-3)
