@@ -87,7 +87,7 @@ class DropBudget:
             model: a classifier that knows its preprocessing.
             example: one batch.
             inputs: to plan and repair on; by default some of the images.
-            settings: methods, skip, engine and threads.
+            settings: methods, skip, engine, threads and effort.
         """
         return compress_within_drop(
             model,

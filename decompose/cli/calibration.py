@@ -83,16 +83,20 @@ class Calibration:
             return synthetic_inputs(example, model, num=num_to_repair_on(example))
         if images is None or self.save_statistics is None:
             return images
-        scope = {name: given[name] for name in ("methods", "skip") if name in given}
+        scope = {name: given[name] for name in ("methods", "skip", "effort") if name in given}
         found = measure(model, example, images, **scope)
         found.save(self.save_statistics)
         return found
 
 
 def repair_and_report(
-    small: nn.Module, model: nn.Module, example: Tensor, images: Sequence[Tensor] | None
+    small: nn.Module,
+    model: nn.Module,
+    example: Tensor,
+    images: Sequence[Tensor] | None,
+    effort: str,
 ) -> None:
     """Repair a model on images, or else on synthetic inputs, and print what it gained."""
     inputs = images or synthetic_inputs(example, model, num=num_to_repair_on(example))
-    print_table(repair_table(repair_(small, model, inputs)))
+    print_table(repair_table(repair_(small, model, inputs, effort=effort)))
     print_agreement(class_agreement(model, small, inputs), synthetic=not images)

@@ -43,6 +43,7 @@ from decompose.cli.outputs import (
     write_table,
 )
 from decompose.compression.application import apply
+from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
 from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.planning import plan
 from decompose.evaluation.accuracy_budget import WithinDrop
@@ -62,7 +63,7 @@ _BUDGETS = {"macs", "params", "latency"}
 @with_panels(
     {
         "What to keep": "macs params latency max_drop engine batch threads int8 rank energy ratio skip",
-        "What to use": "methods method plan_file statistics fold repair arch device",
+        "What to use": "methods method plan_file statistics fold repair effort arch device",
         "Images": "data calibrate max_images input_size fix scale mean std bgr",
         "Output": "output save_plan save_statistics table",
     }
@@ -159,6 +160,12 @@ def compress_model(
             "without images, on synthetic ones.",
         ),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Time to spend on plan and repair: {', '.join(EFFORTS)}. Default: {DEFAULT_EFFORT}."
+        ),
+    ] = None,
     statistics: Annotated[
         Path | None, typer.Option(help="Plan by statistics that --save-statistics wrote.")
     ] = None,
@@ -213,6 +220,7 @@ def compress_model(
     budgeted = bool(given.keys() & _BUDGETS) or drop is not None
     repairing = budgeted or calibrate is not None if repair is None else repair
     _require_effect(given, plan_file, batch)
+    effort = _effort(effort, has_effect=budgeted or repairing)
     calibration.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     model = to_device(load_model(source, arch, fix), device)
@@ -224,7 +232,9 @@ def compress_model(
     if fold:
         model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
-    made = _compressed(model, example, given, choices, drop, calibration, repairing=repairing)
+    made = _compressed(
+        model, example, given, choices, drop, calibration, effort, repairing=repairing
+    )
     small, choices, within = made.model, made.plan, made.within
     comparison = compare_weights(model, small, example)
     with writing_together():
@@ -259,24 +269,37 @@ def _compressed(
     choices: Plan | None,
     drop: DropBudget | None,
     calibration: Calibration,
+    effort: str,
     *,
     repairing: bool,
 ) -> _Compressed:
     """Plan, apply and repair, as the options say."""
     images = calibration.images(model)
     if drop is not None:
-        within = drop.search(model, example, images, given)
+        within = drop.search(model, example, images, {**given, "effort": effort})
         return _Compressed(within.plan, within.model, within)
     if choices is None:
         budgeted = bool(given.keys() & _BUDGETS)
         calibrate = None
         if budgeted:
-            calibrate = calibration.to_plan_on(model, example, images, given, repairing=repairing)
-        choices = plan(model, example, calibrate=calibrate, **given)
+            calibrate = calibration.to_plan_on(
+                model, example, images, {**given, "effort": effort}, repairing=repairing
+            )
+        choices = plan(model, example, calibrate=calibrate, effort=effort, **given)
     small = apply(choices, model)
     if repairing:
-        repair_and_report(small, model, example, images)
+        repair_and_report(small, model, example, images, effort)
     return _Compressed(choices, small)
+
+
+def _effort(name: str | None, *, has_effect: bool) -> str:
+    """The effort, checked before the work; the default where none is given."""
+    if name is None:
+        return DEFAULT_EFFORT
+    if not has_effect:
+        raise DecomposeError("--effort is for a budget and for a repair; there is neither")
+    effort_of(name)
+    return name
 
 
 def _require_effect(given: Mapping[str, Any], plan_file: Path | None, batch: int | None) -> None:

@@ -6,6 +6,7 @@ import warnings
 
 from torch import nn
 
+from decompose.compression.effort import DEFAULT_EFFORT, effort_of
 from decompose.compression.reconstruction.repair import repair_layers_
 from decompose.layers.survey import survey
 from decompose.models.conversion import set_forms_, substitute
@@ -13,7 +14,13 @@ from decompose.models.plans import Plan
 from decompose.utils.batches import Batches, InputBatches
 
 
-def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> nn.Module:
+def apply(
+    plan: Plan,
+    model: nn.Module,
+    *,
+    calibrate: Batches | None = None,
+    effort: str = DEFAULT_EFFORT,
+) -> nn.Module:
     """Rewrite the layers of a model as a plan says.
 
     Args:
@@ -22,13 +29,14 @@ def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> 
             rewritten layer replaces it under all of them.
         calibrate: unlabelled inputs to repair the layers on: a tensor ``(batch, ...)`` in the model's
             dtype, or an iterable of batches. Without them nothing but the weights is used.
+        effort: how long the repair may take: ``quick``, ``normal`` or ``thorough``.
 
     Returns:
         A new model. Its layers keep device, dtype, memory format, mode and requires_grad.
 
     Raises:
         DecomposeError: the plan names a layer that the model lacks or that cannot be swapped,
-            or a rank out of bounds, or weights are not finite.
+            or a rank out of bounds, or weights are not finite, or there is no such effort.
 
     Examples:
         >>> import torch
@@ -40,13 +48,14 @@ def apply(plan: Plan, model: nn.Module, *, calibrate: Batches | None = None) -> 
         >>> torch.allclose(small(images), model(images), atol=1e-4)  # nine terms are exact
         True
     """
+    settings = effort_of(effort)
     if calibrate is None:
         small = substitute(plan, model)
     else:
         inputs = InputBatches(calibrate, model)
         known = survey(model, next(iter(inputs)))
         small = substitute(plan, model, known.layers)
-        repairs = repair_layers_(small, known, inputs)
+        repairs = repair_layers_(small, known, inputs, settings)
         if left := [layer.name for layer in repairs if layer.how == "left"]:
             names = ", ".join(left)
             warnings.warn(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,10 @@ def is_whitenable(conv: Conv) -> bool:
 
 
 def gather_covariances(
-    model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]
+    model: nn.Module,
+    images: Batches,
+    layers: Mapping[str, Decomposable],
+    most: int | None = None,
 ) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.
 
@@ -69,6 +73,7 @@ def gather_covariances(
         model: left as it was.
         images: unlabelled inputs.
         layers: of the model, by full name; those that are not reached are left out.
+        most: inputs to look at; all of them by default.
 
     Raises:
         DecomposeError: there are no inputs.
@@ -80,7 +85,8 @@ def gather_covariances(
 
     inputs = InputBatches(images, model)
     with evaluating(model), observing(layers, add):
-        for x in track(inputs, "gathering covariances", inputs.count()):
+        count = inputs.count() if most is None else most
+        for x in track(islice(inputs, most), "gathering covariances", count):
             comparable_outputs(model, x)
     return {name: found.covariances() for name, found in sums.items() if found.count}
 

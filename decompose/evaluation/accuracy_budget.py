@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.compression.application import apply
+from decompose.compression.effort import DEFAULT_EFFORT
 from decompose.compression.search.planning import plan
 from decompose.compression.search.scoring import measure
 from decompose.data.imagenet import NUM_CLASSES, is_imagenet_subset, with_imagenet_labels
@@ -123,9 +124,10 @@ def compress_within_drop(
         raise DecomposeError(f"a drop of {max_drop} is out of bounds: it lies in (0, 1)")
     check, judge = _Images.halves(model, images, workers, max_drop)
     inputs = judge.inputs(model, NUM_CALIBRATED) if calibrate is None else calibrate
+    effort = options.get("effort", DEFAULT_EFFORT)
     # Gone through by every trial.
     inputs = list(inputs) if isinstance(inputs, Iterator) else inputs
-    scope = {name: options[name] for name in ("methods", "skip") if name in options}
+    scope = {name: options[name] for name in ("methods", "skip", "effort") if name in options}
     statistics = measure(model, example, inputs, **scope)
     trials: list[Trial] = []
     passed: list[tuple[float, Plan]] = []
@@ -140,7 +142,7 @@ def compress_within_drop(
         except BudgetError:
             low = share
         else:
-            tried = _applied(chosen, model, inputs)
+            tried = _applied(chosen, model, inputs, effort)
             change = judge.change(tried)
             if change.low >= -max_drop:
                 high, newest = share, tried
@@ -150,7 +152,7 @@ def compress_within_drop(
         trials.append(Trial(share, change))
     # Each that passed is smaller than the one before; the check may refuse what the others let pass.
     for share, chosen in reversed(passed):
-        small = _applied(chosen, model, inputs) if newest is None else newest
+        small = _applied(chosen, model, inputs, effort) if newest is None else newest
         newest = None
         change = check.change(small)
         if change.low >= -max_drop:
@@ -252,10 +254,10 @@ def _guesses(model: nn.Module, images: ImageDataset, workers: int) -> tuple[np.n
     return found, num_scored
 
 
-def _applied(chosen: Plan, model: nn.Module, inputs: Batches) -> nn.Module:
+def _applied(chosen: Plan, model: nn.Module, inputs: Batches, effort: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="left as truncated")
-        return apply(chosen, model, calibrate=inputs)
+        return apply(chosen, model, calibrate=inputs, effort=effort)
 
 
 def _points(share: float) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import decompose
 from decompose.algebra import Deviation, weight_deviation
+from decompose.compression.effort import effort_of
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates, loss
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
@@ -48,7 +49,7 @@ def correlate(network: nn.Module, images: Tensor, num_plans: int) -> dict[str, A
     combinations = [parse_combination(name) for name in COMBINATIONS]
     scored: dict[str, list[Candidate]] = {}
     corrections: dict[str, dict[str, float]] = {}
-    with measuring_sensitivity(known, inputs, repaired=False) as sensitivity:
+    with measuring_sensitivity(known, inputs, effort_of("normal"), repaired=False) as sensitivity:
         for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
             truncations = QuickTruncations(conv)
             cost = partial(expression_macs, input_shape=shapes[name][0])

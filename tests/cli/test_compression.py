@@ -105,3 +105,12 @@ def test_small_inputs_are_planned_for_the_repair_that_follows(tmp_path: Path) ->
     inputs = decompose.synthetic_inputs(zeros, model, num=64)
     expected = decompose.plan(model, zeros, macs=0.6, methods=["spatial"], calibrate=inputs)
     assert decompose.Plan.load(plan).layers == expected.layers
+
+
+def test_an_effort_is_checked_before_the_work(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "a.safetensors"
+    assert run("compress", ARCH, "--macs", "0.5", "--effort", "huge", "-o", path) == 2
+    assert "effort 'huge': choose of quick, normal, thorough" in capsys.readouterr().err
+    assert run("compress", ARCH, "--rank", "2", "--effort", "quick", "-o", path) == 2
+    assert "--effort is for a budget and for a repair" in capsys.readouterr().err
+    assert not path.exists()

@@ -65,12 +65,13 @@ class BestRefit:
     after: float
 
 
-def best_refit(problem: RefitProblem, unchanged: LayerError) -> BestRefit:
+def best_refit(problem: RefitProblem, unchanged: LayerError, *, is_rectified: bool) -> BestRefit:
     """Choose the best refit of a layer by cross-validation.
 
     Args:
         problem: a truncation of the layer.
         unchanged: the error of the layer as it is, on the same inputs.
+        is_rectified: whether a refit is also tried that leaves free what a rectifier cuts off.
     """
     before = unchanged.relative
     folds = [fold for fold in unchanged.folds if fold in problem.folds]
@@ -82,7 +83,8 @@ def best_refit(problem: RefitProblem, unchanged: LayerError) -> BestRefit:
     if rectifier is not None:
         error_of = partial(_rectified_error, rectifier)
         energy_of = partial(_rectified_energy, rectifier)
-        if refits[0].ridge is not None and problem.num_kept > _LEAST_KEPT * problem.num_features:
+        many = problem.num_kept > _LEAST_KEPT * problem.num_features
+        if is_rectified and refits[0].ridge is not None and many:
             refits.append(_rectified(refits[0], refits[0].ridge, rectifier))
     errors = _errors(refits, folds, error_of)
     energy = sum(energy_of(problem.held_out(fold)) for fold in folds)

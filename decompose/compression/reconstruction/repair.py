@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from decompose.algebra import Conv, widened
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
+from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.reconstruction.cross_validation import (
     BestRefit,
     best_refit,
@@ -52,7 +53,6 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
-_NUM_AIDS = 16
 _AIDS_SEED = 1
 """Other synthetic inputs than those that models are repaired on without data."""
 
@@ -87,7 +87,9 @@ def repair_table(repairs: Sequence[LayerRepair]) -> Table:
     )
 
 
-def repair_(small: nn.Module, model: nn.Module, images: Batches) -> list[LayerRepair]:
+def repair_(
+    small: nn.Module, model: nn.Module, images: Batches, *, effort: str = DEFAULT_EFFORT
+) -> list[LayerRepair]:
     """Refit the last factors of every decomposed layer, in place.
 
     Args:
@@ -95,24 +97,29 @@ def repair_(small: nn.Module, model: nn.Module, images: Batches) -> list[LayerRe
         model: the original; left as it was.
         images: unlabelled inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin
             with such; at least two.
+        effort: how long it may take: ``quick``, ``normal`` or ``thorough``.
 
     Returns:
         What was done to each layer that had lost something, in the order in which they run.
 
     Raises:
-        DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``.
+        DecomposeError: there are fewer than two inputs, or ``small`` was not made from ``model``, or
+            there is no such effort.
     """
     inputs = InputBatches(images, model)
-    return repair_layers_(small, survey(model, next(iter(inputs))), inputs)
+    return repair_layers_(small, survey(model, next(iter(inputs))), inputs, effort_of(effort))
 
 
-def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> list[LayerRepair]:
+def repair_layers_(
+    small: nn.Module, known: Survey, inputs: InputBatches, effort: Effort
+) -> list[LayerRepair]:
     """Repair as ``repair_`` does, where the original has been surveyed already.
 
     Args:
         small: what ``apply`` made of the model.
         known: the survey of the original, on the first of the inputs.
         inputs: at least two.
+        effort: its settings.
     """
     model, calls = known.model, known.num_calls
     todo = find_lossy(small, known.layers, calls)
@@ -122,10 +129,10 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
-    covariances = gather_covariances(model, inputs, narrow)
+    covariances = gather_covariances(model, inputs, narrow, effort.num_whitening)
     rectifiers = known.rectifiers(todo)
     size = largest_batch(model, list(islice(inputs, 2)))
-    batches = FoldedBatches(inputs, _aids(known.example, model), size)
+    batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
         for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
@@ -138,15 +145,16 @@ def repair_layers_(small: nn.Module, known: Survey, inputs: InputBatches) -> lis
                 targets = Targets.of(convs[name], wanted, most)
                 unchanged.add(fold, seen, targets)
                 problem.add(fold, seen, targets)
-            repairs.append(_repair(name, layer, best_refit(problem, unchanged)))
+            best = best_refit(problem, unchanged, is_rectified=effort.is_rectified)
+            repairs.append(_repair(name, layer, best))
     return repairs
 
 
-def _aids(example: Example, model: nn.Module) -> Iterable[Any]:
+def _aids(example: Example, model: nn.Module, num: int) -> Iterable[Any]:
     """Synthetic inputs that help where the given ones are few."""
     if isinstance(example, Tensor) and not example.is_floating_point():
         return []
-    return InputBatches(synthetic_inputs(example, model, num=_NUM_AIDS, seed=_AIDS_SEED), model)
+    return InputBatches(synthetic_inputs(example, model, num=num, seed=_AIDS_SEED), model)
 
 
 def _problem(

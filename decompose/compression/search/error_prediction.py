@@ -9,7 +9,7 @@ Means are left out: a bias makes them good. The trace leaves out that errors are
 at neighbouring positions, and that repair wins some back; the correction makes up for both, and is
 measured on the model itself, once for each layer and family of methods (``sensitivity``).
 
-C enters by its square root's random projection, a few hundred rows S with ``E[S^T S] = C``, on which
+C enters by its square root's random projection, a hundred rows or so, S, with ``E[S^T S] = C``, on which
 expressions run as they are: no expression need be multiplied out.
 """
 
@@ -30,7 +30,7 @@ from decompose.algebra import (
 )
 from decompose.compression.layer_statistics import LayerStatistics
 
-_NUM_ROWS = 256
+_NUM_ROWS = 128
 _JITTER = 1e-4
 """Added to a covariance's diagonal, as a share of its mean: few inputs span no space of patches."""
 
@@ -59,8 +59,9 @@ class OutputError:
         self._groups, self._whitening = conv.groups, whitening
         rows = _pseudo_patches(statistics).to(conv.weight)
         seen = rows.transpose(0, 1).reshape(rows.shape[1], conv.in_channels, *conv.kernel_size)
-        self._seen = {None: seen.movedim(1, -1).contiguous()}
-        self._expected = run_on_patches(conv, self._seen[None])
+        seen = seen.movedim(1, -1).contiguous()
+        self._seen: dict[bool | None, Tensor] = {None: seen}
+        self._expected = run_on_patches(conv, seen)
         metric = statistics.metric.to(conv.weight)
         if not metric.any():
             energy = float(self._expected.square().sum(dtype=torch.float64))

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from decompose import algebra
 from decompose.algebra import Conv
+from decompose.compression.effort import DEFAULT_EFFORT, effort_of
 from decompose.compression.search.allocation import mixture
 from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.latency_budget import plan_for_latency
@@ -57,6 +58,7 @@ def plan(
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     calibrate: Batches | Statistics | None = None,
+    effort: str = DEFAULT_EFFORT,
 ) -> Plan:
     """Choose a method and a rank for each layer of a model.
 
@@ -92,6 +94,7 @@ def plan(
         calibrate: for a budget: unlabelled inputs, a tensor ``(batch, ...)`` or an iterable of batches,
             that the plan will also be repaired on; or the statistics that ``measure`` took from such.
             Without it the plan supposes no repair.
+        effort: for a budget: how long its measurements may take: ``quick``, ``normal`` or ``thorough``.
 
     Returns:
         The plan; its ``dense`` part says why each other layer was left.
@@ -99,7 +102,7 @@ def plan(
     Raises:
         DecomposeError: the arguments are incomplete or contradict each other, no plan can meet the
             budget (the message gives the least), a rank is out of bounds, a name fits no layer,
-            weights are not finite, or a method does not exist.
+            weights are not finite, or a method or effort does not exist.
 
     Examples:
         >>> import torch
@@ -120,6 +123,7 @@ def plan(
         raise DecomposeError(
             "an engine, its threads and INT8 belong to a budget of latency; give latency"
         )
+    settings = effort_of(effort)
     device = device_of(example)
     runs = (int8_engine if int8 else get_engine)(engine or default_engine(device))
     target = Target(runs, threads or torch.get_num_threads(), device)
@@ -141,9 +145,9 @@ def plan(
     if params is not None:
         known = _without_sharers(known)
         params_of = dict.fromkeys(known.convs, algebra.params)
-        scored = score(known, combinations, params_of, calibrate)
+        scored = score(known, combinations, params_of, calibrate, settings)
         return mixture(scored, known.dense, _allowed_params(known, params), "parameters")
-    scored = score(known, combinations, macs_of, calibrate)
+    scored = score(known, combinations, macs_of, calibrate, settings)
     if macs is not None:
         return mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
     assert latency is not None

@@ -15,6 +15,7 @@ from torch import nn
 from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.compression.covariances import AxisCovariances, is_whitenable
+from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
@@ -42,6 +43,7 @@ def measure(
     *,
     methods: Sequence[str] | None = None,
     skip: Sequence[str] = (),
+    effort: str = DEFAULT_EFFORT,
 ) -> Statistics:
     """Gather a model's statistics on images once, for any number of budgets.
 
@@ -52,12 +54,14 @@ def measure(
             batches.
         methods: methods and combinations that budgets will choose from.
         skip: layers to leave, as for ``plan``.
+        effort: how long it may take: ``quick``, ``normal`` or ``thorough``.
 
     Returns:
         The statistics, which ``plan`` takes as ``calibrate``; ``save`` keeps them in a file.
 
     Raises:
-        DecomposeError: there are no inputs, or the model does not take them.
+        DecomposeError: there are no inputs, the model does not take them, or there is no such
+            effort.
 
     Examples:
         >>> import torch
@@ -72,7 +76,7 @@ def measure(
     known.warn_of_readers(stacklevel=2)
     combinations = [parse_combination(name) for name in methods or COMBINATIONS]
     costs = {name: partial(macs_of_calls, known.shapes[name]) for name in known.convs}
-    return _score_on(known, images, combinations, costs, repaired=True)[1]
+    return _score_on(known, images, combinations, costs, effort_of(effort), repaired=True)[1]
 
 
 def score(
@@ -80,6 +84,7 @@ def score(
     combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
+    effort: Effort,
 ) -> dict[str, list[Candidate]]:
     """Find the candidates of every layer, with their predicted errors of the model's output.
 
@@ -89,6 +94,7 @@ def score(
         costs: by layer, from an expression instead of it to its cost.
         calibrate: inputs, or the statistics that ``measure`` took from them; synthetic ones by default,
             and no repair is then supposed.
+        effort: its settings.
 
     Raises:
         DecomposeError: the statistics are those of another model, or there are no inputs.
@@ -102,7 +108,7 @@ def score(
     if images is None:
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
-    scored, statistics = _score_on(known, images, combinations, costs, repaired=repaired)
+    scored, statistics = _score_on(known, images, combinations, costs, effort, repaired=repaired)
     return _scaled(scored, statistics.corrections)
 
 
@@ -111,6 +117,7 @@ def _score_on(
     images: Batches,
     combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
+    effort: Effort,
     *,
     repaired: bool,
 ) -> tuple[dict[str, list[Candidate]], Statistics]:
@@ -121,7 +128,7 @@ def _score_on(
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
     scored: dict[str, list[Candidate]] = {}
     corrections: dict[str, dict[str, float]] = {}
-    with measuring_sensitivity(known, images, repaired=repaired) as sensitivity:
+    with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
         for name, found, truncations in _candidates(
             combinations, known.convs, costs, statistics, whitenings
         ):

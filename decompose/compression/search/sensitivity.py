@@ -19,6 +19,7 @@ from statistics import median
 from torch import Tensor
 
 from decompose.algebra import Deviation, Expression, widened
+from decompose.compression.effort import Effort
 from decompose.compression.reconstruction.factor_regression import (
     Targets,
     positions_of_each,
@@ -49,8 +50,8 @@ _EVERY = 3
 _HELD, _FITTED = 4, 12
 """Inputs that errors are measured on, and that repairs are fitted to, at most."""
 
-_MOST_LABELS, _FEW_LABELS = 5, 2
-"""Number of combinations that are measured in a layer: with repair, and without."""
+_NUM_UNREPAIRED = 2
+"""Number of combinations that are measured in a layer, where layers are not repaired."""
 
 _MOST_BYTES = 1 << 28
 """Bytes of layers' outputs recorded for the inputs that repairs are fitted to, at most."""
@@ -64,24 +65,26 @@ _LARGEST = 1e6
 
 @contextmanager
 def measuring_sensitivity(
-    survey: Survey, images: Batches, *, repaired: bool
+    survey: Survey, images: Batches, effort: Effort, *, repaired: bool
 ) -> Iterator[Sensitivity]:
     """Run the model on a few inputs, to measure its sensitivity to one layer after another.
 
     Args:
         survey: of the model.
         images: unlabelled inputs.
+        effort: its settings.
         repaired: whether decomposed layers will be repaired.
     """
     with evaluating(survey.model):
-        yield Sensitivity(survey, images, repaired=repaired)
+        yield Sensitivity(survey, images, effort, repaired=repaired)
 
 
 class Sensitivity:
     """Sensitivity of a model's output to each of its layers; made by ``measuring_sensitivity``."""
 
-    def __init__(self, survey: Survey, images: Batches, *, repaired: bool) -> None:
-        self._survey, self._most_labels = survey, _MOST_LABELS if repaired else _FEW_LABELS
+    def __init__(self, survey: Survey, images: Batches, effort: Effort, *, repaired: bool) -> None:
+        self._survey = survey
+        self._num_measured = effort.num_measured if repaired else _NUM_UNREPAIRED
         model, originals = survey.model, survey.layers
         every = list(islice(InputBatches(images, model), _HELD + (_FITTED if repaired else 0)))
         held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
@@ -109,7 +112,7 @@ class Sensitivity:
             By label of the choice; labels that were not measured have the median. Empty where nothing
             was measured.
         """
-        chosen = _worth_measuring(candidates)[: self._most_labels]
+        chosen = _worth_measuring(candidates)[: self._num_measured]
         expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
         if not expressions:
             return {}

@@ -39,7 +39,7 @@ def best_of(
     for index, x in enumerate(X.split(1)):
         problem.add(index % 4, x, wanted(x))
         unchanged.add(index % 4, x, wanted(x))
-    return best_refit(problem, unchanged)
+    return best_refit(problem, unchanged, is_rectified=True)
 
 
 def test_an_exact_layer_is_left() -> None:
@@ -53,7 +53,7 @@ def test_a_layer_without_output_is_left() -> None:
     for fold in (0, 1):
         for either in (problem, unchanged):
             either.add(fold, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
-    assert best_refit(problem, unchanged).refit is None
+    assert best_refit(problem, unchanged, is_rectified=True).refit is None
 
 
 @pytest.mark.parametrize("rectifier", [None, RECTIFIER], ids=["linear", "rectified"])
@@ -118,7 +118,7 @@ def test_aids_help_where_inputs_are_few() -> None:
         for seed in range(num_aids):
             x = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(seed + 1)) + 1
             problem.add(None, x, wanted(x))
-        best = best_refit(problem, unchanged)
+        best = best_refit(problem, unchanged, is_rectified=True)
         refit = truncated if best.refit is None else refitted(truncated, best.refit.fit())
         errors.append(float((run(refit, X) - run(CONV, X)).square().sum()))
     assert errors[1] < errors[0]

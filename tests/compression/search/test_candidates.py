@@ -52,8 +52,9 @@ def test_costs_and_errors_are_those_of_the_choice() -> None:
 
 
 def test_a_predicted_error_is_that_of_the_choice_in_its_coordinates() -> None:
-    model = nn.Sequential(nn.Conv2d(16, 24, 3), nn.ReLU(), nn.Conv2d(24, 8, 3))
-    conv = to_conv(model[0])
+    first = nn.Conv2d(16, 24, 3)
+    model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(24, 8, 3))
+    conv = to_conv(first)
     statistics = gather(model, torch.randn(8, 16, 12, 12), find_decomposable(model)).layers["0"]
     whitening = AxisCovariances.of_patches(conv, statistics).whitening()
     error = OutputError(conv, statistics, whitening)

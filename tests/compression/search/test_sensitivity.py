@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from decompose import algebra
+from decompose.compression.effort import effort_of
 from decompose.compression.search.candidates import find_candidates
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.quick_truncations import QuickTruncations
@@ -28,7 +29,9 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
         parse_combination(name) for name in ("pw_dw", "dw_pw", "spatial", "spatial+dw_pw")
     ]
     scored, corrections = {}, {}
-    with measuring_sensitivity(known, inputs, repaired=repaired) as sensitivity:
+    with measuring_sensitivity(
+        known, inputs, effort_of("normal"), repaired=repaired
+    ) as sensitivity:
         for name, layer in known.layers.items():
             truncations = QuickTruncations(to_conv(layer))
             error = OutputError(truncations.conv, statistics.layers[name])

@@ -1,0 +1,49 @@
+"""How much time planning and repair may take: one name for several settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decompose.utils.errors import DecomposeError
+
+DEFAULT_EFFORT = "normal"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Settings that trade time for quality.
+
+    Attributes:
+        num_measured: combinations of methods whose sensitivity is measured in each layer where layers
+            will be repaired; the others take the median.
+        num_aids: synthetic inputs that help to fit a repair, beside the given ones.
+        num_whitening: inputs from which the coordinates of a repair's truncations are gathered, at most.
+        is_rectified: whether a refit is also tried that leaves free what a ReLU cuts off.
+    """
+
+    num_measured: int
+    num_aids: int
+    num_whitening: int
+    is_rectified: bool
+
+
+EFFORTS = {
+    "quick": Effort(num_measured=1, num_aids=8, num_whitening=8, is_rectified=False),
+    "normal": Effort(num_measured=3, num_aids=16, num_whitening=16, is_rectified=False),
+    "thorough": Effort(num_measured=8, num_aids=16, num_whitening=1024, is_rectified=True),
+}
+
+
+def effort_of(name: str) -> Effort:
+    """Look up an effort by its name.
+
+    Raises:
+        DecomposeError: there is none of that name.
+
+    Example:
+        >>> effort_of("quick").num_measured
+        1
+    """
+    if name not in EFFORTS:
+        raise DecomposeError(f"effort {name!r}: choose of {', '.join(EFFORTS)}")
+    return EFFORTS[name]
