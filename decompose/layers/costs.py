@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from math import prod
 
 from torch import Tensor, nn
@@ -146,6 +147,15 @@ def expression_macs(expression: Expression, input_shape: tuple[int, ...]) -> int
     if num_axes == 0:
         return prod(input_shape[:-1]) * macs(expression, ())
     return prod(input_shape[: -num_axes - 1]) * macs(expression, input_shape[-num_axes:])
+
+
+def macs_counters(shapes: Shapes, names: Iterable[str]) -> dict[str, Callable[[Expression], int]]:
+    """Functions that count the MACs of an expression instead of a layer, by the layer's name.
+
+    Layers of the same input shapes share one, which remembers what it has counted.
+    """
+    counter = cache(lambda calls: cache(partial(macs_of_calls, calls)))
+    return {name: counter(tuple(shapes[name])) for name in names}
 
 
 def macs_of_calls(shapes: Sequence[tuple[int, ...]], expression: Expression) -> int:

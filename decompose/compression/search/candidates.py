@@ -6,24 +6,24 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
+from itertools import chain
 
 import numpy as np
-import torch
 
 from decompose.algebra import (
     Conv,
     Expression,
-    Geometry,
     Sum,
     leaves,
     weight_deviation,
 )
 from decompose.compression.search.error_prediction import OutputError
+from decompose.compression.search.outlines import outlines_of
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import Choice
-from decompose.methods.combinations import Combination, combine
+from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.methods.ranks import largest_rank
 
@@ -48,8 +48,6 @@ _SHARES = np.geomspace(0.85, 0.05, 24)
 
 _OUTER_STEP = 5
 """Of those, every fifth is tried as the outer method of a combination."""
-
-_MOST_INNER_TERMS = 3
 
 _MOST_WON = 3.0
 """Factor by which repair may win back more with a combination than with its outer method."""
@@ -139,9 +137,7 @@ class _Outer:
         self.method, conv = method, truncations.conv
         self._conv, self._cost, self._error = conv, cost, error
         self._truncations = truncations
-        self._shape, self._shapes = _outlines(
-            tuple(conv.weight.shape), conv.bias is not None, conv.geometry, conv.groups
-        )
+        self._outlines = outlines_of(conv)
         self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
 
     def alone(self) -> list[Candidate]:
@@ -160,20 +156,20 @@ class _Outer:
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._errors[rank]
-            outline, known = self._outline(rank), FactorisationCache()
+            known = FactorisationCache()
             made = cache(partial(self._truncations.made, self.method, rank))
-            for choice in _combined(combinations, self._shape, rank, self._shapes):
-                shape = choice.go_on(outline, self._shapes)
-                price = self._cost(shape)
+            inner = [self._outlines.of_combinations(each, rank) for each in combinations]
+            for choice, outline in chain.from_iterable(inner):
+                price = self._cost(outline)
                 if not any(o.cost <= price and o.error * _MOST_WON <= least for o in others):
-                    channels = self._truncations.whitens_channels(shape)
+                    channels = self._truncations.whitens_channels(outline)
                     expression = choice.go_on(made(channels), known)
                     found.append(Candidate(choice, price, self._error_of(expression, channels)))
         return found
 
     def _outline(self, rank: int) -> Expression:
         """The expression that the method makes of the layer, without weights."""
-        return self._shapes(self.method.name, self._shape, rank)
+        return self._outlines.of(self.method, rank)
 
     @cached_property
     def _errors(self) -> dict[int, float]:
@@ -196,17 +192,6 @@ class _Outer:
         return self._error(expression, channels=channels)
 
 
-@lru_cache(maxsize=32)
-def _outlines(
-    weight_shape: tuple[int, ...], has_bias: bool, geometry: Geometry, groups: int
-) -> tuple[Conv, FactorisationCache]:
-    """A convolution without weights, and the expressions of methods; layers of one shape share them."""
-    bias = torch.empty(weight_shape[0], device="meta") if has_bias else None
-    return Conv(
-        torch.empty(weight_shape, device="meta"), bias, geometry, groups
-    ), FactorisationCache()
-
-
 def _is_cut_by_channels(outline: Expression) -> bool:
     """Whether its first terms, or the first channels between its factors, are a lower rank."""
     return isinstance(outline, Sum) or all(leaf.groups == 1 for leaf in leaves(outline))
@@ -224,19 +209,6 @@ def undominated(found: Sequence[Candidate]) -> list[Candidate]:
 def loss(error: float) -> float:
     """-log(1 - e) of a relative squared error e, capped short of infinity; the cap where e is NaN."""
     return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
-
-
-def _combined(
-    combinations: Sequence[Combination], conv: Conv, rank: int, known: FactorisationCache
-) -> list[Choice]:
-    """Choices of combinations with this outer rank, at inner ranks worth trying."""
-    inner_ranks = range(1, _MOST_INNER_TERMS + 1)
-    made = [
-        combine(combination, conv, rank, terms, known)
-        for combination in combinations
-        for terms in inner_ranks
-    ]
-    return list(dict.fromkeys(choice for choice in made if choice.then))
 
 
 def _ranks(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:

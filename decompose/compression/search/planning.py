@@ -26,7 +26,7 @@ from decompose.layers.costs import (
     count_params,
     count_params_beside,
     find_sharers,
-    macs_of_calls,
+    macs_counters,
 )
 from decompose.layers.eligibility import find_quantised
 from decompose.layers.modules import Decomposable, to_conv
@@ -135,7 +135,7 @@ def plan(
     for pattern in (*skip, *ranks):
         require_match(known.layers, pattern)
     known.warn_of_readers(stacklevel=2)
-    macs_of = {name: partial(macs_of_calls, known.shapes[name]) for name in known.convs}
+    macs_of = macs_counters(known.shapes, known.convs)
     if macs is None and params is None and latency is None:
         for pattern, number in ranks.items():
             _require_within_bound(combination[-1], known.layers, pattern, number)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from torch import nn
 
@@ -22,7 +21,7 @@ from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import measuring_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
-from decompose.layers.costs import macs_of_calls
+from decompose.layers.costs import macs_counters
 from decompose.layers.survey import Survey, survey
 from decompose.methods.combinations import Combination, parse_combination
 from decompose.utils.batches import Batches, Example, first
@@ -75,7 +74,7 @@ def measure(
     known = survey(model, example, skip)
     known.warn_of_readers(stacklevel=2)
     combinations = [parse_combination(name) for name in methods or COMBINATIONS]
-    costs = {name: partial(macs_of_calls, known.shapes[name]) for name in known.convs}
+    costs = macs_counters(known.shapes, known.convs)
     return _score_on(known, images, combinations, costs, effort_of(effort), repaired=True)[1]
 
 
