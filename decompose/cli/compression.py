@@ -50,7 +50,6 @@ from decompose.evaluation.accuracy_budget import WithinDrop
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
 from decompose.layers.batchnorm import fold_batchnorm
-from decompose.layers.discovery import find_decomposed
 from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
 from decompose.models.plans import Plan
@@ -224,8 +223,6 @@ def compress_model(
     calibration.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     model = to_device(load_model(source, arch, fix), device)
-    if find_decomposed(model):
-        raise DecomposeError(f"{source}: is decomposed already; give the model it was made from")
     example = blank_input(model, input_size)
     look = preprocessing_options(scale, mean, std, is_bgr=bgr)
     keep_preprocessing(model, example, look, required=calibrate is not None)

@@ -19,7 +19,7 @@ from decompose.compression.input_moments import InputMoments
 from decompose.compression.layer_statistics import LayerStatistics
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import Layer, to_conv
 from decompose.utils.batches import Batches, InputBatches
 from decompose.utils.progress import track
 
@@ -64,7 +64,7 @@ def is_whitenable(conv: Conv) -> bool:
 def gather_covariances(
     model: nn.Module,
     images: Batches,
-    layers: Mapping[str, Decomposable],
+    layers: Mapping[str, Layer],
     most: int | None = None,
 ) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.

@@ -48,7 +48,7 @@ from decompose.layers.forward import (
     warn_of_infinite,
 )
 from decompose.layers.hooks import observing
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import Layer, to_conv
 from decompose.utils.batches import Batches, InputBatches, batch_size, grouped, map_tensors
 from decompose.utils.errors import DecomposeError, reason
 from decompose.utils.files import writing
@@ -136,7 +136,7 @@ class Statistics:
             ) from None
 
 
-def gather(model: nn.Module, images: Batches, layers: Mapping[str, Decomposable]) -> Statistics:
+def gather(model: nn.Module, images: Batches, layers: Mapping[str, Layer]) -> Statistics:
     """Gather the statistics of a model's layers in one pass.
 
     Args:

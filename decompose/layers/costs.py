@@ -18,7 +18,7 @@ from decompose.layers.detectors import with_all_proposals
 from decompose.layers.discovery import find_layers
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
-from decompose.layers.modules import to_expression
+from decompose.layers.modules import DecomposedLayer, to_expression
 from decompose.utils.batches import Example, call, first, shape_text
 from decompose.utils.errors import DecomposeError, first_line
 
@@ -107,7 +107,11 @@ def find_sharers(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str,
     elsewhere = {
         first.get(id(p), id(p)): name for name, p in _parameters_beside(model, layers).items()
     }
-    weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
+    weights = {
+        name: layer.get_parameter("weight")
+        for name, layer in layers.items()
+        if not isinstance(layer, DecomposedLayer)
+    }
     known = {name: first.get(id(weight), id(weight)) for name, weight in weights.items()}
     return {name: elsewhere[weight] for name, weight in known.items() if weight in elsewhere}
 
@@ -116,7 +120,7 @@ def _parameters_beside(
     model: nn.Module, layers: Mapping[str, nn.Module]
 ) -> dict[str, nn.Parameter]:
     """The parameters of modules that are none of these layers, by full name."""
-    own = {id(layer) for layer in layers.values()}
+    own = {id(part) for layer in layers.values() for part in layer.modules()}
     return {
         f"{name}.{attribute}": parameter
         for name, module in model.named_modules()

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from decompose.algebra import is_exact
 from decompose.layers.bound_functions import rebind_closures_
-from decompose.layers.modules import DECOMPOSABLE, Decomposable, DecomposedLayer, to_conv
+from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, Layer, to_conv
 from decompose.utils.errors import DecomposeError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -41,24 +41,28 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def find_decomposable(model: nn.Module) -> dict[str, Decomposable]:
-    """Find the convolutions and fully connected layers that are not decomposed yet, by full name.
+def find_decomposable(model: nn.Module) -> dict[str, Layer]:
+    """Find convolutions, fully connected layers and decomposed ones, by full name; check their weights.
 
     Raises:
         DecomposeError: a weight is NaN or infinite, or there is none yet; nothing can be decomposed
             from there.
     """
-    originals: dict[str, Decomposable] = {
-        name: layer for name, layer in find_layers(model).items() if isinstance(layer, DECOMPOSABLE)
+    found = {
+        name: layer
+        for name, layer in find_layers(model).items()
+        if isinstance(layer, (*DECOMPOSABLE, DecomposedLayer))
     }
-    for name, module in originals.items():
-        if is_lazy(module.weight):
-            raise DecomposeError(
-                f"layer {name}: gets its sizes from its first input; call the model once before"
-            )
-        if is_plain(module.weight) and not torch.isfinite(module.weight).all():
-            raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
-    return originals
+    for name, layer in found.items():
+        parts = layer.body.modules() if isinstance(layer, DecomposedLayer) else (layer,)
+        for weight in (part.weight for part in parts if isinstance(part, DECOMPOSABLE)):
+            if is_lazy(weight):
+                raise DecomposeError(
+                    f"layer {name}: gets its sizes from its first input; call the model once before"
+                )
+            if is_plain(weight) and not torch.isfinite(weight).all():
+                raise DecomposeError(f"layer {name}: its weights are not finite (NaN or Inf)")
+    return found
 
 
 def copied(model: Model, replacements: Mapping[int, nn.Module] = MappingProxyType({})) -> Model:
@@ -110,8 +114,8 @@ def find_decomposed(model: nn.Module) -> dict[str, DecomposedLayer]:
 
 
 def find_lossy(
-    small: nn.Module, originals: Mapping[str, Decomposable], names: Iterable[str]
-) -> dict[str, tuple[DecomposedLayer, Decomposable]]:
+    small: nn.Module, originals: Mapping[str, Layer], names: Iterable[str]
+) -> dict[str, tuple[DecomposedLayer, Layer]]:
     """Find the decomposed layers with an error, each with the original's layer, by full name.
 
     An exact layer has nothing to win back. Refitted to make up for other layers on the inputs at hand,
@@ -119,7 +123,7 @@ def find_lossy(
 
     Args:
         small: the decomposed model.
-        originals: the layers of the model by full name, not decomposed.
+        originals: the layers of the model by full name.
         names: of layers, in the order of the result.
 
     Raises:
@@ -128,8 +132,6 @@ def find_lossy(
     decomposed = find_decomposed(small)
     found = {}
     for name in filter(decomposed.__contains__, names):
-        if name not in originals:
-            raise DecomposeError(f"layer {name}: it is decomposed in the original as well")
         layer, original = decomposed[name], originals[name]
         try:
             exact = is_exact(layer.expression, to_conv(original))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from decompose.layers.discovery import is_plain
-from decompose.layers.modules import DECOMPOSABLE, Decomposable
+from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, Layer, to_expression
 from decompose.utils.name_patterns import matches
 
 UNREACHED = "not reached by the example"
@@ -26,8 +26,10 @@ def find_quantised(model: nn.Module) -> dict[str, str]:
     }
 
 
-def why_not_decomposable(module: Decomposable) -> str | None:
+def why_not_decomposable(module: Layer) -> str | None:
     """Why a layer cannot be swapped for another module, or ``None`` if it can."""
+    if isinstance(module, DecomposedLayer):
+        return _why_not_composed(module)
     plain = next(kind for kind in DECOMPOSABLE if isinstance(module, kind))
     if parametrize.is_parametrized(module):
         return "its weight is parametrised"
@@ -44,6 +46,17 @@ def why_not_decomposable(module: Decomposable) -> str | None:
     return what_is_attached(module)
 
 
+def _why_not_composed(layer: DecomposedLayer) -> str | None:
+    """Why the factors of a decomposed layer cannot be multiplied back, or ``None`` if they can."""
+    try:
+        to_expression(layer)
+    except TypeError as error:
+        return str(error)
+    factors = (part for part in layer.body.modules() if isinstance(part, DECOMPOSABLE))
+    reasons = (what_is_attached(layer), *map(why_not_decomposable, factors))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
 def what_is_attached(module: nn.Module) -> str | None:
     """Hooks or another forward on a module, which would be lost with it; ``None`` if there are none."""
     if "forward" in vars(module):
@@ -58,9 +71,7 @@ def what_is_attached(module: nn.Module) -> str | None:
     return "it has hooks" if any(hooks) else None
 
 
-def why_skipped(
-    name: str, module: Decomposable, skip: Sequence[str], *, reached: bool
-) -> str | None:
+def why_skipped(name: str, module: Layer, skip: Sequence[str], *, reached: bool) -> str | None:
     """Why a layer stays dense whatever the budget, or ``None`` if it need not.
 
     Args:

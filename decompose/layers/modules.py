@@ -80,11 +80,14 @@ class DecomposedLayer(nn.Module):
         expression: the layer as the method rewrote it.
         choice: the method and rank.
         note: its predicted cost and error, for readers.
+
+    Attributes:
+        is_made_in_turn: whether its factors were made of another decomposed layer's, not of the kernel.
     """
 
     def __init__(
         self,
-        original: Decomposable,
+        original: Layer,
         expression: Expression,
         choice: Choice,
         note: Note | None = None,
@@ -94,6 +97,7 @@ class DecomposedLayer(nn.Module):
         self.choice = choice
         self.note = note
         self.form = DEFAULT_FORM
+        self.is_made_in_turn = False
         self.body = to_module(expression)
         self._made = map_leaves(Conv.without_weights, expression)
         self._reach = ReceptiveField.of(expression)
@@ -103,6 +107,11 @@ class DecomposedLayer(nn.Module):
     def expression(self) -> Expression:
         """The expression that the layer computes now, in its form, sharing its weights."""
         return to_expression(self.body)
+
+    @property
+    def factors(self) -> Expression | None:
+        """The expression with its factors as its choice names them; ``None`` if recomposed for good."""
+        return None if self.form == "dense" else split_like(self.expression, self._made)
 
     @property
     def weight(self) -> Tensor:
@@ -182,6 +191,10 @@ class DecomposedLayer(nn.Module):
         return f"method={self.choice.label}, rank={self.choice.rank_label}{form}"
 
 
+Layer = Decomposable | DecomposedLayer
+"""A layer that a plan may rewrite; decomposed ones again."""
+
+
 def copy_attributes(layer: nn.Module, other: nn.Module) -> None:
     """Copy the sizes of a layer to another module, but no weights, for readers."""
     for name in _COPIED:
@@ -209,13 +222,15 @@ def to_expression(module: nn.Module, *, differentiable: bool = False) -> Express
     raise TypeError(f"a {type(module).__name__} is no expression of convolutions")
 
 
-def to_conv(module: Decomposable, *, differentiable: bool = False) -> Conv:
+def to_conv(module: Layer, *, differentiable: bool = False) -> Conv:
     """Convert a convolution or fully connected module to a ``Conv`` that shares its weights.
 
     Args:
-        module: the layer.
+        module: the layer; the factors of a decomposed one are multiplied back.
         differentiable: whether gradients go back to its parameters.
     """
+    if isinstance(module, DecomposedLayer):
+        return compose(to_expression(module, differentiable=differentiable))
     weight, bias = module.weight, module.bias
     if not differentiable:
         weight, bias = weight.detach(), None if bias is None else bias.detach()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from decompose.layers.consumers import NORMALISERS, Consumers, Use, Value
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import Layer, to_conv
 
 _RECTIFIERS = {"relu", "relu_", "hardtanh", "hardtanh_"}
 """Operators that cut off below; hardtanh is ReLU6, which torchvision's mobile networks have."""
@@ -59,9 +59,7 @@ class Rectifier:
 
 
 @torch.no_grad()
-def find_rectifiers(
-    consumers: Consumers, layers: Mapping[str, Decomposable]
-) -> dict[str, Rectifier]:
+def find_rectifiers(consumers: Consumers, layers: Mapping[str, Layer]) -> dict[str, Rectifier]:
     """Find the rectifiers that follow layers.
 
     Args:

@@ -13,12 +13,12 @@ from functools import cached_property
 
 from torch import nn
 
-from decompose.algebra import Conv
+from decompose.algebra import Conv, Expression
 from decompose.layers.consumers import Consumers, find_consumers
 from decompose.layers.costs import Shapes, trace_shapes
 from decompose.layers.discovery import find_decomposable, find_layers
 from decompose.layers.eligibility import UNREACHED, find_quantised, why_skipped
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import DecomposedLayer, Layer, to_conv, to_expression
 from decompose.layers.relu import Rectifier, find_rectifiers
 from decompose.utils.batches import Example
 
@@ -30,7 +30,7 @@ class Survey:
     Attributes:
         model: the model.
         example: the batch that it was surveyed on.
-        layers: convolutions and fully connected layers that are not decomposed yet, by full name.
+        layers: convolutions, fully connected layers and decomposed ones, by full name.
         shapes: input shapes of every layer that the example reaches, one for each call.
         dense: why layers stay as they are, by full name.
         consumers: the readers of each layer's weight and output.
@@ -38,24 +38,44 @@ class Survey:
 
     model: nn.Module
     example: Example
-    layers: Mapping[str, Decomposable]
+    layers: Mapping[str, Layer]
     shapes: Shapes
     dense: Mapping[str, str]
     consumers: Consumers
 
     @cached_property
     def convs(self) -> dict[str, Conv]:
-        """The convolutions of the layers that may be decomposed, by full name."""
+        """The convolutions of the layers that may be decomposed, by full name.
+
+        Of a layer that is decomposed already it is the product of its factors.
+        """
         return {
             name: to_conv(module) for name, module in self.layers.items() if name not in self.dense
         }
+
+    @cached_property
+    def decomposed(self) -> dict[str, DecomposedLayer]:
+        """The layers that are decomposed already and may be so again, by full name."""
+        chosen = self.chosen(self.convs).items()
+        return {name: layer for name, layer in chosen if isinstance(layer, DecomposedLayer)}
+
+    @cached_property
+    def factors(self) -> dict[str, Expression]:
+        """The factors of layers that are decomposed already and may be so again, by full name."""
+        found = {name: layer.factors for name, layer in self.decomposed.items()}
+        return {name: factors for name, factors in found.items() if factors is not None}
+
+    @cached_property
+    def expressions(self) -> dict[str, Expression]:
+        """The layers that may be decomposed as they are now, by full name."""
+        return {**self.convs, **{n: to_expression(layer) for n, layer in self.decomposed.items()}}
 
     @cached_property
     def num_calls(self) -> dict[str, int]:
         """Calls of each layer that the example reaches, in the order in which they run."""
         return {name: len(seen) for name, seen in self.shapes.items()}
 
-    def chosen(self, names: Iterable[str]) -> dict[str, Decomposable]:
+    def chosen(self, names: Iterable[str]) -> dict[str, Layer]:
         """Some of the layers, by full name."""
         return {name: self.layers[name] for name in names}
 

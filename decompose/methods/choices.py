@@ -4,20 +4,24 @@ A combination of methods is a choice whose factors have choices of their own. ::
 
     {"method": "spatial", "rank": 120, "then": [{"method": "pw_dw", "rank": 2}, null]}
 
-is spatial decomposition, whose first kernel is decoupled and whose second stays.
+is spatial decomposition, whose first kernel is decoupled and whose second stays. With ``"factors"`` in
+place of a method, ``then`` goes on with the factors of a layer that is decomposed already.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, map_leaves
+from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, leaves, map_leaves
 from decompose.methods import get_method
 from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.utils.errors import DecomposeError
+
+FACTORS = "factors"
+"""In place of a method: the factors of a layer that is decomposed already; the rank is their number."""
 
 _DEEPEST = 16
 """Methods one inside the other, at most: more than anything gains by."""
@@ -28,8 +32,8 @@ class Choice:
     """The method and rank of one layer.
 
     Attributes:
-        method: the method's name.
-        rank: its rank.
+        method: the method's name, or ``FACTORS``.
+        rank: its rank; of ``FACTORS``, their number.
         then: a choice for each convolution that the method makes, in their order; ``None`` leaves
             one as it is. Empty if all are left.
 
@@ -58,6 +62,8 @@ class Choice:
             DecomposeError: a method does not exist or cannot take a kernel, a rank is out
                 of bounds, or there are more choices than factors.
         """
+        if self.method == FACTORS:
+            raise DecomposeError("it is not decomposed yet and has no factors to go on with")
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
     def go_on(self, expression: Expression, known: FactorisationCache | None = None) -> Expression:
@@ -77,6 +83,31 @@ class Choice:
         if any(choice is not None for choice in following):
             raise DecomposeError(f"{self.method} makes fewer factors than the choice goes on with")
         return _flat(rewritten)
+
+    def followed_by(self, other: Choice, conv: Conv) -> Choice:
+        """Join a choice of ``FACTORS`` to the choice that made these.
+
+        Args:
+            other: for the factors.
+            conv: the layer before it was decomposed; only its shape matters.
+
+        Raises:
+            DecomposeError: the choice makes another number of factors.
+        """
+        following = iter(other.then)
+        joined = self._joined(conv.without_weights(), following)
+        if next(following, self) is not self or other.rank != len(other.then):
+            raise DecomposeError(f"{self.label} makes another number of factors than {other.rank}")
+        return joined
+
+    def _joined(self, conv: Conv, following: Iterator[Choice | None]) -> Choice:
+        factors = leaves(get_method(self.method)(conv, self.rank))
+        inner = iter(self.then)
+        then = tuple(
+            next(following, None) if choice is None else choice._joined(factor, following)
+            for factor, choice in ((factor, next(inner, None)) for factor in factors)
+        )
+        return replace(self, then=then if any(then) else ())
 
     def _in(
         self, whitening: Whitening | None, conv: Conv, method: Callable[[Conv], Expression]
@@ -137,7 +168,8 @@ class Choice:
             raise DecomposeError(f"method {method!r} is no name")
         if not isinstance(then, list):
             raise DecomposeError('"then" must be a list, with an entry for each factor')
-        get_method(method)
+        if method != FACTORS:
+            get_method(method)
         inner = (None if c is None else cls.from_dict(c, depth + 1) for c in then)
         return cls(method, rank, tuple(inner))
 

@@ -8,15 +8,16 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from decompose.algebra import Conv
+from decompose.algebra import Conv, map_leaves
 from decompose.layers.discovery import copied, find_decomposable, find_decomposed, find_layers
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.execution_forms import DEFAULT_FORM
-from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv
+from decompose.layers.modules import DecomposedLayer, Layer, is_channels_last, to_conv
+from decompose.methods.choices import FACTORS, Choice
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 
-Layer = TypeVar("Layer", bound=nn.Module)
+Made = TypeVar("Made", bound=nn.Module)
 
 
 def rebuild(plan: Plan, model: nn.Module) -> nn.Module:
@@ -84,7 +85,7 @@ def plan_of(model: nn.Module) -> Plan:
 def substitute(
     plan: Plan,
     model: nn.Module,
-    modules: Mapping[str, Decomposable] | None = None,
+    modules: Mapping[str, Layer] | None = None,
     *,
     prepare: Callable[[Conv], Conv] = lambda conv: conv,
 ) -> nn.Module:
@@ -105,25 +106,42 @@ def substitute(
     for name, choice in plan.layers.items():
         if name not in modules:
             raise DecomposeError(
-                f"the plan rewrites {name}, but no dense layer of the model has that name; "
+                f"the plan rewrites {name}, but no layer of the model has that name; "
                 f"there are: {', '.join(modules)}"
             )
         module = modules[name]
         if reason := why_not_decomposable(module):
             raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
-        conv = prepare(to_conv(module))
         try:
-            expression = choice.rewrite(conv)
+            layer = _decomposed(module, choice, prepare)
         except DecomposeError as error:
             raise DecomposeError(f"layer {name}: {error}") from None
-        layer = DecomposedLayer(module, expression, choice, plan.notes.get(name))
+        layer.note = plan.notes.get(name)
         replacements[id(module)] = like_original(module, layer)
     return copied(model, replacements)
 
 
-def like_original(original: Decomposable, layer: Layer) -> Layer:
+def _decomposed(module: Layer, choice: Choice, prepare: Callable[[Conv], Conv]) -> DecomposedLayer:
+    """Decompose a layer, or the factors that it has already."""
+    conv = to_conv(module)
+    factors = module.factors if isinstance(module, DecomposedLayer) else None
+    if choice.method != FACTORS or factors is None:
+        return DecomposedLayer(module, choice.rewrite(prepare(conv)), choice)
+    assert isinstance(module, DecomposedLayer)
+    joined = module.choice.followed_by(choice, conv)
+    layer = DecomposedLayer(module, choice.go_on(map_leaves(prepare, factors)), joined)
+    layer.is_made_in_turn = True
+    return layer
+
+
+def like_original(original: Layer, layer: Made) -> Made:
     """Give a layer the mode, requires_grad and memory format of the convolution it replaces."""
     layer.train(original.training)
+    if isinstance(original, DecomposedLayer):
+        layer.requires_grad_(any(parameter.requires_grad for parameter in original.parameters()))
+        if is_channels_last(original):
+            layer.to(memory_format=torch.channels_last)
+        return layer
     for name, parameter in layer.named_parameters():
         source = original.bias if name.endswith("bias") else original.weight
         parameter.requires_grad_(source is not None and source.requires_grad)

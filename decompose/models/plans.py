@@ -33,6 +33,9 @@ from decompose.utils.files import parse_json, write_text
 
 Record = TypeVar("Record")
 
+KEPT = "decomposed as before"
+"""Why a layer that was decomposed already is not decomposed anew: it is worth its cost."""
+
 _FORMAT, _VERSION = "decompose-plan", 1
 _PARTS = "layers", "dense", "notes", "forms"
 

@@ -25,7 +25,7 @@ from decompose.algebra import balanced, leaves
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
-from decompose.layers.modules import Decomposable, DecomposedLayer
+from decompose.layers.modules import DecomposedLayer, Layer
 from decompose.layers.relu import Rectifier
 from decompose.layers.survey import survey
 from decompose.utils.batches import Batches, Example, InputBatches, batch_size
@@ -176,7 +176,7 @@ def reconstruct_(
 
 def _calls(
     small: tuple[nn.Module, DecomposedLayer],
-    model: tuple[nn.Module, Decomposable],
+    model: tuple[nn.Module, Layer],
     num_calls: int,
     inputs: Sequence[Example],
 ) -> tuple[list[LayerCall], list[LayerCall]]:

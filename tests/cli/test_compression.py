@@ -6,6 +6,7 @@ import torch
 
 import decompose
 from decompose.layers.batchnorm import folded_of
+from decompose.layers.discovery import find_decomposed
 from decompose.models.architectures import OFFLINE_VGG16
 from tests.cli.cases import ARCH, Captured, run
 
@@ -29,6 +30,15 @@ def test_compress_writes_the_network_its_plan_and_a_table(
     assert run(*command, "-o", again) == 0
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(decompose.load(again)(x), decompose.load(files[0])(x))
+
+
+def test_a_decomposed_model_is_a_source(small: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "smaller.safetensors"
+    assert run("compress", small, "--rank", "layer1.*=2", "-o", path) == 0
+    assert "layer1.0.conv1" in capsys.readouterr().out
+    smaller, before = (find_decomposed(decompose.load(p)) for p in (path, small))
+    ranks = {name: layer.choice.rank for name, layer in smaller.items()}
+    assert ranks == {n: 2 if "layer1." in n else layer.choice.rank for n, layer in before.items()}
 
 
 def test_compress_by_energy(tmp_path: Path, capsys: Captured) -> None:

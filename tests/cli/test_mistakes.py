@@ -15,15 +15,6 @@ from decompose.methods import METHODS
 from tests.cli.cases import ARCH, Captured, run
 
 
-def test_what_is_rewritten_is_not_rewritten_again(
-    small: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    output = tmp_path / "again.safetensors"
-    assert run("compress", small, "--macs", "0.5", "-o", output) == 2
-    assert "decomposed already; give the model it was made from" in capsys.readouterr().err
-    assert not output.exists()
-
-
 def truncated(folder: Path) -> Path:
     path = folder / "cut.pth"
     path.write_bytes((folder / "resnet18.pth").read_bytes()[:5000])

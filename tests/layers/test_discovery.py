@@ -167,5 +167,4 @@ def test_another_model_is_named_as_such() -> None:
     other = nn.Sequential(nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
     with pytest.raises(DecomposeError, match="layer 0 was not made from the original's"):
         find_lossy(small, find_decomposable(other), ["0"])
-    with pytest.raises(DecomposeError, match="decomposed in the original"):
-        find_lossy(small, find_decomposable(small), ["0"])
+    assert not find_lossy(small, find_decomposable(small), ["0"])

@@ -24,7 +24,7 @@ from decompose.compression.layerwise.dependencies import Dependency
 from decompose.compression.layerwise.sampling import Samples
 from decompose.layers.discovery import copied
 from decompose.layers.eligibility import why_not_decomposable
-from decompose.layers.modules import Decomposable, DecomposedLayer, to_conv, to_module
+from decompose.layers.modules import DecomposedLayer, Layer, to_conv, to_module
 from decompose.methods.choices import Choice
 from decompose.models.conversion import like_original
 
@@ -45,7 +45,7 @@ class PartialModel:
     def __init__(
         self,
         model: nn.Module,
-        originals: Mapping[str, Decomposable],
+        originals: Mapping[str, Layer],
         dependencies: Mapping[str, Dependency],
     ) -> None:
         self.small = copied(model)

@@ -34,7 +34,7 @@ from decompose.compression.layerwise.partial_model import PartialModel
 from decompose.compression.layerwise.sampling import Sampler, Samples
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forward import evaluating
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import Layer, to_conv
 from decompose.layers.relu import Rectifier
 from decompose.methods import DEFAULT_METHOD, get_method
 from decompose.methods.choices import Choice
@@ -170,7 +170,7 @@ def decompose_layer(
     return expression, _choice(spec, decoupled)
 
 
-def _obstacle(module: Decomposable, spec: LayerSpec) -> str | None:
+def _obstacle(module: Layer, spec: LayerSpec) -> str | None:
     grouped = spec.needs_data and to_conv(module).groups != 1
     return "it has groups" if grouped else why_not_decomposable(module)
 

@@ -163,8 +163,11 @@ def _problem(
     covariances: AxisCovariances | None,
     rectifier: Rectifier | None,
 ) -> RefitProblem:
-    """The refit of the layer truncated in whitened coordinates, or as it is if those are not known."""
-    if covariances is None:
+    """The refit of the layer truncated in whitened coordinates, or as it is if those are not known.
+
+    So it is where the factors were made of others, which a truncation of the kernel would not give.
+    """
+    if covariances is None or layer.is_made_in_turn:
         return RefitProblem("", widened(layer.expression), rectifier)
     wide = widened(conv)
     assert isinstance(wide, Conv)

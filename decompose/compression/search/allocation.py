@@ -106,8 +106,12 @@ def mixture(
 
 
 def _note(picked: Candidate, found: Sequence[Candidate], unit: str) -> Note:
-    """Cost and error of a layer's choice, and of the best of other methods that cost no more."""
+    """Cost and error of a layer's choice, and of the best of other methods that cost no more.
+
+    Where a layer was decomposed already: the best of the other way, its factors in turn or all anew.
+    """
     others = [c for c in found if c.label != picked.label and c.cost <= picked.cost]
+    others = [c for c in others if c.is_in_turn != picked.is_in_turn] or others
     best = min(others, key=lambda c: c.error, default=None)
     if best is None or best.choice is None:
         return Note(picked.cost, unit, picked.error)

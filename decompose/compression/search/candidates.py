@@ -22,7 +22,7 @@ from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.outlines import outlines_of
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
-from decompose.methods.choices import Choice
+from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
 from decompose.methods.ranks import largest_rank
@@ -73,6 +73,11 @@ class Candidate:
         return "dense" if self.choice is None else self.choice.label
 
     @property
+    def is_in_turn(self) -> bool:
+        """Whether it decomposes the factors of a layer that is decomposed already."""
+        return self.choice is not None and self.choice.method == FACTORS
+
+    @property
     def loss(self) -> float:
         """The error as a loss that adds up over layers."""
         return loss(self.error)
@@ -97,7 +102,7 @@ def find_candidates(
         The layer as it is, then the others.
     """
     conv = truncations.conv
-    dense = Candidate(None, cost(conv), 0.0)
+    dense = Candidate(None, cost(truncations.factors or conv), 0.0)
     outers = [
         _Outer(method, truncations, cost, error) for method in _outer_methods(combinations, conv)
     ]
@@ -138,7 +143,7 @@ class _Outer:
         self._conv, self._cost, self._error = conv, cost, error
         self._truncations = truncations
         self._outlines = outlines_of(conv)
-        self._ranks = _ranks(self._outline, method.max_rank(conv), conv)
+        self._ranks = ranks_to_try(self._outline, method.max_rank(conv), conv)
 
     def alone(self) -> list[Candidate]:
         """Candidates of the method alone, one for every rank."""
@@ -211,7 +216,7 @@ def loss(error: float) -> float:
     return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
 
 
-def _ranks(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:
+def ranks_to_try(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:
     """All ranks if they are few, and else those that keep the shares of ``_SHARES``."""
     if bound <= len(_SHARES):
         return list(range(1, bound + 1))

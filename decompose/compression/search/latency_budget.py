@@ -12,7 +12,7 @@ timed, and where it misses the budget, made again for a budget smaller by the ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -27,8 +27,10 @@ from decompose.inference.tuning import fastest, time_forms
 from decompose.layers.costs import Shapes
 from decompose.layers.discovery import find_decomposed
 from decompose.layers.execution_forms import DEFAULT_FORM
+from decompose.layers.modules import DecomposedLayer
 from decompose.layers.survey import Survey
 from decompose.methods import get_method
+from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.low_rank import LowRankMethod
 from decompose.models.conversion import set_forms_, substitute
 from decompose.models.plans import LatencyReport, Plan
@@ -63,7 +65,7 @@ def plan_for_latency(
     num_inputs = batch_size(example)
     original_ms = time_models({"original": model}, example, target)["original"]
     latencies = Latencies(target)
-    priced = _price(known.convs, shapes, scored, num_inputs, latencies)
+    priced = _price(known, scored, num_inputs, latencies)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
@@ -81,7 +83,9 @@ def plan_for_latency(
         )
         predicted = (rest_ms + scale * taken_ms) / original_ms
         small = substitute(plan, model, known.layers)
-        plan = replace(plan, forms=_fastest_forms(small, shapes, num_inputs, latencies))
+        plan = replace(
+            plan, forms=_fastest_forms(small, plan.layers, shapes, num_inputs, latencies)
+        )
         set_forms_(small, plan.forms)
         timed = time_models({"original": model, "small": small}, example, target)
         now_ms = timed["original"]
@@ -106,12 +110,17 @@ def _unreachable(
 
 
 def _fastest_forms(
-    small: nn.Module, shapes: Shapes, batch_size: int, latencies: Latencies
+    small: nn.Module,
+    chosen: Container[str],
+    shapes: Shapes,
+    batch_size: int,
+    latencies: Latencies,
 ) -> dict[str, str]:
     """The forms of the decomposed layers that are faster than the default one."""
     forms = {
         name: fastest(time_forms(layer, shapes[name], batch_size, latencies), layer.form)
         for name, layer in find_decomposed(small).items()
+        if name in chosen
     }
     return {name: form for name, form in forms.items() if form not in (DEFAULT_FORM, "dense")}
 
@@ -121,26 +130,35 @@ def _dense_cost(found: Sequence[Candidate]) -> float:
 
 
 def _price(
-    convs: Mapping[str, Conv],
-    shapes: Shapes,
+    known: Survey,
     scored: Mapping[str, Sequence[Candidate]],
     batch_size: int,
     latencies: Latencies,
 ) -> dict[str, list[Candidate]]:
     """Time a few candidates of every layer; their costs in microseconds for one batch."""
     priced = {}
-    for name in track(list(convs), "timing candidates"):
-        conv = convs[name].without_weights()
+    for name in track(list(known.convs), "timing candidates"):
+        conv = known.convs[name].without_weights()
         share = latencies.target.engine.fewer_macs
         hopeful = [o for o in scored[name] if not _hopeless(o, scored[name], share)]
         found = [_aligned(candidate, conv) for candidate in _thinned(hopeful)]
-        variants = [LayerVariant(candidate.choice) for candidate in found]
-        totals_ms = latencies.measure_calls(conv, variants, shapes[name], batch_size)
+        layer = known.decomposed.get(name)
+        variants = [_variant(candidate.choice, layer, conv) for candidate in found]
+        totals_ms = latencies.measure_calls(conv, variants, known.shapes[name], batch_size)
         priced[name] = [
             replace(candidate, cost=round(1e3 * total))
             for candidate, total in zip(found, totals_ms, strict=True)
         ]
     return priced
+
+
+def _variant(choice: Choice | None, layer: DecomposedLayer | None, conv: Conv) -> LayerVariant:
+    """The variant of a choice; without one, the layer as it is."""
+    if layer is None or not (choice is None or choice.method == FACTORS):
+        return LayerVariant(choice)
+    if choice is None:
+        return LayerVariant(layer.choice, layer.form)
+    return LayerVariant(layer.choice.followed_by(choice, conv))
 
 
 def _hopeless(candidate: Candidate, others: Sequence[Candidate], share: float) -> bool:

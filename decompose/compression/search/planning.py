@@ -29,13 +29,13 @@ from decompose.layers.costs import (
     macs_counters,
 )
 from decompose.layers.eligibility import find_quantised
-from decompose.layers.modules import Decomposable, to_conv
+from decompose.layers.modules import Layer, to_conv
 from decompose.layers.survey import Survey, survey
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import parse_combination
 from decompose.methods.ranks import rank_rule
-from decompose.models.plans import Plan
+from decompose.models.plans import KEPT, Plan
 from decompose.utils.batches import Batches, Example, device_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.name_patterns import last_match, matches, require_match
@@ -66,10 +66,11 @@ def plan(
     do, from the weights alone; or a budget (``macs``, ``params`` or ``latency``) under which each
     layer gets the method and rank that together change the model's output the least, predicted from
     its weights and its layers' inputs: from unlabelled images of yours, or else synthetic ones.
-    A layer that would not get cheaper stays as it is, unless ``rank`` names it in full.
+    A layer that would not get cheaper stays as it is, unless ``rank`` names it in full. In a model that is
+    decomposed already, layers keep their factors, or are decomposed anew, or (for a budget) in turn.
 
     Args:
-        model: any module; left as it was.
+        model: any module, decomposed or not; left as it was.
         example: one batch: a tensor ``(batch, ...)`` in the model's dtype, a tuple of positional inputs,
             or a dictionary of inputs by name. MACs are counted for its sizes, a latency is that of
             its whole batch.
@@ -140,18 +141,20 @@ def plan(
         for pattern, number in ranks.items():
             _require_within_bound(combination[-1], known.layers, pattern, number)
         rule = rank_rule(combination, ranks, partial(last_match, ranks), energy, ratio)
-        return _uniform(rule, known.convs, macs_of, known.dense, named=ranks)
+        return _uniform(rule, known, macs_of, named=ranks)
     combinations = [parse_combination(name) for name in methods or COMBINATIONS]
     if params is not None:
         known = _without_sharers(known)
         params_of = dict.fromkeys(known.convs, algebra.params)
         scored = score(known, combinations, params_of, calibrate, settings)
-        return mixture(scored, known.dense, _allowed_params(known, params), "parameters")
+        chosen = mixture(scored, known.dense, _allowed_params(known, params), "parameters")
+        return _with_kept(chosen, known)
     scored = score(known, combinations, macs_of, calibrate, settings)
     if macs is not None:
-        return mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
+        chosen = mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
+        return _with_kept(chosen, known)
     assert latency is not None
-    return plan_for_latency(known, scored, latency, target)
+    return _with_kept(plan_for_latency(known, scored, latency, target), known)
 
 
 def _hint(model: nn.Module) -> str:
@@ -173,6 +176,12 @@ def _allowed_params(known: Survey, share: float) -> float:
     return share * count_params(known.model) - count_params_beside(known.model, chosen)
 
 
+def _with_kept(chosen: Plan, known: Survey) -> Plan:
+    """Say of layers that were decomposed already, and stay so, that they do."""
+    kept = dict.fromkeys(known.decomposed.keys() - chosen.layers.keys(), KEPT)
+    return replace(chosen, dense={name: kept.get(name, why) for name, why in chosen.dense.items()})
+
+
 def _without_sharers(known: Survey) -> Survey:
     """Leave layers dense whose weight a module outside of them holds as well."""
     sharers = find_sharers(known.model, known.chosen(known.convs))
@@ -182,20 +191,19 @@ def _without_sharers(known: Survey) -> Survey:
 
 def _uniform(
     rule: Callable[[str, Conv], Choice | str],
-    convs: Mapping[str, Conv],
+    known: Survey,
     costs: Mapping[str, Cost],
-    dense: Mapping[str, str],
     named: Mapping[str, int],
 ) -> Plan:
     """Apply one rule to all layers; one that would cost no less stays dense, unless it is named."""
     layers: dict[str, Choice] = {}
-    dense = dict(dense)
-    for name, conv in convs.items():
-        choice = rule(name, conv)
+    dense = dict(known.dense)
+    for name, conv in known.convs.items():
+        choice, cost = rule(name, conv), costs[name]
         if isinstance(choice, str):
             dense[name] = choice
-        elif name in named or costs[name](choice.rewrite(conv.without_weights())) < costs[name](
-            conv
+        elif name in named or cost(choice.rewrite(conv.without_weights())) < cost(
+            known.expressions[name]
         ):
             layers[name] = choice
         else:
@@ -239,7 +247,7 @@ def _ranks_by_pattern(rank: int | Mapping[str, int] | None) -> dict[str, int]:
 
 
 def _require_within_bound(
-    method: Method, modules: Mapping[str, Decomposable], pattern: str, rank: int
+    method: Method, modules: Mapping[str, Layer], pattern: str, rank: int
 ) -> None:
     convs = {name: to_conv(module) for name, module in modules.items() if matches(name, pattern)}
     bounds = {name: method.max_rank(c) for name, c in convs.items() if method.why_not(c) is None}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.methods import Method, get_method
-from decompose.methods.choices import Choice
+from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.factorisation_cache import FactorisationCache
 
 
@@ -16,10 +16,16 @@ class QuickTruncations:
     Args:
         conv: the layer.
         whitening: the coordinates in which the methods truncate; the kernel's own by default.
+        factors: of the layer, where it is decomposed already.
     """
 
-    def __init__(self, conv: Conv, whitening: Whitening | None = None) -> None:
-        self.conv, self._whitening = conv, whitening
+    def __init__(
+        self,
+        conv: Conv,
+        whitening: Whitening | None = None,
+        factors: Expression | None = None,
+    ) -> None:
+        self.conv, self._whitening, self.factors = conv, whitening, factors
         self._given: dict[bool | None, Conv] = {}
         self._factorised: dict[tuple[str, bool | None], Callable[[int], Expression]] = {}
 
@@ -51,6 +57,8 @@ class QuickTruncations:
         Raises:
             DecomposeError: as ``Choice.rewrite``.
         """
+        if choice.method == FACTORS and self.factors is not None:
+            return choice.go_on(self.factors)
         channels = self.whitens_channels(choice.rewrite(self.conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
         made = choice.go_on(made, FactorisationCache())

@@ -17,6 +17,7 @@ from decompose.compression.covariances import AxisCovariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import OutputError
+from decompose.compression.search.factor_candidates import find_factor_candidates
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import measuring_sensitivity
 from decompose.compression.statistics import Statistics, gather
@@ -101,7 +102,7 @@ def score(
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        every = _candidates(combinations, known.convs, costs, calibrate, whitenings)
+        every = _candidates(combinations, known, costs, calibrate, whitenings)
         return _scaled({name: found for name, found, _ in every}, calibrate.corrections)
     images = calibrate
     if images is None:
@@ -129,7 +130,7 @@ def _score_on(
     corrections: dict[str, dict[str, float]] = {}
     with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
         for name, found, truncations in _candidates(
-            combinations, known.convs, costs, statistics, whitenings
+            combinations, known, costs, statistics, whitenings
         ):
             scored[name] = found
             if name in statistics.layers:
@@ -153,19 +154,25 @@ def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, 
 
 def _candidates(
     combinations: Sequence[Combination],
-    convs: Mapping[str, Conv],
+    known: Survey,
     costs: Mapping[str, Cost],
     statistics: Statistics,
     whitenings: Mapping[str, Whitening],
 ) -> Iterator[tuple[str, list[Candidate], QuickTruncations]]:
     """The name, candidates and truncations of one layer after another."""
+    convs = known.convs
     for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
         layer, whitening = statistics.layers.get(name), whitenings.get(name)
         wide = algebra.widened(conv)
         assert isinstance(wide, Conv)
         error = None if layer is None else OutputError(wide, layer, whitening)
-        truncations = QuickTruncations(wide, whitening)
-        yield name, find_candidates(truncations, combinations, costs[name], error), truncations
+        factors = known.factors.get(name)
+        factors = None if factors is None else algebra.widened(factors)
+        truncations = QuickTruncations(wide, whitening, factors)
+        found = find_candidates(truncations, combinations, costs[name], error)
+        if factors is not None and error is not None:
+            found += find_factor_candidates(factors, combinations, costs[name], error)
+        yield name, found, truncations
 
 
 def _scaled(
