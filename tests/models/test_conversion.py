@@ -136,7 +136,7 @@ def test_rebuilding_needs_no_weights() -> None:
 @pytest.mark.parametrize(
     ("name", "choice", "message"),
     [
-        ("conv9", Choice("pw_dw", 1), "rewrites conv9, but no dense layer .* has that name"),
+        ("conv9", Choice("pw_dw", 1), "rewrites conv9, but no layer .* has that name"),
         ("stem", Choice("pw_dw", 4), "layer stem: rank 4 of pw_dw is out of bounds: it is 1 to 3"),
         ("stem", Choice("sdv", 1), "layer stem: no method is called 'sdv'"),
     ],
