@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from decompose.cli.inputs import calibration_images
 from decompose.cli.outputs import print_agreement, print_table
+from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
-from decompose.data.synthetic import are_cheap, num_to_repair_on, synthetic_inputs
 from decompose.evaluation.agreement import class_agreement
 from decompose.utils.errors import DecomposeError
 
@@ -71,32 +72,40 @@ class Calibration:
         self,
         model: nn.Module,
         example: Tensor,
-        images: list[Any] | None,
-        given: Mapping[str, Any],
-        *,
-        repairing: bool,
+        inputs: list[Any] | Tensor | None,
+        scope: Mapping[str, Any],
+        checkpoints: CompressionCheckpoints | None,
     ) -> list[Any] | Statistics | Tensor | None:
-        """The images or statistics that a budget is planned on; new statistics are saved if asked for."""
+        """The inputs or statistics that a budget is planned on.
+
+        Args:
+            model: the original.
+            example: one batch.
+            inputs: to plan on, if any.
+            scope: methods, skip and effort.
+            checkpoints: that keep statistics.
+        """
         if self.statistics is not None:
             return Statistics.load(self.statistics)
-        if images is None and repairing and are_cheap(example):
-            return synthetic_inputs(example, model, num=num_to_repair_on(example))
-        if images is None or self.save_statistics is None:
-            return images
-        scope = {name: given[name] for name in ("methods", "skip", "effort") if name in given}
-        found = measure(model, example, images, **scope)
-        found.save(self.save_statistics)
+        if inputs is None or (self.save_statistics is None and checkpoints is None):
+            return inputs
+        measured = partial(measure, model, example, inputs, **scope)
+        found = measured() if checkpoints is None else checkpoints.statistics(measured)
+        if self.save_statistics is not None:
+            found.save(self.save_statistics)
         return found
 
 
 def repair_and_report(
     small: nn.Module,
     model: nn.Module,
-    example: Tensor,
-    images: Sequence[Tensor] | None,
+    inputs: Sequence[Tensor] | Tensor,
     effort: str,
+    checkpoints: CompressionCheckpoints | None,
+    *,
+    synthetic: bool,
 ) -> None:
-    """Repair a model on images, or else on synthetic inputs, and print what it gained."""
-    inputs = images or synthetic_inputs(example, model, num=num_to_repair_on(example))
-    print_table(repair_table(repair_(small, model, inputs, effort=effort)))
-    print_agreement(class_agreement(model, small, inputs), synthetic=not images)
+    """Repair a model on images or synthetic inputs, and print what it gained."""
+    repairs = repair_(small, model, inputs, effort=effort, checkpoints=checkpoints)
+    print_table(repair_table(repairs))
+    print_agreement(class_agreement(model, small, inputs), synthetic=synthetic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,9 +44,11 @@ from decompose.cli.outputs import (
     write_table,
 )
 from decompose.compression.application import apply
+from decompose.compression.checkpoints import CompressionCheckpoints, key_of
 from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
 from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.planning import plan
+from decompose.data.synthetic import are_cheap, num_to_repair_on, synthetic_inputs
 from decompose.evaluation.accuracy_budget import WithinDrop
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
@@ -64,7 +67,7 @@ _BUDGETS = {"macs", "params", "latency"}
         "What to keep": "macs params latency max_drop engine batch threads int8 rank energy ratio skip",
         "What to use": "methods method plan_file statistics fold repair effort arch device",
         "Images": "data calibrate max_images input_size fix scale mean std bgr",
-        "Output": "output save_plan save_statistics table",
+        "Output": "output resume save_plan save_statistics table",
     }
 )
 def compress_model(
@@ -179,6 +182,14 @@ def compress_model(
     save_plan: Annotated[
         Path | None, typer.Option(help="Also write the plan to this JSON file, to read and edit.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep each finished phase beside the output until it is written, and go on from "
+            "what an interrupted run with --resume has kept.",
+        ),
+    ] = False,
     fold: Annotated[
         bool,
         typer.Option(
@@ -220,6 +231,8 @@ def compress_model(
     repairing = budgeted or calibrate is not None if repair is None else repair
     _require_effect(given, plan_file, batch)
     effort = _effort(effort, has_effect=budgeted or repairing)
+    if resume and (drop is not None or not (budgeted or repairing)):
+        raise DecomposeError("--resume is for the plan and the repair of one budget")
     calibration.require_effect(budgeted=budgeted, repairing=repairing)
     choices = None if plan_file is None else Plan.load(plan_file)
     model = to_device(load_model(source, arch, fix), device)
@@ -229,8 +242,9 @@ def compress_model(
     if fold:
         model = fold_batchnorm(model, example)
     example = example.expand(batch or 1, *example.shape[1:]).contiguous()
+    folder = output.with_name(f"{output.stem}.checkpoints") if resume else None
     made = _compressed(
-        model, example, given, choices, drop, calibration, effort, repairing=repairing
+        model, example, given, choices, drop, calibration, effort, folder, repairing=repairing
     )
     small, choices, within = made.model, made.plan, made.within
     comparison = compare_weights(model, small, example)
@@ -239,6 +253,8 @@ def compress_model(
             choices.save(save_plan)
         serialization.save(small, output)
         write_table(table, comparison.table(weights=not repairing))
+    if made.checkpoints is not None:
+        made.checkpoints.remove()
     record: dict[str, Any] = {"source": source, "output": str(output), "repaired": repairing}
     record |= {} if within is None else {"max_drop": within.to_dict()}
     print_record({**record, **comparison.to_dict(), "plan": json.loads(choices.to_json())})
@@ -252,11 +268,12 @@ def compress_model(
 
 @dataclass(frozen=True)
 class _Compressed:
-    """A plan, the model that it made, and the search for ``--max-drop`` where there was one."""
+    """A plan, the model that it made, the search for ``--max-drop``, and the checkpoints of the run."""
 
     plan: Plan
     model: nn.Module
     within: WithinDrop | None = None
+    checkpoints: CompressionCheckpoints | None = None
 
 
 def _compressed(
@@ -267,6 +284,7 @@ def _compressed(
     drop: DropBudget | None,
     calibration: Calibration,
     effort: str,
+    folder: Path | None,
     *,
     repairing: bool,
 ) -> _Compressed:
@@ -275,18 +293,34 @@ def _compressed(
     if drop is not None:
         within = drop.search(model, example, images, {**given, "effort": effort})
         return _Compressed(within.plan, within.model, within)
+    inputs = images
+    if images is None and repairing:
+        inputs = synthetic_inputs(example, model, num=num_to_repair_on(example))
+    kept = None
+    if folder is not None:
+        options = {
+            **given,
+            "effort": effort,
+            "repair": repairing,
+            "plan": choices and choices.to_json(),
+        }
+        kept = CompressionCheckpoints.open(folder, key_of(model, inputs, options))
     if choices is None:
-        budgeted = bool(given.keys() & _BUDGETS)
         calibrate = None
-        if budgeted:
+        if given.keys() & _BUDGETS:
+            # Large synthetic inputs cost too much to foresee the repair.
+            foreseen = inputs if images is not None or are_cheap(example) else None
+            scope = {name: given[name] for name in ("methods", "skip") if name in given}
             calibrate = calibration.to_plan_on(
-                model, example, images, {**given, "effort": effort}, repairing=repairing
+                model, example, foreseen, {**scope, "effort": effort}, kept
             )
-        choices = plan(model, example, calibrate=calibrate, effort=effort, **given)
+        planned = partial(plan, model, example, calibrate=calibrate, effort=effort, **given)
+        choices = planned() if kept is None else kept.plan(planned)
     small = apply(choices, model)
     if repairing:
-        repair_and_report(small, model, example, images, effort)
-    return _Compressed(choices, small)
+        assert inputs is not None
+        repair_and_report(small, model, inputs, effort, kept, synthetic=images is None)
+    return _Compressed(choices, small, checkpoints=kept)
 
 
 def _effort(name: str | None, *, has_effect: bool) -> str:

@@ -1,10 +1,13 @@
 """``decompose compress``, as its users meet it."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import decompose
+from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.layers.batchnorm import folded_of
 from decompose.layers.discovery import find_decomposed
 from decompose.models.architectures import OFFLINE_VGG16
@@ -124,3 +127,39 @@ def test_an_effort_is_checked_before_the_work(tmp_path: Path, capsys: Captured) 
     assert run("compress", ARCH, "--rank", "2", "--effort", "quick", "-o", path) == 2
     assert "--effort is for a budget and for a repair" in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_an_interrupted_run_is_resumed(
+    folder: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, size = folder / "resnet18.pth", ["--arch", ARCH, "--input-size", "32"]
+    less = ["--method", "channel", "--ratio", "2", "--repair", "--skip", "layer[2-4].*"]
+    less += ["--skip", "layer1.1.*"]
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    assert run("compress", source, *size, *less, "-o", whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CompressionCheckpoints, "repaired", _interrupted_at(1))
+        assert run("compress", source, *size, *less, "--resume", "-o", path) == 130
+    kept = tmp_path / "small.checkpoints"
+    assert len(list(kept.glob("repaired-*"))) == 1
+    assert not path.exists()
+    capsys.readouterr()
+    other = ["--method", "channel", "--ratio", "3", "--repair"]
+    assert run("compress", source, *size, *other, "--resume", "-o", path) == 2
+    assert "holds a run with other options; remove the folder" in capsys.readouterr().err
+    assert run("compress", source, *size, *less, "--resume", "-o", path) == 0
+    assert not kept.exists()
+    assert path.read_bytes() == whole.read_bytes()
+    assert run("compress", source, *size, "--rank", "2", "--resume", "-o", path) == 2
+    assert "--resume is for the plan and the repair" in capsys.readouterr().err
+
+
+def _interrupted_at(count: int) -> Any:
+    original = CompressionCheckpoints.repaired
+
+    def repaired(self: CompressionCheckpoints, index: int) -> Any:
+        if index == count:
+            raise KeyboardInterrupt
+        return original(self, index)
+
+    return repaired

@@ -31,8 +31,8 @@ from decompose.inference.engines import Eager
 from decompose.inference.latency import Latencies, LayerVariant, Target
 from decompose.layers.modules import to_conv
 from decompose.models.export import to_onnx_bytes
-from decompose.training.checkpoints import read_state, write_state
 from decompose.utils.hashing import weights_digest
+from decompose.utils.state_files import read_state, write_state
 from tests.data.cases import to_tensor
 from tests.data.voc_cases import FOLDER
 from tests.endurance.mutators import BYTES, HEADER, JSON, SAFETENSORS, Mutator

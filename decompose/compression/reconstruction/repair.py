@@ -21,13 +21,14 @@ the number of inputs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, widened
+from decompose.algebra import Conv, Expression, leaves, map_leaves, widened
+from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.reconstruction.cross_validation import (
@@ -88,7 +89,12 @@ def repair_table(repairs: Sequence[LayerRepair]) -> Table:
 
 
 def repair_(
-    small: nn.Module, model: nn.Module, images: Batches, *, effort: str = DEFAULT_EFFORT
+    small: nn.Module,
+    model: nn.Module,
+    images: Batches,
+    *,
+    effort: str = DEFAULT_EFFORT,
+    checkpoints: CompressionCheckpoints | None = None,
 ) -> list[LayerRepair]:
     """Refit the last factors of every decomposed layer, in place.
 
@@ -98,6 +104,7 @@ def repair_(
         images: unlabelled inputs ``(batch, ...)``, or an iterable of such, or of tuples that begin
             with such; at least two.
         effort: how long it may take: ``quick``, ``normal`` or ``thorough``.
+        checkpoints: that keep every repaired layer, and hold those of an interrupted run.
 
     Returns:
         What was done to each layer that had lost something, in the order in which they run.
@@ -107,11 +114,16 @@ def repair_(
             there is no such effort.
     """
     inputs = InputBatches(images, model)
-    return repair_layers_(small, survey(model, next(iter(inputs))), inputs, effort_of(effort))
+    known = survey(model, next(iter(inputs)))
+    return repair_layers_(small, known, inputs, effort_of(effort), checkpoints)
 
 
 def repair_layers_(
-    small: nn.Module, known: Survey, inputs: InputBatches, effort: Effort
+    small: nn.Module,
+    known: Survey,
+    inputs: InputBatches,
+    effort: Effort,
+    checkpoints: CompressionCheckpoints | None = None,
 ) -> list[LayerRepair]:
     """Repair as ``repair_`` does, where the original has been surveyed already.
 
@@ -120,6 +132,7 @@ def repair_layers_(
         known: the survey of the original, on the first of the inputs.
         inputs: at least two.
         effort: its settings.
+        checkpoints: as for ``repair_``.
     """
     model, calls = known.model, known.num_calls
     todo = find_lossy(small, known.layers, calls)
@@ -135,7 +148,12 @@ def repair_layers_(
     batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
-        for name, (layer, _) in track(todo.items(), "repairing", total=len(todo)):
+        layers = track(todo.items(), "repairing", total=len(todo))
+        for index, (name, (layer, _)) in enumerate(layers):
+            if checkpoints is not None and (kept := checkpoints.repaired(index)):
+                layer.assign(_with_tensors(layer.expression, kept["factors"]))
+                repairs.append(LayerRepair(**kept["repair"]))
+                continue
             rectifier = rectifiers.get(name)
             unchanged = LayerError(widened(layer.expression), rectifier)
             problem = _problem(layer, convs[name], covariances.get(name), rectifier)
@@ -147,6 +165,10 @@ def repair_layers_(
                 problem.add(fold, seen, targets)
             best = best_refit(problem, unchanged, is_rectified=effort.is_rectified)
             repairs.append(_repair(name, layer, best))
+            if checkpoints is not None:
+                factors = [[leaf.weight, leaf.bias] for leaf in leaves(layer.expression)]
+                kept = {"repair": asdict(repairs[-1]), "factors": factors}
+                checkpoints.keep_repaired(index, kept)
     return repairs
 
 
@@ -173,6 +195,17 @@ def _problem(
     assert isinstance(wide, Conv)
     white = layer.choice.rewrite(wide, covariances.whitening())
     return RefitProblem("whitened, ", white, rectifier)
+
+
+def _with_tensors(expression: Expression, factors: Sequence[Sequence[Tensor]]) -> Expression:
+    """The expression with the weight and bias of each factor replaced."""
+    following = iter(factors)
+
+    def replaced(leaf: Conv) -> Conv:
+        weight, bias = next(following)
+        return replace(leaf, weight=weight, bias=bias)
+
+    return map_leaves(replaced, expression)
 
 
 def _repair(name: str, layer: DecomposedLayer, best: BestRefit) -> LayerRepair:
