@@ -10,36 +10,32 @@ import torch
 import typer
 
 from decompose.cli.common_options import with_common_options
+from decompose.cli.comparison import compare_models
 from decompose.cli.compression import compress_model
 from decompose.cli.evaluation import evaluate_models
 from decompose.cli.finetuning import finetune_model
 from decompose.cli.inputs import (
-    FolderInputs,
     blank_input,
     load_all,
     load_model,
-    load_pair,
     named_device,
     parse_counts,
     parse_forms,
     to_device,
 )
-from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record, Workers
+from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
 from decompose.cli.outputs import (
     print_files,
     print_line,
     print_record,
     print_table,
-    print_unreadable,
     write_record,
     write_table,
 )
 from decompose.cli.publishing import push_model
 from decompose.cli.quantization import quantize_model
 from decompose.cli.report import report_models
-from decompose.data.images import default_workers
 from decompose.data.synthetic import synthetic_inputs
-from decompose.evaluation.comparison import compare, compare_weights
 from decompose.evaluation.inspection import inspect_layers
 from decompose.evaluation.plots import plot_spectra, plot_speed_up
 from decompose.inference.benchmark import time_side_by_side
@@ -68,6 +64,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 command("compress")(compress_model)
+command("compare")(compare_models)
 command("finetune")(finetune_model)
 command("evaluate")(evaluate_models)
 command("push")(push_model)
@@ -127,55 +124,6 @@ def inspect_model(
     print_record(record)
     print_table(inspection.table(method, centred=pca))
     print_files(plot, output, table)
-
-
-@command("compare")
-def compare_models(
-    original: Annotated[str, typer.Argument(help=SOURCES)],
-    small: Annotated[str, typer.Argument(help="The smaller model that compress wrote.")],
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of images to compare outputs on. Default: compare weights only."),
-    ] = None,
-    arch: Arch = None,
-    max_images: Annotated[int, typer.Option(min=1, help="Most images to take.")] = 256,
-    workers: Workers = None,
-    input_size: InputSize = None,
-    device: Device = "auto",
-    output: Record = None,
-    table: Markdown = None,
-) -> None:
-    """Compare a model with the smaller one: MACs, parameters, weight and output error."""
-    require_writable(output, table, inputs=[original, small])
-    where = named_device(device)
-    if serialization.is_onnx(original) or serialization.is_onnx(small):
-        raise DecomposeError(
-            "ONNX models are not compared: their decomposed layers are nodes like any others; compress "
-            "reports what it changed, and benchmark times both"
-        )
-    before, after = (model.to(where) for model in load_pair(original, small, arch))
-    unreadable = {}
-    if images is None:
-        comparison = compare_weights(before, after, blank_input(before, input_size))
-    else:
-        inputs = FolderInputs(
-            images, before, max_images, default_workers() if workers is None else workers
-        )
-        comparison = compare(before, after, inputs)
-        unreadable = inputs.unreadable
-    record = {"original": original, "small": small, "images": str(images) if images else None}
-    record |= {**comparison.to_dict(), "unreadable": unreadable}
-    with writing_together():
-        write_record(output, record)
-        write_table(table, comparison.table())
-    print_record(record)
-    print_table(comparison.table())
-    if comparison.agreement is not None:
-        print_line(
-            f"Same top-1 class: {comparison.agreement:.1%} of {comparison.num_inputs} images"
-        )
-    print_unreadable(unreadable)
-    print_files(output, table)
 
 
 @command("benchmark")

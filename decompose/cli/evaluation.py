@@ -9,8 +9,27 @@ import torch
 import typer
 from torch import nn
 
-from decompose.cli.inputs import load_all, named_device, resized
-from decompose.cli.options import SOURCES, Arch, Device, InputSize, Markdown, Record, Workers
+from decompose.cli.inputs import (
+    give_preprocessing,
+    load_all,
+    named_device,
+    preprocessing_options,
+    transform_of,
+)
+from decompose.cli.options import (
+    SOURCES,
+    Arch,
+    Bgr,
+    Device,
+    Fix,
+    InputSize,
+    Markdown,
+    Mean,
+    Record,
+    Scale,
+    Std,
+    Workers,
+)
 from decompose.cli.outputs import (
     print_files,
     print_line,
@@ -26,7 +45,7 @@ from decompose.data.voc import voc_dataset
 from decompose.evaluation.accuracy import evaluate
 from decompose.evaluation.detection import categories_of, evaluate_detectors
 from decompose.evaluation.predictions import forget
-from decompose.models import serialization
+from decompose.inference.engine_models import EngineModel, in_engine
 from decompose.models.architectures import Architecture, architecture_of
 from decompose.utils.distributed import Processes
 from decompose.utils.environment import environment
@@ -39,7 +58,12 @@ _SIZES_IN_WORDS = ", ".join(f"{size} for {task}" for task, size in _BATCH_SIZES.
 
 def evaluate_models(
     model: Annotated[
-        list[str], typer.Argument(help=f"Models; the first is the baseline. Each: {SOURCES}.")
+        list[str],
+        typer.Argument(
+            help=f"Models; the first is the baseline. Each: {SOURCES}; or an OpenVINO model: .xml. "
+            "ONNX models run in ONNX Runtime, in the preprocessing of the first of the others, unless "
+            "--scale, --mean, --std or --bgr say another."
+        ),
     ],
     data: Annotated[
         str,
@@ -71,6 +95,11 @@ def evaluate_models(
         typer.Option(help="Precision of products, by automatic mixed precision."),
     ] = "own",
     input_size: InputSize = None,
+    fix: Fix = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
     output: Record = None,
     table: Markdown = None,
 ) -> None:
@@ -82,11 +111,14 @@ def evaluate_models(
     require_writable(output, table, inputs=model)
     if len(set(model)) < len(model):
         raise DecomposeError("the same model is named twice")
-    models = load_all(model, arch)
-    transforms = {
-        name: resized(serialization.required_preprocessing(loaded).transform(), input_size)
-        for name, loaded in models.items()
-    }
+    look = preprocessing_options(scale, mean, std, is_bgr=bgr)
+    models = {name: in_engine(loaded) for name, loaded in load_all(model, arch, fix).items()}
+    if precision != "own" and any(isinstance(each, EngineModel) for each in models.values()):
+        raise DecomposeError(
+            "an ONNX or OpenVINO model runs in its own precision; give no --precision"
+        )
+    give_preprocessing([*models.items()], look, input_size)
+    transforms = {name: transform_of(loaded, input_size) for name, loaded in models.items()}
     where = named_device(device)
     options: dict[str, Any] = {
         "transforms": transforms,

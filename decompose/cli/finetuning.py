@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +11,20 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from decompose.cli.inputs import load_pair, named_device, resized
-from decompose.cli.options import SOURCES, Arch, InputSize, Markdown, Workers, settings_of
+from decompose.cli.inputs import load_pair, named_device, preprocessing_options, resized
+from decompose.cli.options import (
+    SOURCES,
+    Arch,
+    Bgr,
+    Fix,
+    InputSize,
+    Markdown,
+    Mean,
+    Scale,
+    Std,
+    Workers,
+    settings_of,
+)
 from decompose.cli.outputs import (
     is_quiet,
     print_files,
@@ -23,9 +35,10 @@ from decompose.cli.outputs import (
 )
 from decompose.data.folders import image_folder, labelled_images
 from decompose.data.images import ImageDataset, default_workers
+from decompose.inference.engine_models import EngineModel, in_engine
 from decompose.models import serialization
 from decompose.models.conversion import recomposed
-from decompose.models.preprocessing import Transform
+from decompose.models.preprocessing import ImagePreprocessing, Renormalized, Transform
 from decompose.training.blockwise import reconstruction_table
 from decompose.training.finetuning import finetune, require_trainable
 from decompose.training.recipe import Recipe
@@ -49,7 +62,11 @@ def finetune_model(
         Path | None, typer.Option(help="Folder of images without labels, instead of --data.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help=f"The original to learn from; {SOURCES}.")
+        str | None,
+        typer.Option(
+            help=f"The original to learn from; {SOURCES}. Of an ONNX model, which runs in ONNX Runtime, the "
+            "outputs alone."
+        ),
     ] = None,
     arch: Arch = None,
     validate: Annotated[
@@ -65,6 +82,11 @@ def finetune_model(
     ] = False,
     workers: Workers = None,
     input_size: InputSize = None,
+    fix: Fix = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    bgr: Bgr = False,
     device: Annotated[
         str, typer.Option(help="cpu, or auto for the device that Accelerate finds.")
     ] = "auto",
@@ -84,9 +106,12 @@ def finetune_model(
     if teacher is None:
         _require_no_teacher(unlabelled, settings)
     recipe = Recipe(**settings, workers=default_workers() if workers is None else workers)
-    original, model = _models(teacher, small, arch)
+    original, model = _models(teacher, small, arch, fix)
     require_trainable(model)
     transform = resized(serialization.required_preprocessing(model).transform(), input_size)
+    look = preprocessing_options(scale, mean, std, is_bgr=bgr)
+    if look:
+        original = _renormalized(original, transform, look)
     images, validation = _images(data, unlabelled, validate, transform)
     tuned = finetune(
         model,
@@ -137,14 +162,32 @@ def _require_no_teacher(unlabelled: Path | None, settings: Mapping[str, Any]) ->
 
 
 def _models(
-    teacher: str | None, small: str, arch: str | None
+    teacher: str | None, small: str, arch: str | None, fix: Sequence[str] | None
 ) -> tuple[nn.Module | None, nn.Module]:
     """The original, if one is given, and the model to train."""
-    return (
-        (None, serialization.load(small, arch))
-        if teacher is None
-        else load_pair(teacher, small, arch)
-    )
+    if teacher is None:
+        if fix:
+            raise DecomposeError("--fix is for the inputs of an ONNX teacher: --teacher")
+        return None, serialization.load(small, arch)
+    original, model = load_pair(teacher, small, arch, fix)
+    return in_engine(original), model
+
+
+def _renormalized(
+    teacher: nn.Module | None, transform: Transform, look: Mapping[str, Any]
+) -> Renormalized:
+    """The teacher, its images normalised as the options say rather than as the model's."""
+    if not isinstance(teacher, EngineModel):
+        raise DecomposeError(
+            "--scale, --mean, --std and --bgr are for the images of an ONNX teacher"
+        )
+    mean, std = getattr(transform, "mean", None), getattr(transform, "std", None)
+    if mean is None or std is None:
+        raise DecomposeError(
+            "the model's preprocessing names no mean and deviation that the teacher's could replace"
+        )
+    shape = (len(mean), 1, 1)
+    return Renormalized(teacher, mean, std, ImagePreprocessing.of(shape, **look))
 
 
 def _images(

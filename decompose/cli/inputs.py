@@ -17,12 +17,13 @@ from decompose.cli.outputs import print_left_alone, print_unreadable
 from decompose.data.folders import image_folder
 from decompose.data.images import default_workers
 from decompose.data.voc import DetectionDataset
+from decompose.inference.engine_models import EngineModel, OpenVinoModel, is_openvino
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.detectors import is_detector, useful_scale
 from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.execution_forms import get_form
 from decompose.models import serialization
-from decompose.models.architectures import architecture_of
+from decompose.models.architectures import architecture_of, preprocessing_of
 from decompose.models.onnx.module import OnnxModule
 from decompose.models.preprocessing import ImagePreprocessing, Transform, remember_preprocessing
 from decompose.utils.batches import batch_size, moved
@@ -42,16 +43,24 @@ class FolderInputs:
         model: whose preprocessing, dtype and device they get.
         most: take no more than this.
         workers: processes that decode.
+        input_size: of the images, as an option gives it; the model's own by default.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, most: int, workers: int) -> None:
-        transform = serialization.required_preprocessing(model).transform()
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        most: int,
+        workers: int,
+        input_size: str | None = None,
+    ) -> None:
+        transform = transform_of(model, input_size)
         self._whole = is_detector(model)
         if self._whole:
             transform = partial(_shrunk, transform, model.transform)
         self._images = image_folder(folder, transform, most)
         self._workers = workers
-        self._parameter = next(model.parameters())
+        self._parameter = next(model.parameters(), torch.empty(0))
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
@@ -84,17 +93,22 @@ def calibration_images(folder: Path, model: nn.Module, most: int) -> list[Any]:
 
 def load_model(source: str, arch: str | None, fix: Sequence[str] | None = None) -> nn.Module:
     """Load a model; ``fix`` gives other inputs of an ONNX model, each as ``NAME=NUMBER``."""
+    model = serialization.load(source, arch, fixed=_parse_fixed(fix))
+    if isinstance(model, OnnxModule):
+        print_left_alone(model.left_alone)
+    return model
+
+
+def _parse_fixed(texts: Sequence[str] | None) -> dict[str, Tensor | float]:
+    """Read ``NAME=NUMBER``: constants of an ONNX model's other inputs."""
     fixed: dict[str, Tensor | float] = {}
-    for text in fix or ():
+    for text in texts or ():
         name, _, number = text.rpartition("=")
         try:
             fixed[name] = float(number)
         except ValueError:
             raise DecomposeError(f"input {text!r}: write NAME=NUMBER") from None
-    model = serialization.load(source, arch, fixed=fixed)
-    if isinstance(model, OnnxModule):
-        print_left_alone(model.left_alone)
-    return model
+    return fixed
 
 
 def preprocessing_options(
@@ -131,19 +145,65 @@ def keep_preprocessing(
         raise DecomposeError("--scale, --mean, --std and --bgr are for the images of an ONNX model")
 
 
-def load_pair(original: str, small: str, arch: str | None) -> tuple[nn.Module, nn.Module]:
+def give_preprocessing(
+    models: Sequence[tuple[str, nn.Module]], look: Mapping[str, Any], input_size: str | None
+) -> None:
+    """Give engines' models, whose files hold none, the preprocessing of their images.
+
+    Args:
+        models: that are measured together, with their names.
+        look: what ``preprocessing_options`` made of options; where it is empty, they get that of the
+            first model that has one.
+        input_size: of the images, as an option gives it.
+
+    Raises:
+        DecomposeError: a model takes no such images, or the options are given and it has its own.
+    """
+    whole = [(name, model) for name, model in models if isinstance(model, EngineModel)]
+    if look and not whole:
+        raise DecomposeError("--scale, --mean, --std and --bgr are for the images of an ONNX model")
+    others = (None if look else preprocessing_of(model) for _, model in models)
+    shared = next((known for known in others if known is not None), None)
+    for name, model in whole:
+        try:
+            if shared is None:
+                shape = blank_input(model, input_size).shape[1:]
+                remember_preprocessing(model, ImagePreprocessing.of(shape, **look))
+            else:
+                size = parse_size(input_size) if input_size else shared.input_shape()[1:]
+                model.signature.shape(size)
+                remember_preprocessing(model, shared)
+        except DecomposeError as error:
+            raise DecomposeError(f"{name}: {error}") from None
+
+
+def transform_of(model: nn.Module, input_size: str | None) -> Transform:
+    """The transform of a model's images, to a given size or its own."""
+    preprocessing = serialization.required_preprocessing(model)
+    if isinstance(preprocessing, ImagePreprocessing):
+        # It was made for that size.
+        return preprocessing
+    return resized(preprocessing.transform(), input_size)
+
+
+def load_pair(
+    original: str, small: str, arch: str | None, fix: Sequence[str] | None = None
+) -> tuple[nn.Module, nn.Module]:
     """Load a model and the smaller one made from it, as ``load_all``."""
-    before, after = _load_each([original, small], arch)
+    before, after = _load_each([original, small], arch, fix)
     return before, after
 
 
-def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
+def load_all(
+    sources: Sequence[str], arch: str | None, fix: Sequence[str] | None = None
+) -> dict[str, nn.Module]:
     """Load a model and others made from it, or no others, by name.
 
     Args:
-        sources: of the models.
+        sources: of the models; beside those that ``load`` takes, models in OpenVINO's format.
         arch: the architecture of those checkpoints that do not name theirs; by default a first one
-            takes the second one's.
+            takes that of the others.
+        fix: other inputs of ONNX models, each as ``NAME=NUMBER``.
 
     Returns:
         The models; BatchNorm is folded in the first where it is in the second.
@@ -151,25 +211,46 @@ def load_all(sources: Sequence[str], arch: str | None) -> dict[str, nn.Module]:
     Raises:
         DecomposeError: a model cannot be loaded, or none needs the architecture.
     """
-    return dict(zip(sources, _load_each(sources, arch), strict=True))
+    return dict(zip(sources, _load_each(sources, arch, fix), strict=True))
 
 
-def _load_each(sources: Sequence[str], arch: str | None) -> list[nn.Module]:
+def _load_each(
+    sources: Sequence[str], arch: str | None, fix: Sequence[str] | None
+) -> list[nn.Module]:
+    fixed = _parse_fixed(fix)
+    if fixed and not any(map(serialization.is_onnx, sources)):
+        raise DecomposeError(f"{', '.join(sources)}: --fix is for the inputs of an ONNX model")
     first, *others = sources
     if not others:
-        return [serialization.load(first, arch)]
-    unnamed = [source for source in sources if serialization.is_unnamed_checkpoint(source)]
+        return [_load_any(first, arch, fixed)]
+    unnamed = [source for source in sources if _is_unnamed(source)]
     if arch is not None and not unnamed:
         raise DecomposeError(f"{', '.join(sources)}: have architectures already; give no --arch")
-    made = [serialization.load(source, arch if source in unnamed else None) for source in others]
-    named = arch or architecture_of(made[0])
-    before = serialization.load(first, str(named) if named and first in unnamed else None)
-    return [fold_pairs(before, folded_of(made[0])), *made]
+    made = [_load_any(source, arch if source in unnamed else None, fixed) for source in others]
+    modules = [model for model in made if not isinstance(model, OnnxModule | EngineModel)]
+    named = arch or next(filter(None, map(architecture_of, modules)), None)
+    before = _load_any(first, str(named) if named and first in unnamed else None, fixed)
+    if modules and not isinstance(before, OnnxModule | EngineModel):
+        before = fold_pairs(before, folded_of(modules[0]))
+    return [before, *made]
+
+
+def _is_unnamed(source: str) -> bool:
+    return not is_openvino(source) and serialization.is_unnamed_checkpoint(source)
+
+
+def _load_any(source: str, arch: str | None, fixed: Mapping[str, Tensor | float]) -> nn.Module:
+    """Load a model of any kind that can be measured."""
+    if is_openvino(source):
+        if arch is not None:
+            raise DecomposeError(f"{source}: has its own architecture; give no other")
+        return OpenVinoModel(source)
+    return serialization.load(source, arch, fixed=fixed if serialization.is_onnx(source) else None)
 
 
 def blank_input(model: nn.Module, input_size: str | None) -> Tensor:
     """One input of zeros, of the model's own size or of a given one (N or HxW)."""
-    if isinstance(model, OnnxModule):
+    if isinstance(model, OnnxModule | EngineModel):
         size = None if input_size is None else parse_size(input_size)
         return torch.zeros(1, *model.signature.shape(size), dtype=model.signature.dtype)
     if input_size is None:

@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.compression.layerwise.channel_pruning import embedded, kept_outputs
-from decompose.evaluation.confidence_intervals import ratio_of_sums
+from decompose.evaluation.output_comparison import RunningComparison
 from decompose.layers.batchnorm import fold_pairs, folded_of
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
@@ -167,21 +165,22 @@ def compare(model: nn.Module, small: nn.Module, images: Batches) -> Comparison:
     first = next(inputs)
     model = fold_pairs(model, folded_of(small))
     comparison = compare_weights(model, small, first)
-    run = _OutputComparison(model, small, [layer.name for layer in comparison.layers])
+    run = _LayerOutputs(model, small, [layer.name for layer in comparison.layers])
     total = -(-len(images) // _CHUNK) if isinstance(images, Tensor) else None
     for chunk in track(chain([first], inputs), "comparing outputs", total):
         run.add(chunk)
-    warn_of_infinite(run.num_infinite, run.num_outputs)
+    outputs = run.outputs
+    warn_of_infinite(outputs.num_infinite, outputs.num_outputs)
     return replace(
         comparison,
         layers=tuple(
             replace(layer, output_error=run.layers[layer.name].relative)
             for layer in comparison.layers
         ),
-        output_error=run.output.relative,
-        agreement=run.agreement,
-        num_inputs=run.num_inputs,
-        output_interval=run.interval,
+        output_error=outputs.total.relative,
+        agreement=outputs.agreement,
+        num_inputs=outputs.num_inputs,
+        output_interval=outputs.interval,
     )
 
 
@@ -245,8 +244,8 @@ def _with_changes(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, **changes}
 
 
-class _OutputComparison:
-    """Adds up the squared differences of two models' outputs, chunk by chunk."""
+class _LayerOutputs:
+    """Adds up the squared differences of two models' outputs and of their layers', chunk by chunk."""
 
     def __init__(
         self,
@@ -258,22 +257,8 @@ class _OutputComparison:
         originals, rewritten = find_layers(model), find_layers(small)
         self._originals = {name: originals[name] for name in names}
         self._rewritten = {name: rewritten[name] for name in names}
-        self._same_class: int | None = 0
         self.layers = dict.fromkeys(names, Deviation())
-        self.output = Deviation()
-        self.num_inputs = self.num_outputs = self.num_infinite = 0
-        self._chunks: list[Deviation] = []
-
-    @property
-    def agreement(self) -> float | None:
-        return None if self._same_class is None else self._same_class / self.num_inputs
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Interval of the output error, from its variance between chunks."""
-        errors = np.array([chunk.squared_error for chunk in self._chunks])
-        estimate = ratio_of_sums(errors, np.array([chunk.energy for chunk in self._chunks]))
-        return None if estimate is None else (estimate.low, estimate.high)
+        self.outputs = RunningComparison()
 
     def add(self, x: Example) -> None:
         """Run both models on one more batch."""
@@ -292,24 +277,7 @@ class _OutputComparison:
                 references = comparable_outputs(self._model, x)
             with observing(self._rewritten, compare_layer):
                 outputs = comparable_outputs(self._small, x)
-        chunk = Deviation()
-        for output, reference in zip(outputs, references, strict=True):
-            chunk += Deviation.between(output, reference)
-            self.num_outputs += reference.numel()
-            self.num_infinite += int((~torch.isfinite(reference)).sum())
-        self.output += chunk
-        self._chunks.append(chunk)
-        self.num_inputs += batch_size(x)
-        if self._same_class is not None and [reference.ndim for reference in references] == [2]:
-            same = _highest(outputs[0]) == _highest(references[0])
-            self._same_class += int(same.sum())
-        else:
-            self._same_class = None
-
-
-def _highest(scores: Tensor) -> Tensor:
-    """The class with the highest score, ``(batch,)``; NaN is none."""
-    return scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argmax(1)
+        self.outputs.add(references, outputs, batch_size(x))
 
 
 def _cells(item: LayerComparison | Comparison, *, weights: bool) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ class Runner(Generic[Data]):
         kind = self.processes.device.type
         is_mixed = self.precision is not None
         with torch.autocast(kind, self.precision or torch.bfloat16, enabled=is_mixed):
-            return model(moved(given, next(model.parameters())))
+            # A model in an engine has no parameters, and takes its inputs on the CPU.
+            return model(moved(given, next(model.parameters(), torch.empty(0))))
 
 
 def distinct_transforms(data: Data, transforms: Mapping[str, Transform]) -> tuple[Data, list[int]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decompose.inference.allocator import keep_freed_memory
+from decompose.inference.engine_models import EngineModel, OpenVinoModel
 from decompose.layers.discovery import copied
 from decompose.models.export import to_onnx_bytes
 from decompose.utils.batches import Example, call, device_of
@@ -80,6 +81,7 @@ class Eager(Engine):
 
         On a CPU the process keeps freed memory from now on (``allocator``).
         """
+        _require_open(model, self)
         device = device_of(x)
         if device.type == "cpu":
             keep_freed_memory()
@@ -163,6 +165,7 @@ class OnnxEngine(Engine):
 
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As ``prepare_onnx``, of the exported model."""
+        _require_open(model, self)
         x = _one_tensor(x, self.title)
         if x.device.type != "cpu":
             # These engines run on the CPU, wherever the model lies.
@@ -211,19 +214,29 @@ class OpenVino(OnnxEngine):
         """OpenVINO's version."""
         return required("openvino", self.title, "openvino").__version__
 
+    def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
+        """As of other models; one in OpenVINO's own format runs as it is."""
+        if isinstance(model, OpenVinoModel):
+            x = _one_tensor(x, self.title)
+            return self._compiled(model.network.clone(), x, num_threads)
+        return super().prepare(model, x, num_threads)
+
     def prepare_onnx(self, content: bytes, x: Tensor, num_threads: int) -> PreparedModel:
         """A request on the model, compiled for this shape."""
         ov = required("openvino", self.title, "openvino")
-        core = ov.Core()
-        model = core.read_model(content)
-        model.reshape(list(x.shape))
+        return self._compiled(ov.Core().read_model(content), x, num_threads)
+
+    def _compiled(self, network: Any, x: Tensor, num_threads: int) -> PreparedModel:
+        """A request on a network, which is changed to take inputs of this shape."""
+        core = required("openvino", self.title, "openvino").Core()
+        network.reshape(list(x.shape))
         settings: Mapping[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
             # Its default on some CPUs is bfloat16, which is another model.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        request = core.compile_model(network, "CPU", settings).create_infer_request()
         values = x.cpu().numpy()
         return lambda: request.infer([values], share_inputs=True, share_outputs=True)
 
@@ -261,6 +274,15 @@ def get_engine(name: str, *, channels_last: bool = True) -> Engine:
     engine = kind(channels_last=channels_last) if issubclass(kind, Eager) else kind()
     engine.version()
     return engine
+
+
+def _require_open(model: nn.Module, engine: Engine) -> None:
+    """Refuse a model that another engine runs whole, whose time would be reported as this one's."""
+    if isinstance(model, EngineModel):
+        raise DecomposeError(
+            f"a model of {model.title} runs in no other engine, such as {engine.title}; "
+            f"give --engines {model.title.lower()}"
+        )
 
 
 def _one_tensor(x: Example, title: str) -> Tensor:

@@ -108,6 +108,42 @@ class ImagePreprocessing:
         return ((pixels * (self.scale / 255) - means) / deviations).permute(2, 0, 1)
 
 
+class Renormalized(nn.Module):
+    """A model that takes images normalised for another model.
+
+    Args:
+        model: what the images are given to; ``(batch, C, H, W)`` to anything.
+        mean: of pixels in [0, 1], as the images given have them taken out; one for each channel.
+        std: what they are divided by.
+        wanted: the preprocessing of the model; its size is not looked at.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        wanted: ImagePreprocessing,
+    ) -> None:
+        super().__init__()
+        self.model, self.wanted = model, wanted
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the model on ``(batch, C, H, W)`` in the other normalisation."""
+        pixels = x * self.std + self.mean
+        pixels = pixels.flip(1) if self.wanted.is_bgr else pixels
+        mean, std = (
+            torch.tensor(values).to(x).view(-1, 1, 1)
+            for values in (self.wanted.mean, self.wanted.std)
+        )
+        return self.model((pixels - mean) / std)
+
+
 def _for_each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise DecomposeError(f"{len(values)} numbers for images of {channels} channels")

@@ -50,7 +50,12 @@ class Objective:
         if not (self._labels or self.recipe.outputs or matched):
             raise DecomposeError("all losses have weight 0; there is nothing to learn")
         known = find_layers(self.teacher)
-        if stray := [name for name in find_decomposed(self.student) if name not in known]:
+        if not known and (self.recipe.features or self.recipe.blockwise):
+            raise DecomposeError(
+                "the teacher has no layers, as an ONNX model in its engine has none; learn from its "
+                "outputs alone, without features and blockwise, or give the original model"
+            )
+        if stray := [name for name in find_decomposed(self.student) if known and name not in known]:
             raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original model")
 
     @property
@@ -62,7 +67,10 @@ class Objective:
     @property
     def _features(self) -> float:
         given = self.recipe.features
-        return float(not self.labelled) if given is None else given
+        if given is None:
+            has_layers = self.teacher is not None and bool(find_layers(self.teacher))
+            return float(not self.labelled and has_layers)
+        return given
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, without decay.

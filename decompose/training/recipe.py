@@ -49,7 +49,10 @@ class Recipe:
     outputs: Annotated[float, Doc("Weight of the distance from the original's outputs.")] = 0.5
     features: Annotated[
         float | None,
-        Doc("Weight of the distance from the original's layers. Default: 0; without labels 1."),
+        Doc(
+            "Weight of the distance from the original's layers. Default: 0; without labels 1, but of an "
+            "ONNX teacher 0."
+        ),
     ] = None
     temperature: Annotated[
         float, Doc("Temperature that softens class scores in the comparison of outputs.")

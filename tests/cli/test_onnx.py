@@ -94,8 +94,8 @@ def test_what_is_left_alone_is_told(model: Path, tmp_path: Path, capsys: Capture
         (["compress", "-o", "small.onnx", "--fix", "sr"], "input 'sr': write NAME=NUMBER"),
         (["compress", "-o", "small.onnx", "--fix", "sr=1"], "has no input sr; there are: x"),
         (["finetune", "-o", "tuned.safetensors", "--data", "."], "cannot be finetuned; finetune"),
-        (["evaluate", "--data", "."], "does not hold the preprocessing of its images"),
-        (["compare", "model.onnx"], "ONNX models are not compared"),
+        (["evaluate", "--data", "."], "holds no class folders"),
+        (["compare", "model.onnx"], "compared by its outputs alone"),
     ],
 )
 def test_mistakes_end_in_one_line(

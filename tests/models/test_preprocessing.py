@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from decompose.data.synthetic import synthetic_inputs
-from decompose.models.preprocessing import ImagePreprocessing
+from decompose.models.preprocessing import ImagePreprocessing, Renormalized
 from decompose.utils.errors import DecomposeError
 
 RED = Image.new("RGB", (40, 20), (255, 51, 0))
@@ -29,6 +29,15 @@ def test_scale_means_deviations_and_order() -> None:
     torch.testing.assert_close(look(RED)[:, 0, 0], expected)
     assert look.input_shape() == (3, 8, 8)
     assert ImagePreprocessing.of((3, 8, 8), scale=255)(RED).max() == 255
+
+
+def test_images_are_renormalised_for_another_model() -> None:
+    ours = ImagePreprocessing.of((3, 8, 8))
+    theirs = ImagePreprocessing.of(
+        (3, 8, 8), scale=255, means=[103.939, 116.779, 123.68], deviations=[2], is_bgr=True
+    )
+    given = Renormalized(torch.nn.Identity(), ours.mean, ours.std, theirs)(ours(RED)[None])
+    torch.testing.assert_close(given[0], theirs(RED), atol=1e-4, rtol=1e-5)
 
 
 def test_grey_images_and_the_middle_of_wide_ones() -> None:

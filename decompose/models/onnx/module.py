@@ -56,6 +56,7 @@ class OnnxModule(nn.Module):
         layer_nodes: the nodes that are modules.
         left_alone: convolutions that are none, with the reason.
         other_macs: what these cost for one input of the size that was run last, by name.
+        output_names: of the values that it returns: scores rather than a softmax of them.
 
     Raises:
         DecomposeError: a constant is damaged, shapes contradict one another, or there is not one input
@@ -74,7 +75,7 @@ class OnnxModule(nn.Module):
         self.constants: nn.Module | None = None
         self._steps: Sequence[Step] = ()
         self._admitted: set[torch.Size] = set()
-        self._outputs = _scores(model)
+        self.output_names = _scores(model)
         self._holders: Mapping[str, Sequence[Holder]] = {}
 
         constants = constants_of(model)
@@ -87,8 +88,8 @@ class OnnxModule(nn.Module):
             if node not in in_torch and _is_for_torch(node, types, constants):
                 function = torch_function(node, model.opset, constants)
                 in_torch |= {} if function is None else {node: function}
-        self._steps = schedule(model, in_torch, constants, self._outputs)
-        stored = find_stored(model, self.layer_nodes, constants, self._outputs)
+        self._steps = schedule(model, in_torch, constants, self.output_names)
+        stored = find_stored(model, self.layer_nodes, constants, self.output_names)
         self._holders = stored.holders
         self.constants = _Constants(
             stored.outside,
@@ -137,7 +138,7 @@ class OnnxModule(nn.Module):
         values = {**self.constants.on(x.device), self.signature.name: x}
         for step in self._steps:
             self._take(step, values, x.device)
-        found = [values[name] for name in self._outputs]
+        found = [values[name] for name in self.output_names]
         return found[0] if len(found) == 1 else tuple(found)
 
     def _take(self, step: Step, values: dict[str, Any], device: torch.device) -> None:
@@ -219,7 +220,7 @@ class OnnxModule(nn.Module):
 
     def _read_in_torch(self, constants: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """The constants that torch functions read, or that are outputs."""
-        names = dict.fromkeys(self._outputs)
+        names = dict.fromkeys(self.output_names)
         for step in self._steps:
             if not isinstance(step.action, Segment):
                 names |= dict.fromkeys(step.inputs)
