@@ -17,7 +17,7 @@ from decompose.models.serialization import required_preprocessing
 from decompose.utils.errors import DecomposeError
 from decompose.utils.tables import Table
 
-_ALLOWED = {"methods", "skip", "engine", "threads"}
+_ALLOWED = {"methods", "skip", "engine", "threads", "multiple"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class DropBudget:
             model: a classifier that knows its preprocessing.
             example: one batch.
             inputs: to plan and repair on; by default some of the images.
-            settings: methods, skip, engine, threads and effort.
+            settings: methods, skip, engine, threads, multiple and effort.
         """
         return compress_within_drop(
             model,

@@ -64,7 +64,7 @@ _BUDGETS = {"macs", "params", "latency"}
 
 @with_panels(
     {
-        "What to keep": "macs params latency max_drop engine batch threads int8 rank energy ratio skip",
+        "What to keep": "macs params latency max_drop engine batch threads int8 rank energy ratio multiple skip",
         "What to use": "methods method plan_file statistics fold repair effort arch device",
         "Images": "data calibrate max_images input_size fix scale mean std bgr",
         "Output": "output resume save_plan save_statistics table",
@@ -141,6 +141,14 @@ def compress_model(
     ] = None,
     ratio: Annotated[
         float | None, typer.Option(help="Factor by which each layer's weights become fewer.")
+    ] = None,
+    multiple: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="8, 16 or 32: numbers of channels between factors in multiples, as kernels like. "
+            "Default: any; with --latency the engine's own for ranks that are larger.",
+        ),
     ] = None,
     skip: Annotated[
         list[str] | None,
@@ -221,6 +229,7 @@ def compress_model(
         "rank": parse_ranks(rank) if rank else None,
         "energy": energy,
         "ratio": ratio,
+        "multiple": multiple,
         "skip": skip or None,
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -37,6 +37,9 @@ class Engine(ABC):
     forms: ClassVar[Sequence[str]] = ("branches", "merged")
     """Forms of a layer (``decompose.layers.execution_forms``) whose times differ in this engine."""
 
+    channel_block: ClassVar[int] = 16
+    """Channels that it computes together; the last block takes as long as a full one."""
+
     fewer_macs: ClassVar[float] = 0.6
     """With this share of another rewriting's MACs a layer is faster for certain: no two methods differ
     more in how fast their MACs run."""

@@ -39,6 +39,9 @@ class Method(ABC):
     iterates: ClassVar[bool] = False
     """Whether it is an iteration that may stop short of the best, at full rank as well."""
 
+    rank_is_width: ClassVar[bool] = False
+    """Whether the rank is a number of channels between factors (of each group), not of terms."""
+
     is_nested: ClassVar[bool] = False
     """Whether ``prepare_quickly`` makes of each rank the first terms, or channels, of a higher one."""
 

@@ -33,6 +33,7 @@ class CanonicalPolyadic(Method):
     name = "cp"
     title = "CP"
     iterates = True
+    rank_is_width = True
 
     def why_not(self, conv: Conv) -> str | None:
         """Refuse pointwise kernels and kernels with groups."""

@@ -20,6 +20,7 @@ class LowRankMethod(Method):
     """
 
     is_nested = True
+    rank_is_width = True
 
     @abstractmethod
     def unfold(self, conv: Conv) -> Tensor:

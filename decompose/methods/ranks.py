@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from math import gcd
 
 from decompose.algebra import Conv, Expression
 from decompose.methods import Method
@@ -21,6 +22,7 @@ def rank_rule(
     rank_of: Callable[[str], int | None],
     energy: float | None,
     ratio: float | None,
+    multiple: int = 1,
 ) -> Rule:
     """Make a rule that sets ranks by number, by energy or by ratio.
 
@@ -33,9 +35,11 @@ def rank_rule(
         rank_of: which of them a layer has, by its name.
         energy: share of the energy to keep, in (0, 1].
         ratio: how many times fewer weights.
+        multiple: of which the channels between factors are to be a multiple: an energy is then held at
+            least, a ratio too, and a layer without such a rank stays dense.
 
     Raises:
-        DecomposeError: too few or too many of them are given.
+        DecomposeError: too few or too many of them are given, or a rank is no multiple.
     """
     given = [bool(ranks), energy is not None, ratio is not None]
     if len(combination) == 1 and sum(given) != 1:
@@ -43,6 +47,10 @@ def rank_rule(
     if len(combination) > 1 and (not ranks or sum(given) != 2):
         raise DecomposeError("of a combination, give the ratio or energy, and the inner rank")
     outer = combination[0]
+    if len(combination) == 1 and outer.rank_is_width:
+        for rank in ranks.values():
+            if rank % multiple:
+                raise DecomposeError(f"rank {rank} is no multiple of {multiple}")
 
     def rule(name: str, conv: Conv) -> Choice | str:
         """The choice for a layer of a full name, or the reason why it stays dense."""
@@ -58,9 +66,27 @@ def rank_rule(
         else:
             assert rank is not None
             outer_rank = min(rank, outer.max_rank(conv))
+        step = rank_step(outer, conv, multiple)
+        # An energy is held at least; of weights there are to be no more.
+        outer_rank = (
+            -(-outer_rank // step) * step if energy is not None else outer_rank // step * step
+        )
+        if not 1 <= outer_rank <= outer.max_rank(conv):
+            return f"no rank that is asked for has a multiple of {multiple} channels"
         return combine(combination, conv, outer_rank, rank or 0)
 
     return rule
+
+
+def rank_step(method: Method, conv: Conv, multiple: int) -> int:
+    """The least rank whose channels between factors, of all groups together, are a multiple.
+
+    Args:
+        method: where its rank is a number of terms, any rank will do.
+        conv: the layer; only its groups matter.
+        multiple: such as 8.
+    """
+    return multiple // gcd(multiple, conv.groups) if method.rank_is_width else 1
 
 
 def rank_for_ratio(method: Method, conv: Conv, ratio: float) -> int:

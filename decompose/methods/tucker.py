@@ -30,6 +30,7 @@ class Tucker2(Method):
     name = "tucker"
     title = "Tucker-2"
     is_nested = True
+    rank_is_width = True
 
     def why_not(self, conv: Conv) -> str | None:
         """Refuse pointwise kernels and kernels with groups."""

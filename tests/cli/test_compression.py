@@ -44,6 +44,19 @@ def test_a_decomposed_model_is_a_source(small: Path, tmp_path: Path, capsys: Cap
     assert ranks == {n: 2 if "layer1." in n else layer.choice.rank for n, layer in before.items()}
 
 
+def test_compress_in_multiples(tmp_path: Path, capsys: Captured) -> None:
+    path, plan = tmp_path / "a.safetensors", tmp_path / "plan.json"
+    asked = ["--method", "spatial", "--ratio", 2, "--multiple", 16, "--input-size", 32]
+    command = ["compress", "timm:test_resnet,weights=none", *asked, "--save-plan", plan]
+    assert run(*command, "-o", path) == 0
+    ranks = [choice.rank for choice in decompose.Plan.load(plan).layers.values()]
+    assert ranks
+    assert all(rank % 16 == 0 for rank in ranks)
+    capsys.readouterr()
+    assert run("compress", ARCH, "--rank", 2, "--multiple", 8, "-o", path) == 2
+    assert "multiple 8 is without effect" in capsys.readouterr().err
+
+
 def test_compress_by_energy(tmp_path: Path, capsys: Captured) -> None:
     command = ["compress", ARCH, "--method", "dw_pw", "--energy", "0.5", "--skip", "conv1"]
     assert run(*command, "-o", tmp_path / "a.safetensors") == 0

@@ -25,7 +25,7 @@ from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
-from decompose.methods.ranks import largest_rank
+from decompose.methods.ranks import largest_rank, rank_step
 
 COMBINATIONS = (
     "pw_dw",
@@ -88,6 +88,7 @@ def find_candidates(
     combinations: Sequence[Combination],
     cost: Callable[[Expression], int],
     error: OutputError | None = None,
+    multiple: int = 1,
 ) -> list[Candidate]:
     """Find candidates for a layer, none both dearer and worse than another of the same methods.
 
@@ -97,6 +98,7 @@ def find_candidates(
         cost: counts an expression's MACs or parameters.
         error: predicts the error of an expression instead of the layer; by default it is the relative
             squared error of its kernel. Of the same whitening as the truncations.
+        multiple: of which the channels between a method's factors are to be a multiple.
 
     Returns:
         The layer as it is, then the others.
@@ -104,7 +106,9 @@ def find_candidates(
     conv = truncations.conv
     dense = Candidate(None, cost(truncations.factors or conv), 0.0)
     outers = [
-        _Outer(method, truncations, cost, error) for method in _outer_methods(combinations, conv)
+        _Outer(method, truncations, cost, error, multiple)
+        for method in _outer_methods(combinations, conv)
+        if method.max_rank(conv) >= rank_step(method, conv, multiple)
     ]
     alone = [o for outer in outers for o in outer.alone() if o.cost < dense.cost]
     named = {combination[0].name for combination in combinations if len(combination) == 1}
@@ -138,12 +142,14 @@ class _Outer:
         truncations: QuickTruncations,
         cost: Callable[[Expression], int],
         error: OutputError | None,
+        multiple: int,
     ) -> None:
         self.method, conv = method, truncations.conv
         self._conv, self._cost, self._error = conv, cost, error
         self._truncations = truncations
         self._outlines = outlines_of(conv)
-        self._ranks = ranks_to_try(self._outline, method.max_rank(conv), conv)
+        step = rank_step(method, conv, multiple)
+        self._ranks = ranks_to_try(self._outline, method.max_rank(conv), conv, step)
 
     def alone(self) -> list[Candidate]:
         """Candidates of the method alone, one for every rank."""
@@ -216,8 +222,11 @@ def loss(error: float) -> float:
     return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
 
 
-def ranks_to_try(rewrite: Callable[[int], Expression], bound: int, conv: Conv) -> list[int]:
-    """All ranks if they are few, and else those that keep the shares of ``_SHARES``."""
-    if bound <= len(_SHARES):
-        return list(range(1, bound + 1))
-    return sorted({largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES})
+def ranks_to_try(
+    rewrite: Callable[[int], Expression], bound: int, conv: Conv, step: int = 1
+) -> list[int]:
+    """All multiples of a step if they are few, and else those next to the shares of ``_SHARES``."""
+    if bound // step <= len(_SHARES):
+        return list(range(step, bound + 1, step))
+    kept = (largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES)
+    return sorted({max(step, rank // step * step) for rank in kept})

@@ -13,6 +13,7 @@ from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
+from decompose.methods.ranks import rank_step
 
 _MOST_FACTORS = 4
 """Factors of a layer that are tried: those with the most weights."""
@@ -26,6 +27,7 @@ def find_factor_candidates(
     combinations: Sequence[Combination],
     cost: Callable[[Expression], int],
     error: Callable[[Expression], float],
+    multiple: int = 1,
 ) -> list[Candidate]:
     """Find candidates of a decomposed layer that decompose one of its factors, none dearer and worse.
 
@@ -34,6 +36,7 @@ def find_factor_candidates(
         combinations: methods and combinations; the single methods are tried.
         cost: counts a layer's MACs or parameters.
         error: of an expression instead of the layer.
+        multiple: of which the channels between new factors are to be a multiple.
     """
     parts = list(leaves(factors))
     methods = [combination[0] for combination in combinations if len(combination) == 1]
@@ -42,7 +45,7 @@ def find_factor_candidates(
         whole = partial(_with_factor, factors, index)
         for method in methods:
             if not method.why_not(parts[index]):
-                for inner, outline, made in _truncated(parts[index], method):
+                for inner, outline, made in _truncated(parts[index], method, multiple):
                     if (price := cost(whole(outline))) < cost(factors):
                         then = tuple(inner if i == index else None for i in range(len(parts)))
                         choice = Choice(FACTORS, len(parts), then)
@@ -52,12 +55,13 @@ def find_factor_candidates(
 
 
 def _truncated(
-    factor: Conv, method: Method
+    factor: Conv, method: Method, multiple: int
 ) -> Iterator[tuple[Choice, Expression, Callable[[], Expression]]]:
     """A factor's choices by one method, their expressions without weights, and with them."""
     shape, truncations = factor.without_weights(), QuickTruncations(factor)
     outline = partial(method, shape)
-    for rank in ranks_to_try(outline, method.max_rank(factor), factor):
+    step = rank_step(method, factor, multiple)
+    for rank in ranks_to_try(outline, method.max_rank(factor), factor, step):
         made = partial(truncations.made, method, rank, None)
         yield Choice(method.name, rank), outline(rank), made
 

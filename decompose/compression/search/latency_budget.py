@@ -41,14 +41,15 @@ from decompose.utils.progress import track
 _MOST_OF_A_FAMILY = 6
 """Options of the same methods that are timed, from the dearest to the cheapest."""
 
-_CHANNEL_BLOCK = 16
-"""Channels that engines compute together; the last block takes as long as a full one."""
-
 _NUM_TRIES = 4
 
 
 def plan_for_latency(
-    known: Survey, scored: Mapping[str, Sequence[Candidate]], share: float, target: Target
+    known: Survey,
+    scored: Mapping[str, Sequence[Candidate]],
+    share: float,
+    target: Target,
+    block: int,
 ) -> Plan:
     """Make the plan of least error within a share of the original's time.
 
@@ -57,6 +58,7 @@ def plan_for_latency(
         scored: the candidates of every layer that may be decomposed.
         share: of the original's latency, in (0, 1].
         target: the engine, its threads and device.
+        block: channels that it computes together; ranks of at least a block become whole blocks.
 
     Raises:
         DecomposeError: no plan is fast enough, or the engine cannot run the model.
@@ -65,7 +67,7 @@ def plan_for_latency(
     num_inputs = batch_size(example)
     original_ms = time_models({"original": model}, example, target)["original"]
     latencies = Latencies(target)
-    priced = _price(known, scored, num_inputs, latencies)
+    priced = _price(known, scored, num_inputs, latencies, block)
     dense_ms = {name: _dense_cost(found) / 1e3 for name, found in priced.items()}
     alone_ms = sum(dense_ms.values())
     rest_ms, scale = max(0.0, original_ms - alone_ms), min(1.0, original_ms / alone_ms)
@@ -134,6 +136,7 @@ def _price(
     scored: Mapping[str, Sequence[Candidate]],
     batch_size: int,
     latencies: Latencies,
+    block: int,
 ) -> dict[str, list[Candidate]]:
     """Time a few candidates of every layer; their costs in microseconds for one batch."""
     priced = {}
@@ -141,7 +144,7 @@ def _price(
         conv = known.convs[name].without_weights()
         share = latencies.target.engine.fewer_macs
         hopeful = [o for o in scored[name] if not _hopeless(o, scored[name], share)]
-        found = [_aligned(candidate, conv) for candidate in _thinned(hopeful)]
+        found = [_aligned(candidate, conv, block) for candidate in _thinned(hopeful)]
         layer = known.decomposed.get(name)
         variants = [_variant(candidate.choice, layer, conv) for candidate in found]
         totals_ms = latencies.measure_calls(conv, variants, known.shapes[name], batch_size)
@@ -168,16 +171,15 @@ def _hopeless(candidate: Candidate, others: Sequence[Candidate], share: float) -
     )
 
 
-def _aligned(candidate: Candidate, conv: Conv) -> Candidate:
+def _aligned(candidate: Candidate, conv: Conv, block: int) -> Candidate:
     """Raise the rank of a candidate to whole blocks of channels, which lose no more."""
     choice = candidate.choice
-    if choice is None or choice.then or choice.rank < _CHANNEL_BLOCK:
+    if choice is None or choice.then or choice.rank < block:
         return candidate
     method = get_method(choice.method)
     if not isinstance(method, LowRankMethod):
         return candidate
-    blocks = ceil(choice.rank / _CHANNEL_BLOCK)
-    rank = min(_CHANNEL_BLOCK * blocks, method.max_rank(conv))
+    rank = min(block * ceil(choice.rank / block), method.max_rank(conv))
     return replace(candidate, choice=replace(choice, rank=rank))
 
 

@@ -59,6 +59,7 @@ def plan(
     skip: Sequence[str] = (),
     calibrate: Batches | Statistics | None = None,
     effort: str = DEFAULT_EFFORT,
+    multiple: int | None = None,
 ) -> Plan:
     """Choose a method and a rank for each layer of a model.
 
@@ -96,6 +97,9 @@ def plan(
             that the plan will also be repaired on; or the statistics that ``measure`` took from such.
             Without it the plan supposes no repair.
         effort: for a budget: how long its measurements may take: ``quick``, ``normal`` or ``thorough``.
+        multiple: of which the number of channels between a layer's factors is to be a multiple, such as 8,
+            16 or 32, which kernels compute together; 1 by default. For a latency, ranks of at least the
+            engine's own block are whole blocks by default.
 
     Returns:
         The plan; its ``dense`` part says why each other layer was left.
@@ -125,6 +129,7 @@ def plan(
             "an engine, its threads and INT8 belong to a budget of latency; give latency"
         )
     settings = effort_of(effort)
+    step = _step(multiple, (method or DEFAULT_METHOD,) if not any(budgets.values()) else methods)
     device = device_of(example)
     runs = (int8_engine if int8 else get_engine)(engine or default_engine(device))
     target = Target(runs, threads or torch.get_num_threads(), device)
@@ -140,21 +145,37 @@ def plan(
     if macs is None and params is None and latency is None:
         for pattern, number in ranks.items():
             _require_within_bound(combination[-1], known.layers, pattern, number)
-        rule = rank_rule(combination, ranks, partial(last_match, ranks), energy, ratio)
+        rule = rank_rule(combination, ranks, partial(last_match, ranks), energy, ratio, step)
         return _uniform(rule, known, macs_of, named=ranks)
     combinations = [parse_combination(name) for name in methods or COMBINATIONS]
     if params is not None:
         known = _without_sharers(known)
         params_of = dict.fromkeys(known.convs, algebra.params)
-        scored = score(known, combinations, params_of, calibrate, settings)
+        scored = score(known, combinations, params_of, calibrate, settings, step)
         chosen = mixture(scored, known.dense, _allowed_params(known, params), "parameters")
         return _with_kept(chosen, known)
-    scored = score(known, combinations, macs_of, calibrate, settings)
+    scored = score(known, combinations, macs_of, calibrate, settings, step)
     if macs is not None:
         chosen = mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
         return _with_kept(chosen, known)
     assert latency is not None
-    return _with_kept(plan_for_latency(known, scored, latency, target), known)
+    block = multiple or runs.channel_block
+    return _with_kept(plan_for_latency(known, scored, latency, target, block), known)
+
+
+def _step(multiple: int | None, methods: Sequence[str] | None) -> int:
+    """The multiple, checked to have an effect with these methods."""
+    if multiple is None:
+        return 1
+    if multiple < 1:
+        raise DecomposeError(f"multiple {multiple}: must be 1 or more")
+    names = COMBINATIONS if methods is None else methods
+    if multiple > 1 and not any(parse_combination(name)[0].rank_is_width for name in names):
+        raise DecomposeError(
+            f"multiple {multiple} is without effect: the ranks of {', '.join(names)} are numbers of terms, "
+            "not of channels"
+        )
+    return multiple
 
 
 def _hint(model: nn.Module) -> str:

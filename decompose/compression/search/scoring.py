@@ -85,6 +85,7 @@ def score(
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
     effort: Effort,
+    multiple: int = 1,
 ) -> dict[str, list[Candidate]]:
     """Find the candidates of every layer, with their predicted errors of the model's output.
 
@@ -95,6 +96,7 @@ def score(
         calibrate: inputs, or the statistics that ``measure`` took from them; synthetic ones by default,
             and no repair is then supposed.
         effort: its settings.
+        multiple: of which the channels between factors are to be a multiple.
 
     Raises:
         DecomposeError: the statistics are those of another model, or there are no inputs.
@@ -102,13 +104,15 @@ def score(
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        every = _candidates(combinations, known, costs, calibrate, whitenings)
+        every = _candidates(combinations, known, costs, calibrate, whitenings, multiple)
         return _scaled({name: found for name, found, _ in every}, calibrate.corrections)
     images = calibrate
     if images is None:
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
-    scored, statistics = _score_on(known, images, combinations, costs, effort, repaired=repaired)
+    scored, statistics = _score_on(
+        known, images, combinations, costs, effort, multiple, repaired=repaired
+    )
     return _scaled(scored, statistics.corrections)
 
 
@@ -118,6 +122,7 @@ def _score_on(
     combinations: Sequence[Combination],
     costs: Mapping[str, Cost],
     effort: Effort,
+    multiple: int = 1,
     *,
     repaired: bool,
 ) -> tuple[dict[str, list[Candidate]], Statistics]:
@@ -130,7 +135,7 @@ def _score_on(
     corrections: dict[str, dict[str, float]] = {}
     with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
         for name, found, truncations in _candidates(
-            combinations, known, costs, statistics, whitenings
+            combinations, known, costs, statistics, whitenings, multiple
         ):
             scored[name] = found
             if name in statistics.layers:
@@ -158,6 +163,7 @@ def _candidates(
     costs: Mapping[str, Cost],
     statistics: Statistics,
     whitenings: Mapping[str, Whitening],
+    multiple: int,
 ) -> Iterator[tuple[str, list[Candidate], QuickTruncations]]:
     """The name, candidates and truncations of one layer after another."""
     convs = known.convs
@@ -169,9 +175,9 @@ def _candidates(
         factors = known.factors.get(name)
         factors = None if factors is None else algebra.widened(factors)
         truncations = QuickTruncations(wide, whitening, factors)
-        found = find_candidates(truncations, combinations, costs[name], error)
+        found = find_candidates(truncations, combinations, costs[name], error, multiple)
         if factors is not None and error is not None:
-            found += find_factor_candidates(factors, combinations, costs[name], error)
+            found += find_factor_candidates(factors, combinations, costs[name], error, multiple)
         yield name, found, truncations
 
 

@@ -13,6 +13,7 @@ from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.statistics import gather
 from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
+from decompose.methods import get_method
 from decompose.methods.combinations import parse_combination
 
 CONV = to_conv(nn.Conv2d(16, 24, 3, dtype=torch.float64))
@@ -74,3 +75,13 @@ def test_losses_add_up_to_what_is_lost_in_a_row() -> None:
 
 def test_an_error_that_is_no_number_never_passes_for_a_small_one() -> None:
     assert loss(float("nan")) == loss(float("inf")) == loss(1.0) > 10
+
+
+@pytest.mark.parametrize("multiple", [8, 16])
+def test_channels_come_in_multiples(multiple: int) -> None:
+    found = find_candidates(QuickTruncations(CONV), ALL, algebra.params, multiple=multiple)
+    choices = [candidate.choice for candidate in found if candidate.choice is not None]
+    assert any(choice.method == "pw_dw" and choice.rank % 8 for choice in choices)
+    wide = [choice for choice in choices if get_method(choice.method).rank_is_width]
+    assert wide
+    assert all(choice.rank % multiple == 0 for choice in wide)

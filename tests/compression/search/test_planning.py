@@ -250,3 +250,26 @@ def test_a_shared_weight_counts_once_before_and_after(share: float) -> None:
 def test_a_budget_that_a_tied_weight_takes_is_refused() -> None:
     with pytest.raises(DecomposeError, match="no plan meets the budget"):
         decompose.plan(Sharing().eval(), torch.zeros(1, 8, 6, 6), params=0.1, methods=["svd"])
+
+
+def test_every_budget_takes_multiples() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 48, 3), nn.ReLU(), nn.Conv2d(48, 40, 3)).eval()
+    example = torch.zeros(1, 16, 12, 12)
+    images = torch.randn(8, 16, 12, 12)
+    for budget in ({"macs": 0.5}, {"params": 0.5}, {"macs": 0.5, "calibrate": images}):
+        plan = decompose.plan(model, example, methods=("spatial", "tucker"), multiple=8, **budget)
+        assert plan.layers
+        assert all(choice.rank % 8 == 0 for choice in plan.layers.values())
+
+
+def test_a_multiple_is_checked() -> None:
+    for options, message in (
+        ({"rank": 2, "method": "pw_dw"}, "multiple 8 is without effect: the ranks of pw_dw"),
+        ({"macs": 0.5, "methods": ("pw_dw", "dw_pw")}, "without effect"),
+        ({"rank": 12, "method": "spatial"}, "rank 12 is no multiple of 8"),
+    ):
+        with pytest.raises(DecomposeError, match=message):
+            decompose.plan(Mixed(), EXAMPLE, multiple=8, **options)
+    with pytest.raises(DecomposeError, match="multiple 0: must be 1 or more"):
+        decompose.plan(Mixed(), EXAMPLE, rank=2, method="spatial", multiple=0)
