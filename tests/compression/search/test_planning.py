@@ -257,18 +257,20 @@ def test_every_budget_takes_multiples() -> None:
     model = nn.Sequential(nn.Conv2d(16, 48, 3), nn.ReLU(), nn.Conv2d(48, 40, 3)).eval()
     example = torch.zeros(1, 16, 12, 12)
     images = torch.randn(8, 16, 12, 12)
-    for budget in ({"macs": 0.5}, {"params": 0.5}, {"macs": 0.5, "calibrate": images}):
+    budgets: list[dict[str, Any]] = [{"macs": 0.5}, {"params": 0.5}]
+    for budget in (*budgets, {"macs": 0.5, "calibrate": images}):
         plan = decompose.plan(model, example, methods=("spatial", "tucker"), multiple=8, **budget)
         assert plan.layers
         assert all(choice.rank % 8 == 0 for choice in plan.layers.values())
 
 
 def test_a_multiple_is_checked() -> None:
-    for options, message in (
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"rank": 2, "method": "pw_dw"}, "multiple 8 is without effect: the ranks of pw_dw"),
         ({"macs": 0.5, "methods": ("pw_dw", "dw_pw")}, "without effect"),
         ({"rank": 12, "method": "spatial"}, "rank 12 is no multiple of 8"),
-    ):
+    ]
+    for options, message in mistakes:
         with pytest.raises(DecomposeError, match=message):
             decompose.plan(Mixed(), EXAMPLE, multiple=8, **options)
     with pytest.raises(DecomposeError, match="multiple 0: must be 1 or more"):
