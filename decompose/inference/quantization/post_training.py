@@ -1,7 +1,7 @@
 """Quantise models to INT8 by the engines' quantisers, with preparation before and repair after.
 
-Decisions are measured on held-out images: a repair is kept only where it lowers the error there, and the
-layers that lose most in INT8 are found there.
+Decisions are measured on held-out images: factors are equalised and a repair is kept only where that lowers
+the error there, and the layers that lose most in INT8 are found there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from decompose.inference.quantization.preparation import ready_to_quantize
+from decompose.inference.quantization.preparation import prepared
 from decompose.inference.quantization.quantizers import SUFFIXES, Quantizer, get_quantizer_class
 from decompose.inference.quantization.saturation import saturates
 from decompose.utils.batches import Batches, chunks
@@ -55,7 +55,7 @@ class Quantized:
         files: contents of the files to write, by suffix.
         error: relative squared error of its output on the held-out images, against the float model.
         weight_bits: of its weights: 8, or 7 for processors whose products of bytes overflow.
-        repairs: the repairs that lowered the error: ``ranges``, ``biases``.
+        repairs: what lowered the error: ``factors`` that were equalised, ``ranges``, ``biases``.
         layers: in the model's order; without errors where they were not asked for.
     """
 
@@ -114,9 +114,9 @@ def quantize(
 ) -> Quantized:
     """Quantise a model to INT8, weights per channel, for an engine.
 
-    BatchNorm is folded and factors are equalised before, exactly (``ready_to_quantize``). Three quarters
-    of the images calibrate the engine's own quantiser; the others decide on repairs and on layers to
-    leave in float.
+    BatchNorm is folded before, exactly (``preparation``). Three quarters of the images calibrate the
+    engine's own quantiser; the others decide on equalised factors, on repairs and on layers to leave in
+    float.
 
     Args:
         model: decomposed or not; left as it was.
@@ -150,12 +150,17 @@ def quantize(
     held_out = batches[_HELD_OUT - 1 :: _HELD_OUT] or batches[-1:]
     kept = {id(batch) for batch in held_out}
     seen = [batch for batch in batches if id(batch) not in kept]
-    ready = ready_to_quantize(model, seen)
     bits = weight_bits or (7 if saturates() else 8)
-    trial = _Trial(kind(ready, seen, bits), held_out)
+    # Equalised first: where both lose the same it is the one that was predicted to lose less.
+    trials = {
+        name: _Trial(kind(ready, seen, bits), held_out)
+        for name, ready in prepared(model, seen).items()
+    }
+    chosen = min(trials, key=lambda name: trials[name].error)
+    trial = trials[chosen]
     if not trial.quantizer.layers:
         raise DecomposeError("the model has no layer with weights that could be quantised")
-    repairs = trial.repaired()
+    repairs = ([chosen] if chosen else []) + trial.repaired()
     losses = trial.losses() if keep_float or max_error is not None else {}
     in_float = trial.in_float(losses, keep_float, max_error)
     layers = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import torch
@@ -17,20 +17,23 @@ from decompose.models.onnx.module import OnnxModule
 from decompose.utils.errors import DecomposeError
 
 
-def ready_to_quantize(model: nn.Module, images: Iterable[Tensor]) -> nn.Module:
-    """Fold BatchNorm into the layers before it, and equalise the factors of decomposed layers.
+def prepared(model: nn.Module, images: Sequence[Tensor]) -> dict[str, nn.Module]:
+    """Prepare a model in each way that may quantise best.
 
     Args:
         model: left as it was.
-        images: batches ``(batch, ...)`` that the model takes; ranges are taken of all of them.
+        images: batches ``(batch, ...)`` that the model takes.
 
     Returns:
-        A copy in evaluation mode that computes the same.
+        Models that compute the same: ``factors`` with equalised factors, where there are any, and one
+        under an empty name without.
     """
-    images = list(images)
-    made = folded(copied(model).cpu().eval(), images[0])
-    equalize_(made, images)
-    return made
+    plain = folded(copied(model).cpu().eval(), images[0])
+    if not find_decomposed(plain):
+        return {"": plain}
+    even = copied(plain)
+    equalize_(even, images)
+    return {"factors": even, "": plain}
 
 
 def folded(model: nn.Module, example: Tensor) -> nn.Module:

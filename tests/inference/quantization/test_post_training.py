@@ -1,5 +1,6 @@
 """Quantised models give nearly what the float ones give, and say what they lose."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import decompose
+from decompose.algebra import Chain, Conv, Expression, Sum
+from decompose.algebra.balancing import scaled_inputs, scaled_outputs
 from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import get_engine
+from decompose.inference.quantization import preparation
 from decompose.inference.quantization.post_training import Quantized, quantize
+from decompose.layers.discovery import find_decomposed
 from decompose.layers.forward import outputs
 from decompose.utils.errors import DecomposeError
 
@@ -57,6 +62,34 @@ def relative_error(content: bytes, model: nn.Module, images: Tensor) -> float:
 def test_it_gives_nearly_what_the_float_model_gives(quantized: Quantized, images: Tensor) -> None:
     assert relative_error(quantized.files[".onnx"], small_network(), images) < 0.005
     assert quantized.error < 0.005
+
+
+def test_factors_are_equalised_only_where_held_out_images_gain(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_network()
+    alone = quantize(model, images)
+
+    def spoil_(model: nn.Module, _: Sequence[Tensor]) -> None:
+        """Scale the channels between factors by powers of ten, exactly undone behind them."""
+        for layer in find_decomposed(model).values():
+            layer.assign(spoilt(layer.expression))
+
+    monkeypatch.setattr(preparation, "equalize_", spoil_)
+    spoilt_alone = quantize(model, images)
+    assert "factors" not in spoilt_alone.repairs
+    assert alone.error <= spoilt_alone.error
+
+
+def spoilt(expression: Expression) -> Expression:
+    """The same expression with very uneven channels between its factors."""
+    if isinstance(expression, Sum):
+        return Sum(*map(spoilt, expression.parts))
+    assert isinstance(expression, Chain)
+    first, last = expression.parts
+    assert isinstance(first, Conv)
+    scale = 10.0 ** (torch.arange(first.out_channels) % 5)
+    return Chain(scaled_outputs(first, scale), scaled_inputs(last, 1 / scale))
 
 
 def test_every_weight_is_in_int8_per_channel(quantized: Quantized) -> None:
