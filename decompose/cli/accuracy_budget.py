@@ -92,7 +92,7 @@ class DropBudget:
         return compress_within_drop(
             model,
             example,
-            _images(self.data, model),
+            images_to_judge_on(self.data, model),
             self.max_drop / 100,
             budget="latency" if "engine" in settings else "macs",
             calibrate=inputs,
@@ -122,7 +122,7 @@ def _points(trial: Any) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _images(data: str, model: nn.Module) -> ImageDataset:
+def images_to_judge_on(data: str, model: nn.Module) -> ImageDataset:
     """Labelled images where there are class folders or shards; otherwise images without labels."""
     transform = required_preprocessing(model).transform()
     folder = Path(data)

@@ -35,6 +35,7 @@ from decompose.cli.outputs import (
 from decompose.cli.publishing import push_model
 from decompose.cli.quantization import quantize_model
 from decompose.cli.report import report_models
+from decompose.cli.sweep import sweep_budgets
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.inspection import inspect_layers
 from decompose.evaluation.plots import plot_spectra, plot_speed_up
@@ -70,6 +71,7 @@ command("evaluate")(evaluate_models)
 command("push")(push_model)
 command("quantize")(quantize_model)
 command("report")(report_models)
+command("sweep")(sweep_budgets)
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -122,7 +122,7 @@ def compress_within_drop(
         raise DecomposeError(f"budget {budget!r}: choose of {', '.join(BUDGETS)}")
     if not 0 < max_drop < 1:
         raise DecomposeError(f"a drop of {max_drop} is out of bounds: it lies in (0, 1)")
-    check, judge = _Images.halves(model, images, workers, max_drop)
+    check, judge = JudgedImages.halves(model, images, workers, max_drop)
     inputs = judge.inputs(model, NUM_CALIBRATED) if calibrate is None else calibrate
     effort = options.get("effort", DEFAULT_EFFORT)
     # Gone through by every trial.
@@ -179,8 +179,16 @@ def images_needed(max_drop: float) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """Images that models are judged on, and the original's hits on them."""
+class JudgedImages:
+    """Images that models are judged on, and the original's hits on them.
+
+    Attributes:
+        images: readable ones.
+        labels: the class of each image; the original's where the images have none.
+        hits: whether the original gives each its class.
+        is_labelled: whether the images came with labels.
+        workers: processes that decode.
+    """
 
     images: ImageDataset
     labels: np.ndarray
@@ -191,7 +199,7 @@ class _Images:
     @classmethod
     def halves(
         cls, model: nn.Module, images: ImageDataset, workers: int, max_drop: float
-    ) -> tuple[_Images, _Images]:
+    ) -> tuple[JudgedImages, JudgedImages]:
         """The half that confirms the result, and the half that judges trials.
 
         Raises:
@@ -203,19 +211,26 @@ class _Images:
                 f"{len(images)} images cannot confirm a drop of {_points(max_drop)}: it takes "
                 f"{2 * needed} at least, half to search and half to check on"
             )
+        whole = cls.of(model, images, workers)
+        known = {path: at for at, (path, _) in enumerate(whole.images.samples)}
+        halves = []
+        for half in reversed(whole.images.parted(0.5)):
+            at = [known[path] for path, _ in half.samples]
+            halves.append(replace(whole, images=half, labels=whole.labels[at], hits=whole.hits[at]))
+        return halves[0], halves[1]
+
+    @classmethod
+    def of(cls, model: nn.Module, images: ImageDataset, workers: int) -> JudgedImages:
+        """The readable images, with what the original makes of them."""
         guesses, num_scored = _guesses(model, images, workers)
         if is_imagenet_subset(images.classes) and num_scored == NUM_CLASSES:
             images = with_imagenet_labels(images)
         labels = np.array([label for _, label in images.samples])
         is_labelled = bool((labels >= 0).all())
         labels = labels if is_labelled else guesses
-        readable = images.chosen(np.flatnonzero(guesses >= 0))
-        known = {path: at for at, (path, _) in enumerate(images.samples)}
-        halves = []
-        for half in reversed(readable.parted(0.5)):
-            at = [known[path] for path, _ in half.samples]
-            halves.append(cls(half, labels[at], guesses[at] == labels[at], is_labelled, workers))
-        return halves[0], halves[1]
+        readable = np.flatnonzero(guesses >= 0)
+        hits = (guesses == labels)[readable]
+        return cls(images.chosen(readable), labels[readable], hits, is_labelled, workers)
 
     def __len__(self) -> int:
         return len(self.labels)
