@@ -155,7 +155,7 @@ def test_accuracy_is_paired_with_the_original() -> None:
     data = images_in_memory(pixels, labels, to_tensor, tuple("abcd"))
     score = Accuracies.on(model, data)
     other = network()
-    other[5].bias.data += torch.tensor([1.0, 0, 0, 0])
+    other.get_parameter("5.bias").data += torch.tensor([1.0, 0, 0, 0])
     stored = torch.stack([to_tensor(data._read(path)) for path, _ in data.samples])
     with torch.no_grad():
         before, after = (m(stored).argmax(1) == labels for m in (model, other))
