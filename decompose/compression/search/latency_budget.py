@@ -35,7 +35,7 @@ from decompose.methods.low_rank import LowRankMethod
 from decompose.models.conversion import set_forms_, substitute
 from decompose.models.plans import LatencyReport, Plan
 from decompose.utils.batches import batch_size
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import BudgetError
 from decompose.utils.progress import track
 
 _MOST_OF_A_FAMILY = 6
@@ -61,7 +61,8 @@ def plan_for_latency(
         block: channels that it computes together; ranks of at least a block become whole blocks.
 
     Raises:
-        DecomposeError: no plan is fast enough, or the engine cannot run the model.
+        BudgetError: no plan is fast enough.
+        DecomposeError: the engine cannot run the model.
     """
     model, example, shapes = known.model, known.example, known.shapes
     num_inputs = batch_size(example)
@@ -102,10 +103,10 @@ def plan_for_latency(
 
 def _unreachable(
     share: float, original_ms: float, least: float, pace: LatencyReport | None
-) -> DecomposeError:
+) -> BudgetError:
     """The error that no plan takes so small a share of the time, with the least share."""
     last = "" if pace is None else f"; the last plan took {pace.measured_ms / pace.original_ms:.0%}"
-    return DecomposeError(
+    return BudgetError(
         f"no plan takes {share:.0%} of the original's {original_ms:.1f} ms: with the fastest candidates "
         f"of all layers it is {least:.0%}{last}"
     )

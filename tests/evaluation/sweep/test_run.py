@@ -121,11 +121,14 @@ def test_damaged_records_are_named(tmp_path: Path) -> None:
             list(sweep(tmp_path).run([]))
 
 
-def test_budgets_that_no_plan_meets_are_recorded(tmp_path: Path) -> None:
-    points = [SweepPoint("macs", 0.01, True, METHODS)]
-    original, record = sweep(tmp_path).run(points)
-    assert "no plan meets the budget" in record["failed"]
-    assert "no plan meets it" in sweep_table(original, [record]).to_markdown()
+def test_budgets_that_no_plan_meets_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda _: str(tmp_path / "cache"))
+    points = [SweepPoint(budget, 1e-6, True, METHODS) for budget in ("macs", "latency")]
+    original, *records = sweep(tmp_path).run(points)
+    assert ["no plan" in record["failed"] for record in records] == [True, True]
+    assert "no plan meets it" in sweep_table(original, records).to_markdown()
 
 
 def test_images_must_be_there() -> None:
