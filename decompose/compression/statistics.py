@@ -41,6 +41,7 @@ from decompose.compression.layer_statistics import (
     require_corrections,
     require_moments,
 )
+from decompose.compression.score_balance import ScoreBalance
 from decompose.layers.forward import (
     comparable_outputs,
     evaluating,
@@ -155,11 +156,14 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Layer]) -> St
     num_batches = None if (total := inputs.count()) is None else -(-total // size)
     energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
+    balance: ScoreBalance | None = None
     with evaluating(model), torch.enable_grad():
         for x in track(grouped(inputs, size), "gathering statistics", num_batches):
             with _observing(sums, layers):
                 entries: list[Tensor] = []
                 outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, entries), x))
+                balance = balance or ScoreBalance.of(outputs)
+                outputs = balance.applied(outputs)
                 finite = [_finite_entries(y.detach()) for y in outputs]
                 energy += sum(float(y.double().square().sum()) for y in finite)
                 num_outputs += sum(y.numel() for y in outputs)

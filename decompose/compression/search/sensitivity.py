@@ -28,6 +28,7 @@ from decompose.compression.reconstruction.factor_regression import (
     samples_of,
 )
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
+from decompose.compression.score_balance import ScoreBalance
 from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
@@ -91,6 +92,7 @@ class Sensitivity:
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
         self._held = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
+        self._balance = ScoreBalance.of(self._held[0][1].outputs)
         self._to_fit: list[tuple[Example, Recording]] = []
         self._num_fitted = len(fitted)
         if repaired:
@@ -144,7 +146,8 @@ class Sensitivity:
         for x, recording in self._held:
             with recording.until(name), replacing(layer, module):
                 outputs = comparable_outputs(self._survey.model, x)
-            for output, reference in zip(outputs, recording.outputs, strict=True):
+            pair = map(self._balance.applied, (outputs, recording.outputs))
+            for output, reference in zip(*pair, strict=True):
                 deviation += Deviation.between(output, reference)
         return min(deviation.relative, _LARGEST)
 
