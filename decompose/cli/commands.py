@@ -14,15 +14,8 @@ from decompose.cli.comparison import compare_models
 from decompose.cli.compression import compress_model
 from decompose.cli.evaluation import evaluate_models
 from decompose.cli.finetuning import finetune_model
-from decompose.cli.inputs import (
-    blank_input,
-    load_all,
-    load_model,
-    named_device,
-    parse_counts,
-    parse_forms,
-    to_device,
-)
+from decompose.cli.inputs import blank_input, named_device, parse_counts, parse_forms, to_device
+from decompose.cli.loading import load_all, load_model
 from decompose.cli.options import SOURCES, Arch, Device, Fix, InputSize, Markdown, Record
 from decompose.cli.outputs import (
     print_files,

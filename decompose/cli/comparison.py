@@ -12,10 +12,10 @@ from decompose.cli.inputs import (
     FolderInputs,
     blank_input,
     give_preprocessing,
-    load_pair,
     named_device,
     preprocessing_options,
 )
+from decompose.cli.loading import load_pair
 from decompose.cli.options import (
     SOURCES,
     Arch,

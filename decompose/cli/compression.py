@@ -18,11 +18,11 @@ from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
     keep_preprocessing,
-    load_model,
     parse_ranks,
     preprocessing_options,
     to_device,
 )
+from decompose.cli.loading import load_model
 from decompose.cli.options import (
     SOURCES,
     Arch,

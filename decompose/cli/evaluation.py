@@ -11,11 +11,11 @@ from torch import nn
 
 from decompose.cli.inputs import (
     give_preprocessing,
-    load_all,
     named_device,
     preprocessing_options,
     transform_of,
 )
+from decompose.cli.loading import load_all
 from decompose.cli.options import (
     SOURCES,
     Arch,

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from decompose.cli.inputs import load_pair, named_device, preprocessing_options, resized
+from decompose.cli.inputs import named_device, preprocessing_options, resized
+from decompose.cli.loading import load_pair
 from decompose.cli.options import (
     SOURCES,
     Arch,

@@ -11,9 +11,9 @@ from decompose.cli.inputs import (
     blank_input,
     calibration_images,
     keep_preprocessing,
-    load_model,
     preprocessing_options,
 )
+from decompose.cli.loading import load_model
 from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
 from decompose.cli.outputs import (
     print_files,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from torch import Tensor, nn
 
-from decompose.cli.inputs import FolderInputs, blank_input, load_all, named_device, parse_counts
+from decompose.cli.inputs import FolderInputs, blank_input, named_device, parse_counts
+from decompose.cli.loading import load_all
 from decompose.cli.options import SOURCES, Arch, Device, InputSize
 from decompose.cli.outputs import (
     print_files,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import decompose
-from decompose.cli.inputs import load_all
+from decompose.cli.loading import load_all
 from decompose.methods import METHODS
 from decompose.utils.errors import DecomposeError
 from tests.cli.cases import ARCH, Captured, run

@@ -98,6 +98,7 @@ def test_finetune_learns_from_an_onnx_teacher(
         (["compare", "model.onnx", "model.xml"], "is compared by its outputs alone"),
         (["benchmark", "model.xml", "model.onnx"], "give --engines openvino"),
         (["evaluate", "model.xml", "--fix", "a=1", "--data", "."], "--fix is for the inputs"),
+        (["inspect", "model.xml"], "model.xml: a model in OpenVINO's format is measured"),
         (["evaluate", "gone.xml", "--data", "."], "gone.xml: no such file"),
         (["evaluate", "model.xml", "--arch", ARCH, "--data", "."], "has its own architecture"),
         (["evaluate", "model.onnx", "--precision", "bfloat16", "--data", "."], "own precision"),
