@@ -19,11 +19,11 @@ from decompose.cli.inputs import (
     blank_input,
     calibration_images,
     keep_preprocessing,
-    load_model,
     parse_numbers,
     preprocessing_options,
     to_device,
 )
+from decompose.cli.loading import load_model
 from decompose.cli.options import SOURCES, Arch, Bgr, Device, Fix, InputSize, Mean, Scale, Std
 from decompose.cli.outputs import print_files, print_line, print_record, print_table
 from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
