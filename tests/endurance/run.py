@@ -2,7 +2,7 @@
 
     python -m tests.endurance.run --mutants 2000 --kills 200 --jobs 2 --output runs/endurance
 
-Of what the output's record holds already, those kinds are counted anew that this run tries.
+The record is written anew after each kind.
 
 Exits with code 1 where anything was lost: a traceback, more than one line, a signal, memory or time beyond
 their bounds, or a file that was half written.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import sys
@@ -47,7 +48,7 @@ class Count:
         read: that were read, or survived a kill.
         refused: that were refused in one line.
         lost: how the others ended, by seed.
-        seconds: that all of them took.
+        seconds: of CPU time that all of them took.
     """
 
     name: str
@@ -70,7 +71,7 @@ def damage(kind: Kind, num_mutants: int, first_seed: int = 0) -> Count:
         num_mutants: how many.
         first_seed: the same seed makes the same damage.
     """
-    start = time.monotonic()
+    start = _cpu_seconds()
     endings: Counter[str] = Counter()
     lost: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -94,19 +95,24 @@ def damage(kind: Kind, num_mutants: int, first_seed: int = 0) -> Count:
             endings[ending] += 1
             if ending not in (READ, REFUSED):
                 lost[f"{seed}"] = ending
-    seconds = round(time.monotonic() - start, 1)
+    seconds = round(_cpu_seconds() - start, 1)
     return Count(kind.name, num_mutants, endings[READ], endings[REFUSED], lost, seconds)
 
 
 def kill(name: str, num_kills: int, first_seed: int = 0) -> Count:
     """Kill a command at random moments, as ``kills.killed``."""
-    start = time.monotonic()
+    start = _cpu_seconds()
     lost = {}
     for seed in track(range(first_seed, first_seed + num_kills), f"killing {name}"):
         if problem := killed(name, random.Random(seed)):
             lost[f"{seed}"] = problem
-    seconds = round(time.monotonic() - start, 1)
+    seconds = round(_cpu_seconds() - start, 1)
     return Count(f"kill of {name}", num_kills, num_kills - len(lost), 0, lost, seconds)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it waited for."""
+    return sum(os.times()[:4])
 
 
 def main() -> int:
@@ -124,28 +130,25 @@ def main() -> int:
     jobs = [partial(_damage, index, given.mutants) for index in kinds if given.mutants]
     share = given.kills // max(1, len(names))
     jobs += [partial(kill, name, share) for name in names if share]
-    any_lost = False
+    start, counts = time.monotonic(), []
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.jobs, spawned, torch.set_num_threads, (1,)) as pool:
         for count in pool.map(_call, jobs):
-            any_lost |= bool(count.lost)
-            print(f"{count.name}: {count.tried} tried, {len(count.lost)} lost", flush=True)
+            counts.append(count)
+            print(f"{count.name}: {count.tried:,} tried, {len(count.lost)} lost", flush=True)
             for seed, ending in count.lost.items():
                 print(f"  seed {seed}: {ending}", flush=True)
             if given.output is not None:
-                keep(count, given.output / "results.json")
-    return int(any_lost)
-
-
-def keep(count: Count, path: Path) -> None:
-    """Write a count into a record, in the place of an earlier one of the same kind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else {"counts": []}
-    names = [kind.name for kind in KINDS] + [f"kill of {name}" for name in COMMANDS]
-    counts = {each["name"]: each for each in known["counts"]} | {count.name: count.to_dict()}
-    ordered = [counts[name] for name in names if name in counts]
-    record = {"environment": environment(), "counts": ordered}
-    write_text(path, json.dumps(record, indent=1) + "\n")
+                seconds = round(time.monotonic() - start, 1)
+                record = {
+                    "environment": environment(),
+                    "processes": given.jobs,
+                    "seconds": seconds,
+                    "counts": [each.to_dict() for each in counts],
+                }
+                given.output.mkdir(parents=True, exist_ok=True)
+                write_text(given.output / "results.json", json.dumps(record, indent=1) + "\n")
+    return int(any(count.lost for count in counts))
 
 
 def _damage(index: int, num_mutants: int) -> Count:
