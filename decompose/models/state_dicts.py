@@ -78,14 +78,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _state_in(content: Any, path: Path) -> Mapping[Any, Any]:
-    """The state dict inside a training checkpoint, at any depth."""
+    """The state dict inside a training checkpoint, at any depth; warns where there are several."""
     while isinstance(content, Mapping):
-        inner = next(
-            (content[key] for key in _NESTED_KEYS if isinstance(content.get(key), Mapping)), None
-        )
-        if inner is None:
+        found = [key for key in _NESTED_KEYS if isinstance(content.get(key), Mapping)]
+        if not found:
             break
-        content = inner
+        taken, *others = found
+        if others:
+            also = " and ".join(map(repr, others))
+            warnings.warn(
+                f"{path}: the weights under {taken!r} are taken, not those under {also}",
+                stacklevel=2,
+            )
+        content = content[taken]
     if not isinstance(content, Mapping) or not content:
         raise DecomposeError(f"{path}: holds no state dict")
     if not all(isinstance(value, Tensor) for value in content.values()):

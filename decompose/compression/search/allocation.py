@@ -34,6 +34,10 @@ def allocate(
         BudgetError: even the cheapest candidates cost more.
     """
     least = sum(min(c.cost for c in group) for group in candidates.values())
+    if budget < 0:
+        raise BudgetError(
+            f"no plan meets the budget: what is not decomposed takes {-budget:,.0f} {unit} more than it"
+        )
     if least > budget:
         raise BudgetError(
             f"no plan meets the budget of {budget:,.0f} {unit}: the least is {least:,} {unit}"

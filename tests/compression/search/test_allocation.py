@@ -47,6 +47,11 @@ def test_a_budget_that_cannot_be_met_tells_the_least() -> None:
     assert allocate({}, 10, "MACs") == {}
 
 
+def test_a_budget_below_what_stays_dense_is_said_without_minus_signs() -> None:
+    with pytest.raises(DecomposeError, match="what is not decomposed takes 30 MACs more than it"):
+        allocate({}, -30, "MACs")
+
+
 SCORED = {
     "a": [
         Candidate(None, 100, 0.0),
