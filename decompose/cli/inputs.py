@@ -26,7 +26,7 @@ from decompose.models.architectures import preprocessing_of
 from decompose.models.onnx.module import OnnxModule
 from decompose.models.preprocessing import ImagePreprocessing, Transform, remember_preprocessing
 from decompose.utils.batches import batch_size, moved
-from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.errors import DecomposeError, first_line, none_read
 from decompose.utils.name_patterns import matches, require_match
 
 _BATCH_SIZE = 8
@@ -63,13 +63,21 @@ class FolderInputs:
         self.unreadable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Tensor | tuple[list[Tensor]]]:
-        """Batches; of a detector, lists of images that are each of their own size."""
+        """Batches; of a detector, lists of images that are each of their own size.
+
+        Raises:
+            DecomposeError: no image could be read.
+        """
         dataset = DetectionDataset(self._images, {}) if self._whole else self._images
+        any_read = False
         for batch in dataset.batches(_BATCH_SIZE, self._workers):
             self.unreadable |= batch.unreadable
             if len(batch.indices):
+                any_read = True
                 images = moved(batch.by_transform[0], self._parameter)
                 yield (list(images),) if self._whole else images
+        if not any_read:
+            raise none_read(self.unreadable)
 
 
 def _shrunk(transform: Transform, resizing: Any, image: Image.Image) -> Tensor:

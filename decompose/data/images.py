@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from decompose.data.decoding import read_image
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError, first_line
+from decompose.utils.errors import DecomposeError, first_line, without_name
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -81,7 +81,7 @@ class ImageDataset(Dataset[Sample]):
         try:
             image = self._read(path)
         except DecomposeError as error:
-            return str(error).removeprefix(f"{path}: "), index
+            return without_name(error, path), index
         try:
             return [transform(image) for transform in self.transforms], index
         # A preprocessing may be anybody's, and meets images of any size.

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from decompose.data.images import EXTENSIONS, ImageDataset, Sample
 from decompose.data.voc_annotations import GroundTruth, read_objects
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError, reason
+from decompose.utils.errors import DecomposeError, reason, without_name
 from decompose.utils.optional_dependencies import required
 
 _SPLITS = ("test", "val")
@@ -132,7 +132,7 @@ def voc_dataset(folder: str | Path, transform: Transform) -> DetectionDataset:
         try:
             objects[str(_image_file(folder / "JPEGImages", name))] = read_objects(annotation)
         except DecomposeError as error:
-            damaged[str(annotation)] = str(error).removeprefix(f"{annotation}: ")
+            damaged[str(annotation)] = without_name(error, annotation)
     if not objects:
         path, reason = next(iter(damaged.items()), (folder, "its list of images is empty"))
         raise DecomposeError(f"no annotation could be read; the first is {path}: {reason}")

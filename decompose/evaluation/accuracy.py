@@ -22,7 +22,7 @@ from decompose.evaluation.provenance import Provenance
 from decompose.evaluation.runner import Runner
 from decompose.evaluation.throughput import Throughput
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import DecomposeError, none_read
 from decompose.utils.name_patterns import abbreviated
 from decompose.utils.tables import Table
 
@@ -173,8 +173,7 @@ def _summary(
     found = Predictions.joined([part for part, _ in gathered])
     unreadable = {**images.damaged, **found.unreadable}
     if not len(found.indices):
-        path, reason = next(iter(unreadable.items()), ("the data", "it holds none"))
-        raise DecomposeError(f"no image could be read; the first is {path}: {reason}")
+        raise none_read(unreadable)
     num_classes = num_classes or 1 + int(found.guesses.max())
     throughputs = [throughput for _, throughput in gathered if throughput is not None]
     return Evaluation(

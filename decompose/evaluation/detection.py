@@ -21,7 +21,7 @@ from decompose.evaluation.runner import Runner
 from decompose.evaluation.throughput import Throughput
 from decompose.models.architectures import Architecture
 from decompose.models.preprocessing import Transform
-from decompose.utils.errors import DecomposeError
+from decompose.utils.errors import DecomposeError, none_read
 from decompose.utils.progress import track
 from decompose.utils.tables import Table
 
@@ -153,8 +153,7 @@ def _summary(
 ) -> DetectionEvaluation:
     """Average the precision over the results of all processes."""
     if not found:
-        path, reason = next(iter(unreadable.items()))
-        raise DecomposeError(f"no image could be read; the first is {path}: {reason}")
+        raise none_read(unreadable)
     classes = scenes.classes()
     objects = [scenes.objects(index) for index in found]
     there = [

@@ -314,7 +314,11 @@ def _model_for(
         )
     # The name may be anybody's, and may ask for more memory than there is: first it is seen to be
     # of the size that the weights are.
-    if (sketch := named.sketch()) is not None:
+    try:
+        sketch = named.sketch()
+    except DecomposeError as error:
+        raise DecomposeError(f"{path}: {error}") from None
+    if sketch is not None:
         sketch = _rewritten(sketch, header, state)
         completed(sketch, _renamed(sketch, header, state), str(path))
     return _rewritten(_build(named), header, state)

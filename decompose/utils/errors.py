@@ -1,6 +1,7 @@
 """The error of bad input, and one-line messages from other libraries' errors."""
 
 import re
+from collections.abc import Mapping
 
 
 class DecomposeError(ValueError):
@@ -37,6 +38,28 @@ def first_line(error: Exception) -> str:
 def reason(error: Exception) -> str:
     """Why a file cannot be read or written, without its name."""
     return getattr(error, "strerror", None) or first_line(error)
+
+
+def without_name(error: DecomposeError, path: object) -> str:
+    """The message of an error about a file, without the file's name before it.
+
+    >>> without_name(DecomposeError("a.png: is no image"), "a.png")
+    'is no image'
+    """
+    return str(error).removeprefix(str(DecomposeError(f"{path}: ")))
+
+
+def none_read(unreadable: Mapping[str, str]) -> DecomposeError:
+    """The error where no image could be read; it names the first.
+
+    Args:
+        unreadable: the images, by path, with the reason.
+
+    >>> print(none_read({"a.png": "is no image"}))
+    no image could be read; the first is a.png: is no image
+    """
+    path, why = next(iter(unreadable.items()), ("the data", "it holds none"))
+    return DecomposeError(f"no image could be read; the first is {path}: {why}")
 
 
 def printable(text: str) -> str:

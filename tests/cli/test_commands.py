@@ -52,6 +52,16 @@ def test_compare_takes_the_architecture_from_the_small_file(
     assert list(record["unreadable"]) == [str(tmp_path / "pictures" / "broken.jpg")]
 
 
+def test_images_none_of_which_can_be_read_are_named(
+    folder: Path, small: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    images = ["--images", tmp_path, "--workers", "0"]
+    assert run("compare", folder / "resnet18.pth", small, *images) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"no image could be read; the first is {tmp_path}/broken.jpg: is no image")
+
+
 def test_every_checkpoint_without_a_name_takes_the_architecture(
     folder: Path, small: Path, tmp_path: Path
 ) -> None:

@@ -118,6 +118,12 @@ def test_shards_without_labels(
         labelled_shards(str(tmp_path / "a.tar"), to_tensor)
 
 
+def test_a_name_that_steers_a_terminal_is_not_repeated(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.tar", [("\x1b[31m\n.png", b"abc"), ("\x1b[31m\n.cls", b"0")])
+    (batch,) = labelled_shards(str(tmp_path / "a.tar"), to_tensor).batches(1)
+    assert list(batch.unreadable.values()) == ["is no image"]
+
+
 def test_shards_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="no such shards"):
         labelled_images(tmp_path / "missing.tar", to_tensor)

@@ -124,7 +124,9 @@ def test_weights_before_their_average_are_taken(tmp_path: Path) -> None:
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     average = {name: tensor + 1 for name, tensor in state.items()}
     torch.save({"state_dict_ema": average, "state_dict": state}, tmp_path / "a.pth")
-    with pytest.warns(UserWarning, match="'state_dict' are taken, not those under 'state_dict_ema'"):
+    with pytest.warns(
+        UserWarning, match="'state_dict' are taken, not those under 'state_dict_ema'"
+    ):
         loaded = decompose.load(tmp_path / "a.pth", nn.Linear(2, 2))
     assert torch.equal(loaded(X), model(X))
 
@@ -240,6 +242,15 @@ def test_what_a_file_names_builds_layers_and_nothing_else(
     header = {"version": 1, "architecture": f"{RESNET},{option}", "plan": EMPTY}
     save_file({"x": torch.zeros(1)}, path, {"format": "pt", "decompose": json.dumps(header)})
     with pytest.raises(DecomposeError, match=r"a\.safetensors: .*(may not name|out of bounds)"):
+        decompose.load(path)
+
+
+def test_a_file_is_named_whose_architecture_cannot_be_built(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    name = "torchvision:mobilenet_v2,round_nearest=0"
+    header = {"version": 1, "architecture": name, "plan": EMPTY}
+    save_file({"x": torch.zeros(1)}, path, {"format": "pt", "decompose": json.dumps(header)})
+    with pytest.raises(DecomposeError, match=rf"a\.safetensors: {name}: integer division"):
         decompose.load(path)
 
 
