@@ -28,8 +28,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
     sums = [sum(count[column] for count in record["counts"]) for column in columns]
     return [
         Table(
-            f"Damaged files and killed commands; {sums[-1] / 60:.0f} minutes of CPU time,"
-            f" {record['seconds'] / 60:.0f} minutes with {record['processes']} processes",
+            f"Damaged files and killed commands; {sums[-1] / 60:.0f} minutes of CPU time",
             ["", "tried", "read, or survived", "refused in one line", "lost", "CPU s"],
             rows,
             ("together", *(f"{value:,.0f}" for value in sums)),

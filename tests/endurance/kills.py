@@ -45,12 +45,15 @@ class Command:
         output: the file's name.
         check: reads the file; raises where it is not whole.
         again: further arguments of the run after a kill.
+        weight: of all kills, the share that it gets beside the others' weights; where a run costs
+            seconds, less.
     """
 
     arguments: Callable[[Path], list[str]]
     output: str
     check: Callable[[Path], object]
     again: Callable[[Path], list[str]] = lambda _: []
+    weight: int = 2
 
 
 @cache
@@ -100,14 +103,16 @@ def _resuming(folder: Path) -> list[str]:
     return ["--resume"] if any(folder.glob("*.checkpoints/step-*")) else []
 
 
+def _check_onnx(path: Path) -> None:
+    onnx.checker.check_model(onnx.load(path))
+
+
 COMMANDS = {
     "compress": Command(_compress, "out.safetensors", decompose.load),
     "finetune": Command(_finetune, "out.safetensors", decompose.load, _resuming),
-    "evaluate": Command(_evaluate, "out.json", lambda path: json.loads(path.read_text())),
-    "export": Command(_export, "out.onnx", lambda path: onnx.checker.check_model(onnx.load(path))),
-    "quantize": Command(
-        _quantise, "out.onnx", lambda path: onnx.checker.check_model(onnx.load(path))
-    ),
+    "evaluate": Command(_evaluate, "out.json", lambda path: json.loads(path.read_text()), weight=4),
+    "export": Command(_export, "out.onnx", _check_onnx, weight=1),
+    "quantize": Command(_quantise, "out.onnx", _check_onnx, weight=1),
 }
 """By name, in the order of the table."""
 

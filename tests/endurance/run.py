@@ -2,7 +2,7 @@
 
     python -m tests.endurance.run --mutants 2000 --kills 200 --jobs 2 --output runs/endurance
 
-The record is written anew after each kind.
+Of what the output's record holds already, those kinds are counted anew that this run tries.
 
 Exits with code 1 where anything was lost: a traceback, more than one line, a signal, memory or time beyond
 their bounds, or a file that was half written.
@@ -124,31 +124,37 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds whose names hold this")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--output", type=Path, help="folder for results.json")
-    given = parser.parse_args()
+    given, start = parser.parse_args(), time.monotonic()
     names = [name for name in given.commands.split(",") if name]
     kinds = [index for index, kind in enumerate(KINDS) if given.only in kind.name]
     jobs = [partial(_damage, index, given.mutants) for index in kinds if given.mutants]
-    share = given.kills // max(1, len(names))
-    jobs += [partial(kill, name, share) for name in names if share]
-    start, counts = time.monotonic(), []
+    weights = {name: COMMANDS[name].weight for name in names}
+    for name, weight in weights.items():
+        if num := round(given.kills * weight / sum(weights.values())):
+            jobs.append(partial(kill, name, num))
+    any_lost = False
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.jobs, spawned, torch.set_num_threads, (1,)) as pool:
         for count in pool.map(_call, jobs):
-            counts.append(count)
+            any_lost |= bool(count.lost)
             print(f"{count.name}: {count.tried:,} tried, {len(count.lost)} lost", flush=True)
             for seed, ending in count.lost.items():
                 print(f"  seed {seed}: {ending}", flush=True)
             if given.output is not None:
-                seconds = round(time.monotonic() - start, 1)
-                record = {
-                    "environment": environment(),
-                    "processes": given.jobs,
-                    "seconds": seconds,
-                    "counts": [each.to_dict() for each in counts],
-                }
-                given.output.mkdir(parents=True, exist_ok=True)
-                write_text(given.output / "results.json", json.dumps(record, indent=1) + "\n")
-    return int(any(count.lost for count in counts))
+                keep(count, given.output / "results.json")
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+    return int(any_lost)
+
+
+def keep(count: Count, path: Path) -> None:
+    """Write a count into a record, in the place of an earlier one of the same kind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else {"counts": []}
+    names = [kind.name for kind in KINDS] + [f"kill of {name}" for name in COMMANDS]
+    counts = {each["name"]: each for each in known["counts"]} | {count.name: count.to_dict()}
+    ordered = [counts[name] for name in names if name in counts]
+    record = {"environment": environment(), "counts": ordered}
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _damage(index: int, num_mutants: int) -> Count:
