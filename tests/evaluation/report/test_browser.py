@@ -151,6 +151,27 @@ def test_three_hundred_layers_take_few_elements_and_no_overflow(opened: Any) -> 
     assert opened.execute_script("return document.querySelectorAll('*').length") < 30 * NUM_LAYERS
 
 
+@pytest.mark.parametrize(
+    ("field", "event", "value"),
+    [("filter", "input", "features.2"), ("method", "change", "dense"), (None, "", "")],
+    ids=["filter by name", "filter by method", "sort"],
+)
+def test_three_hundred_layers_sort_and_filter_within_a_second(
+    opened: Any, field: str | None, event: str, value: str
+) -> None:
+    # Two frames later everything is drawn.
+    milliseconds = opened.execute_async_script(
+        "const [field, event, value, done] = arguments, start = performance.now();"
+        "const drawn = () => done(performance.now() - start);"
+        "const element = document.getElementById(field);"
+        "if (element) { element.value = value; element.dispatchEvent(new Event(event)); }"
+        "else document.querySelectorAll('#layer-table thead button')[1].click();"
+        "requestAnimationFrame(() => requestAnimationFrame(drawn))",
+        *(field, event, value),
+    )
+    assert milliseconds < 1000
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_schemes(opened: Any, scheme: str) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
