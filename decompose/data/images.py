@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ class ImageDataset(Dataset[Sample]):
         """
         return GuardedLoader(
             self,
-            batch_size,
+            batch_size=batch_size,
             sampler=range(len(self)) if indices is None else indices,
             num_workers=workers,
             collate_fn=collate or self._collate,
@@ -173,7 +174,15 @@ class ImageDataset(Dataset[Sample]):
 
 
 class GuardedLoader(DataLoader[Any]):
-    """A ``DataLoader`` that reports a killed worker process in one line."""
+    """A ``DataLoader`` that reports a killed worker in one line, and whose workers end with it.
+
+    Args:
+        dataset: whose samples to load.
+        **options: as ``DataLoader`` takes them.
+    """
+
+    def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
+        super().__init__(dataset, worker_init_fn=end_without_parent, **options)
 
     def __iter__(self) -> Any:
         """The batches.
@@ -191,6 +200,16 @@ class GuardedLoader(DataLoader[Any]):
                 "a process that decodes images was killed, maybe for want of memory; take fewer "
                 "(--workers), or 0"
             ) from None
+
+
+def end_without_parent(_: int) -> None:
+    """End a worker whose parent was killed while the worker began; it would wait for ever.
+
+    PyTorch's own watch begins later, and takes whoever is the parent by then for the right one.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)
 
 
 def balanced_choice(labels: Sequence[int], num: int, seed: int) -> list[int]:

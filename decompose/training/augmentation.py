@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from decompose.data.images import ImageDataset
+from decompose.data.images import GuardedLoader, ImageDataset
 from decompose.models.preprocessing import Transform
 from decompose.utils.errors import DecomposeError
 from decompose.utils.random import draw_seed
@@ -124,7 +124,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int, Mapping[str, str]]]):
             indices: of each batch's images.
             workers: processes that decode.
         """
-        return DataLoader(
+        return GuardedLoader(
             self,
             batch_sampler=[[(epoch, index) for index in batch] for batch in indices],
             num_workers=workers,

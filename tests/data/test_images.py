@@ -1,5 +1,6 @@
 """Images in order, in several preprocessings, and choices of them."""
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -15,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from decompose.data.decoding import read_image
 from decompose.data.folders import labelled_folder
-from decompose.data.images import balanced_choice
+from decompose.data.images import balanced_choice, end_without_parent
 from decompose.utils.errors import DecomposeError
 from tests.data.cases import to_tensor, write_class_folders
 
@@ -111,6 +112,38 @@ def failing(image: Image.Image) -> Tensor:
 def test_a_killed_process_is_one_line(folder: Path) -> None:
     with pytest.raises(DecomposeError, match="a process that decodes images was killed"):
         list(labelled_folder(folder, Killer()).batches(8, workers=1))
+
+
+def worker(ready: int, alive: int) -> None:
+    """A worker whose parent ends before it watches."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    os.write(ready, b"1")
+    parent.join()
+    end_without_parent(0)
+    os.write(alive, b"1")
+
+
+def test_a_worker_ends_whose_parent_was_killed_while_it_began() -> None:
+    context = multiprocessing.get_context("fork")
+    started, ready = os.pipe()
+    ended, alive = os.pipe()
+
+    def parent() -> None:
+        child = context.Process(target=worker, args=(ready, alive))
+        child.start()
+        child.join()
+
+    process = context.Process(target=parent)
+    process.start()
+    os.close(alive)
+    assert os.read(started, 1) == b"1"
+    process.kill()
+    process.join()
+    assert os.read(ended, 1) == b""
+    os.close(ended)
+    os.close(started)
+    os.close(ready)
 
 
 def test_what_cannot_be_preprocessed_is_unreadable(folder: Path) -> None:

@@ -35,6 +35,9 @@ _SIZE = 32
 _SECONDS = 600
 """That a command may take, on a busy machine."""
 
+_ORPHANS_SECONDS = 60
+"""In which the processes that a killed command had started end by themselves."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -136,6 +139,8 @@ def killed(name: str, rng: random.Random) -> str | None:
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        if _runs_on(child):
+            return "its processes run on"
         if output.exists() and (problem := _problem(command, output)):
             return f"half written: {problem}"
         _, status = os.waitpid(_begun(command, output, command.again(folder)), 0)
@@ -145,6 +150,19 @@ def killed(name: str, rng: random.Random) -> str | None:
             return f"run again: {problem}"
         left = [path.name for path in folder.rglob("*") if path.name.endswith(".partial")]
         return f"left behind: {left}" if left else None
+
+
+def _runs_on(group: int) -> bool:
+    """Whether processes of a killed command are there a minute later; they are ended then."""
+    deadline = time.monotonic() + _ORPHANS_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @cache
@@ -185,6 +203,8 @@ def _begun(command: Command, output: Path, again: list[str]) -> int:
         return child
     code = 1
     try:
+        # What it starts is known by its group.
+        os.setpgid(0, 0)
         # One that hangs ends by this signal.
         signal.alarm(_SECONDS)
         null = os.open(os.devnull, os.O_WRONLY)
