@@ -29,7 +29,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(num_measured=1, num_aids=8, num_whitening=8, is_rectified=False),
-    "normal": Effort(num_measured=3, num_aids=16, num_whitening=16, is_rectified=False),
+    "normal": Effort(num_measured=3, num_aids=16, num_whitening=16, is_rectified=True),
     "thorough": Effort(num_measured=8, num_aids=16, num_whitening=1024, is_rectified=True),
 }
 
