@@ -26,6 +26,7 @@ check: .venv/installed
 	$(BIN)/python -m experiments.finetune.table --check
 	$(BIN)/python -m experiments.zoo.table --check
 	$(BIN)/python -m experiments.gpu.table --check
+	$(BIN)/python -m experiments.int8.table --check
 	$(BIN)/python -m experiments.cifar10.table --check
 	$(BIN)/python -m experiments.endurance.table --check
 	$(BIN)/python -m experiments.questions.why.table --check

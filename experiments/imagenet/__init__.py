@@ -1,0 +1,1 @@
+"""Classifiers of ImageNet under a budget of MACs."""

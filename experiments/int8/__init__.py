@@ -1,0 +1,1 @@
+"""INT8 of dense and of decomposed models."""
