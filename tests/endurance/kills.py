@@ -35,7 +35,7 @@ _SIZE = 32
 _SECONDS = 600
 """That a command may take, on a busy machine."""
 
-_ORPHANS_SECONDS = 60
+_ORPHANS_SECONDS = 300
 """In which the processes that a killed command had started end by themselves."""
 
 
@@ -164,7 +164,7 @@ def _cpu_seconds(child: int) -> float:
 
 
 def _runs_on(group: int) -> bool:
-    """Whether processes of a killed command are there a minute later; they are ended then."""
+    """Whether processes of a killed command are there minutes later; they are ended then."""
     deadline = time.monotonic() + _ORPHANS_SECONDS
     try:
         while time.monotonic() < deadline:
