@@ -28,6 +28,7 @@ check: .venv/installed
 	$(BIN)/python -m experiments.gpu.table --check
 	$(BIN)/python -m experiments.int8.table --check
 	$(BIN)/python -m experiments.cifar10.table --check
+	$(BIN)/python -m experiments.imagenet.table --check
 	$(BIN)/python -m experiments.endurance.table --check
 	$(BIN)/python -m experiments.questions.why.table --check
 	$(BIN)/python -m experiments.questions.cost.table --check
