@@ -8,7 +8,7 @@ repaired on synthetic images.
 
     python -m experiments.vgg16_decoupled.run --output runs/demo        (``make demo``)
 
-Six minutes on two idle cores. Expect 2.12x fewer MACs, a relative error of about 0.18 in pool5 on
+Five minutes on two slow cores. Expect 2.12x fewer MACs, a relative error of about 0.18 in pool5 on
 twelve photographs, a tenth of that for the mixture, and DW+PW behind PW+DW at every rank. ``table.py``
 renders the figures.
 """
