@@ -20,6 +20,7 @@ from decompose.models.onnx.module import OnnxModule
 from decompose.models.onnx.rewriting import self_contained
 from decompose.models.onnx.shapes import Signature
 from decompose.models.onnx.writing import model_bytes
+from decompose.models.openvino_core import openvino_core
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.optional_dependencies import required
 
@@ -135,7 +136,7 @@ class OpenVinoModel(EngineModel):
         path = Path(path)
         files = [_read(path), _read(path.with_suffix(".bin"))]
         ov = required("openvino", "OpenVINO", "openvino")
-        self._core = ov.Core()
+        self._core = openvino_core()
         try:
             self.network = _scores(ov, self._core.read_model(*files))
         # Its errors have no base of their own.

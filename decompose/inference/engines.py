@@ -17,6 +17,7 @@ from decompose.inference.allocator import keep_freed_memory
 from decompose.inference.engine_models import EngineModel, OpenVinoModel
 from decompose.layers.discovery import copied
 from decompose.models.export import to_onnx_bytes
+from decompose.models.openvino_core import openvino_core
 from decompose.utils.batches import Example, call, device_of
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
@@ -226,12 +227,11 @@ class OpenVino(OnnxEngine):
 
     def prepare_onnx(self, content: bytes, x: Tensor, num_threads: int) -> PreparedModel:
         """A request on the model, compiled for this shape."""
-        ov = required("openvino", self.title, "openvino")
-        return self._compiled(ov.Core().read_model(content), x, num_threads)
+        return self._compiled(openvino_core().read_model(content), x, num_threads)
 
     def _compiled(self, network: Any, x: Tensor, num_threads: int) -> PreparedModel:
         """A request on a network, which is changed to take inputs of this shape."""
-        core = required("openvino", self.title, "openvino").Core()
+        core = openvino_core()
         network.reshape(list(x.shape))
         settings: Mapping[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -24,6 +24,7 @@ from decompose.models.onnx.expression_nodes import to_onnx_model
 from decompose.models.onnx.module import OnnxModule
 from decompose.models.onnx.rewriting import self_contained
 from decompose.models.onnx.writing import model_bytes
+from decompose.models.openvino_core import openvino_core
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.files import writing, writing_together
 from decompose.utils.optional_dependencies import required
@@ -138,7 +139,7 @@ def to_openvino(model: nn.Module, example: Tensor, path: str | Path) -> float:
     Args, returns and errors are those of ``to_onnx``; the model may have been loaded from ONNX.
     """
     ov = required("openvino", "OpenVINO", "openvino")
-    core, path = ov.Core(), Path(path)
+    core, path = openvino_core(), Path(path)
     with tempfile.TemporaryDirectory() as folder:
         ov.save_model(
             core.read_model(to_onnx_bytes(model, example)),

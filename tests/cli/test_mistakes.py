@@ -119,7 +119,7 @@ def test_bad_folders_of_images(small: Path, tmp_path: Path, capsys: Captured) ->
     assert run("evaluate", small, "--data", tmp_path, "--workers", 0) == 2
     assert "a.jpg: is no image" in capsys.readouterr().err
     assert run("compare", small, small, "--images", tmp_path, "--workers", 0) == 2
-    assert "no inputs" in capsys.readouterr().err
+    assert "no image could be read; the first is" in capsys.readouterr().err
 
 
 def test_other_bad_words(small: Path, capsys: Captured) -> None:

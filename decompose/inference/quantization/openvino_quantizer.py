@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from decompose.inference.quantization.graphs import nodes_of_layers, onnx_graph
+from decompose.models.openvino_core import openvino_core
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
@@ -37,7 +38,7 @@ class OpenVinoQuantizer:
         self._ov = required("openvino", "OpenVINO", "openvino")
         with _quiet():
             self._nncf = required("nncf", "NNCF", "openvino-int8")
-        self._core = self._ov.Core()
+        self._core = openvino_core()
         if "INT8" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DecomposeError(
                 "OpenVINO runs no INT8 on this processor; quantise for onnxruntime instead"
