@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from decompose.cli.inputs import calibration_images
+from decompose.cli.options import NUM_IMAGES
 from decompose.cli.outputs import print_agreement, print_table
 from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.reconstruction.repair import repair_, repair_table
@@ -18,9 +19,6 @@ from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
 from decompose.evaluation.agreement import class_agreement
 from decompose.utils.errors import DecomposeError
-
-NUM_IMAGES = 64
-"""Default of the most images to plan and repair on."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import typer
 from torch import Tensor, nn
 
 from decompose.cli.accuracy_budget import DropBudget, trials_table
-from decompose.cli.calibration import NUM_IMAGES, Calibration, repair_and_report
+from decompose.cli.calibration import Calibration, repair_and_report
 from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
@@ -27,12 +27,15 @@ from decompose.cli.options import (
     SOURCES,
     Arch,
     Bgr,
+    Calibrate,
     Device,
     Fix,
     InputSize,
     Markdown,
+    MaxImages,
     Mean,
     Scale,
+    Skip,
     Std,
 )
 from decompose.cli.outputs import (
@@ -150,18 +153,9 @@ def compress_model(
             "Default: any; with --latency the engine's own for ranks that are larger.",
         ),
     ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(help="Layers to leave dense, by name or pattern; repeatable."),
-    ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a few unlabelled images to plan and repair on."),
-    ] = None,
-    max_images: Annotated[
-        int | None,
-        typer.Option(min=2, help=f"Most images to take of --calibrate. Default: {NUM_IMAGES}."),
-    ] = None,
+    skip: Skip = None,
+    calibrate: Calibrate = None,
+    max_images: MaxImages = None,
     repair: Annotated[
         bool | None,
         typer.Option(

@@ -57,6 +57,20 @@ Record = Annotated[
 Markdown = Annotated[
     Path | None, typer.Option("--table", help="Also write the table to this Markdown file.")
 ]
+NUM_IMAGES = 64
+"""Default of the most images to calibrate on."""
+
+Calibrate = Annotated[
+    Path | None, typer.Option(help="Folder of a few unlabelled images to plan and repair on.")
+]
+MaxImages = Annotated[
+    int | None,
+    typer.Option(min=2, help=f"Most images to take of --calibrate. Default: {NUM_IMAGES}."),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(help="Layers to leave dense, by name or pattern; repeatable."),
+]
 Workers = Annotated[int | None, typer.Option(min=0, help="Number of processes that decode images.")]
 
 

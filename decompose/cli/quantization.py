@@ -14,7 +14,18 @@ from decompose.cli.inputs import (
     preprocessing_options,
 )
 from decompose.cli.loading import load_model
-from decompose.cli.options import SOURCES, Arch, Bgr, Fix, InputSize, Markdown, Mean, Scale, Std
+from decompose.cli.options import (
+    NUM_IMAGES,
+    SOURCES,
+    Arch,
+    Bgr,
+    Fix,
+    InputSize,
+    Markdown,
+    Mean,
+    Scale,
+    Std,
+)
 from decompose.cli.outputs import (
     print_files,
     print_line,
@@ -30,8 +41,6 @@ from decompose.inference.quantization.post_training import (
 )
 from decompose.inference.quantization.quantizers import QUANTIZERS, get_quantizer_class
 from decompose.utils.files import require_writable, writing_together
-
-_NUM_IMAGES = 64
 
 
 def quantize_model(
@@ -70,7 +79,7 @@ def quantize_model(
             "processor needs."
         ),
     ] = None,
-    max_images: Annotated[int, typer.Option(min=2, help="Most images to take.")] = _NUM_IMAGES,
+    max_images: Annotated[int, typer.Option(min=2, help="Most images to take.")] = NUM_IMAGES,
     arch: Arch = None,
     input_size: InputSize = None,
     fix: Fix = None,

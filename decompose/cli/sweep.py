@@ -13,7 +13,6 @@ import typer
 from torch import Tensor, nn
 
 from decompose.cli.accuracy_budget import images_to_judge_on
-from decompose.cli.calibration import NUM_IMAGES
 from decompose.cli.common_options import with_panels
 from decompose.cli.inputs import (
     blank_input,
@@ -24,7 +23,21 @@ from decompose.cli.inputs import (
     to_device,
 )
 from decompose.cli.loading import load_model
-from decompose.cli.options import SOURCES, Arch, Bgr, Device, Fix, InputSize, Mean, Scale, Std
+from decompose.cli.options import (
+    NUM_IMAGES,
+    SOURCES,
+    Arch,
+    Bgr,
+    Calibrate,
+    Device,
+    Fix,
+    InputSize,
+    MaxImages,
+    Mean,
+    Scale,
+    Skip,
+    Std,
+)
 from decompose.cli.outputs import print_files, print_line, print_record, print_table
 from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
 from decompose.data.images import default_workers
@@ -75,10 +88,7 @@ def sweep_budgets(
         list[str] | None,
         typer.Option(help="Methods of the mixtures; repeat it to compare several sets."),
     ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(help="Layers to leave dense, by name or pattern; repeatable."),
-    ] = None,
+    skip: Skip = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -89,14 +99,8 @@ def sweep_budgets(
     subset: Annotated[
         int | None, typer.Option(min=1, help="Number of images of --data to draw.")
     ] = None,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a few unlabelled images to plan and repair on."),
-    ] = None,
-    max_images: Annotated[
-        int | None,
-        typer.Option(min=2, help=f"Most images to take of --calibrate. Default: {NUM_IMAGES}."),
-    ] = None,
+    calibrate: Calibrate = None,
+    max_images: MaxImages = None,
     synthetic: Annotated[
         bool,
         typer.Option("--synthetic", help="With --calibrate: also every budget without images."),

@@ -15,9 +15,8 @@ renders the figures.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -30,6 +29,7 @@ from experiments.cifar10.study import Study
 from experiments.cifar10.table import tables
 from experiments.cifar10.ways import WAYS
 from experiments.common.records import keep, publish
+from experiments.common.shares_of_macs import measured
 
 
 def main(
@@ -64,26 +64,11 @@ def main(
                     keep(study.measure(name, fraction, epochs, folder / "checkpoints"), path)
     record = {
         "environment": environment(torch.device("cpu")),
-        "networks": {path.name: _collected(path) for path in sorted(output.glob("resnet*"))},
+        "networks": {path.name: measured(path, WAYS) for path in sorted(output.glob("resnet*"))},
     }
     keep(record, output / "results.json")
     draw(record, output / "accuracy_against_macs.png")
     publish(tables(record), output)
-
-
-def _collected(folder: Path) -> dict[str, Any]:
-    """What was measured of one network, by way and share."""
-    ways: dict[str, dict[str, Any]] = {}
-    for name in WAYS:
-        found = {path.stem.rpartition("_")[2]: path for path in folder.glob(f"{name}_*.json")}
-        if found:
-            ordered = sorted(found, key=float, reverse=True)
-            ways[name] = {share: _read(found[share]) for share in ordered}
-    return {"original": _read(folder / "original.json"), "ways": ways}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

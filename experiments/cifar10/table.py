@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from decompose.utils.tables import Table
 from experiments.cifar10.published import NETWORK, PUBLISHED
 from experiments.cifar10.ways import WAYS
 from experiments.common.records import render_or_check
+from experiments.common.shares_of_macs import change, numbers_tested, seconds, table_by_share
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
+_TITLES = {name: way.title for name, way in WAYS.items()}
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
@@ -27,24 +30,20 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
     Args:
         record: what ``run.py`` wrote to results.json.
     """
-    return [changes(record), published(), seconds(record)]
+    return [changes(record), published(), times(record)]
 
 
 def changes(record: Mapping[str, Any]) -> Table:
     """Points of accuracy against the original, at every share of the MACs."""
     networks = record["networks"]
-    shares = _shares(record)
-    rows = [
-        (_title(name, found), WAYS[way].title, *(_change(points.get(share)) for share in shares))
-        for name, found in networks.items()
-        for way, points in found["ways"].items()
-    ]
-    numbers = sorted({found["original"]["num_test"] for found in networks.values()})
-    return Table(
+    numbers = " or ".join(f"{number:,}" for number in numbers_tested(networks))
+    return table_by_share(
         "CIFAR-10, points of top-1 against the original at shares of its MACs, in brackets the 95 % "
-        f"interval of the paired difference; {' or '.join(f'{n:,}' for n in numbers)} test images",
-        ["original", "", *(f"{float(share):.0%} of the MACs" for share in shares)],
-        rows,
+        f"interval of the paired difference; {numbers} test images",
+        networks,
+        _originals(networks),
+        _TITLES,
+        partial(change, digits=2),
     )
 
 
@@ -68,45 +67,19 @@ def published() -> Table:
     )
 
 
-def seconds(record: Mapping[str, Any]) -> Table:
+def times(record: Mapping[str, Any]) -> Table:
     """Seconds from the trained network to the smaller one, without statistics and finetuning."""
-    shares = _shares(record)
-    rows = [
-        (_title(name, found), WAYS[way].title, *(_seconds(points.get(share)) for share in shares))
-        for name, found in record["networks"].items()
-        for way, points in found["ways"].items()
-    ]
-    return Table(
-        "Seconds to plan, rewrite and repair; the machine had other work",
-        ["original", "", *(f"{float(share):.0%} of the MACs" for share in shares)],
-        rows,
-    )
+    networks = record["networks"]
+    title = "Seconds to plan, rewrite and repair; the machine had other work"
+    return table_by_share(title, networks, _originals(networks), _TITLES, seconds)
 
 
-def _shares(record: Mapping[str, Any]) -> list[str]:
-    found = {
-        share
-        for network in record["networks"].values()
-        for points in network["ways"].values()
-        for share in points
+def _originals(networks: Mapping[str, Any]) -> dict[str, str]:
+    accuracies = {n: 100 * found["original"]["accuracy"]["value"] for n, found in networks.items()}
+    return {
+        name: f"{name.replace('resnet', 'ResNet-')}, {accuracy:.2f} %"
+        for name, accuracy in accuracies.items()
     }
-    return sorted(found, key=float, reverse=True)
-
-
-def _title(name: str, found: Mapping[str, Any]) -> str:
-    accuracy = found["original"]["accuracy"]["value"]
-    return f"{name.replace('resnet', 'ResNet-')}, {100 * accuracy:.2f} %"
-
-
-def _change(point: Mapping[str, Any] | None) -> str:
-    if point is None:
-        return ""
-    value, low, high = (f"{100 * point['change'][key]:+.2f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def _seconds(point: Mapping[str, Any] | None) -> str:
-    return "" if point is None else f"{point['seconds']:.0f}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ there. ``table.py`` renders the figures.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ import typer
 
 from decompose.utils.environment import environment
 from experiments.common.records import keep, publish
+from experiments.common.shares_of_macs import measured
 from experiments.imagenet.networks import OFFLINE, ONLINE, load_subject
 from experiments.imagenet.study import WAYS, Study
 from experiments.imagenet.table import tables
@@ -68,23 +68,8 @@ def collected(output: Path) -> dict[str, Any]:
     found = [name for name in _NETWORKS if (output / name / "original.json").exists()]
     return {
         "environment": environment(torch.device("cpu")),
-        "networks": {name: _measured(output / name) for name in found},
+        "networks": {name: measured(output / name, WAYS) for name in found},
     }
-
-
-def _measured(folder: Path) -> dict[str, Any]:
-    """What was measured of one network, by way and share."""
-    ways: dict[str, dict[str, Any]] = {}
-    for name in WAYS:
-        found = {path.stem.rpartition("_")[2]: path for path in folder.glob(f"{name}_*.json")}
-        if found:
-            ordered = sorted(found, key=float, reverse=True)
-            ways[name] = {share: _read(found[share]) for share in ordered}
-    return {"original": _read(folder / "original.json"), "ways": ways}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from decompose.utils.tables import Table
 from experiments.common.records import render_or_check
+from experiments.common.shares_of_macs import change, numbers_tested, seconds, table_by_share
 from experiments.imagenet.published import PUBLISHED
 from experiments.imagenet.study import WAYS
 
@@ -38,27 +40,23 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
     Args:
         record: what ``run.py`` wrote to results.json.
     """
-    return [changes(record), published(), seconds(record)]
+    return [changes(record), published(), times(record)]
 
 
 def changes(record: Mapping[str, Any]) -> Table:
     """Points of top-1 against the original, at every share of the MACs."""
     networks = record["networks"]
-    shares = _shares(record)
-    rows = [
-        (_title(name, found), WAYS[way], *(_change(points.get(share)) for share in shares))
-        for name, found in networks.items()
-        for way, points in found["ways"].items()
-    ]
-    numbers = sorted({found["original"]["num_test"] for found in networks.values()})
-    of_what = f"{' or '.join(f'{n:,}' for n in numbers)} images"
+    numbers = numbers_tested(networks)
+    of_what = f"{' or '.join(f'{number:,}' for number in numbers)} images"
     if numbers != [FULL]:
         of_what += ", one of each class, which are probably training images: accuracies flatter"
-    return Table(
+    return table_by_share(
         "ImageNet, points of top-1 against the original at shares of its MACs, in brackets the 95 % "
         f"interval of the paired difference; {of_what}",
-        ["original", "", *(f"{float(share):.0%} of the MACs" for share in shares)],
-        rows,
+        networks,
+        _originals(networks),
+        WAYS,
+        partial(change, digits=1),
     )
 
 
@@ -79,44 +77,16 @@ def published() -> Table:
     return Table("Published figures on ImageNet's 50,000 validation images", columns, rows)
 
 
-def seconds(record: Mapping[str, Any]) -> Table:
+def times(record: Mapping[str, Any]) -> Table:
     """Seconds from the trained network to the smaller one."""
-    shares = _shares(record)
-    rows = [
-        (
-            _title(name, found),
-            WAYS[way],
-            *(f"{points[share]['seconds']:.0f}" if share in points else "" for share in shares),
-        )
-        for name, found in record["networks"].items()
-        for way, points in found["ways"].items()
-    ]
-    return Table(
-        "Seconds to plan, rewrite and repair; one thread, the machine had other work",
-        ["original", "", *(f"{float(share):.0%} of the MACs" for share in shares)],
-        rows,
-    )
+    networks = record["networks"]
+    title = "Seconds to plan, rewrite and repair; one thread, the machine had other work"
+    return table_by_share(title, networks, _originals(networks), WAYS, seconds)
 
 
-def _shares(record: Mapping[str, Any]) -> list[str]:
-    found = {
-        share
-        for network in record["networks"].values()
-        for points in network["ways"].values()
-        for share in points
-    }
-    return sorted(found, key=float, reverse=True)
-
-
-def _title(name: str, found: Mapping[str, Any]) -> str:
-    return f"{TITLES[name]}, {100 * found['original']['accuracy']['value']:.1f} %"
-
-
-def _change(point: Mapping[str, Any] | None) -> str:
-    if point is None:
-        return ""
-    value, low, high = (f"{100 * point['change'][key]:+.1f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+def _originals(networks: Mapping[str, Any]) -> dict[str, str]:
+    accuracies = {n: 100 * found["original"]["accuracy"]["value"] for n, found in networks.items()}
+    return {name: f"{TITLES[name]}, {accuracy:.1f} %" for name, accuracy in accuracies.items()}
 
 
 if __name__ == "__main__":
