@@ -1,4 +1,4 @@
-"""OpenVINO's core, which loads its plugins: one for the process, so that they are never unloaded."""
+"""OpenVINO's core, which loads its plugins: one for the process, so that they stay loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from decompose.utils.optional_dependencies import required
 def openvino_core() -> Any:
     """The core of the process.
 
-    Plugins that are unloaded with a core of their own left handlers behind, at which a later fork crashed.
+    The CPU plugin sets up a stack for signals. Where it was unloaded with its core, the process crashed at
+    a later signal: a child that ended while it was waited for.
 
     Raises:
         DecomposeError: OpenVINO is not installed.
