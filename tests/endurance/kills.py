@@ -78,8 +78,8 @@ def materials() -> Path:
 
 
 def _compress(folder: Path) -> list[str]:
-    wish = ["--method", "spatial", "--ratio", "2", "--input-size", str(_SIZE)]
-    return ["compress", f"{folder}/a.pth", "--arch", _ARCH, *wish]
+    settings = ["--method", "spatial", "--ratio", "2", "--input-size", str(_SIZE)]
+    return ["compress", f"{folder}/a.pth", "--arch", _ARCH, *settings]
 
 
 def _finetune(folder: Path) -> list[str]:
@@ -117,7 +117,7 @@ COMMANDS = {
     "export": Command(_export, "out.onnx", _check_onnx, weight=1),
     "quantize": Command(_quantise, "out.onnx", _check_onnx, weight=1),
 }
-"""By name, in the order of the table."""
+"""By name, in the order of the table; those that take longest come last."""
 
 
 def killed(name: str, rng: random.Random) -> str | None:

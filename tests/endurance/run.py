@@ -127,11 +127,14 @@ def main() -> int:
     given, start = parser.parse_args(), time.monotonic()
     names = [name for name in given.commands.split(",") if name]
     kinds = [index for index, kind in enumerate(KINDS) if given.only in kind.name]
-    jobs = [partial(_damage, index, given.mutants) for index in kinds if given.mutants]
     weights = {name: COMMANDS[name].weight for name in names}
-    for name, weight in weights.items():
-        if num := round(given.kills * weight / sum(weights.values())):
-            jobs.append(partial(kill, name, num))
+    kills = {
+        name: round(given.kills * weight / sum(weights.values()))
+        for name, weight in weights.items()
+    }
+    # The longest jobs first, so that no process waits for another at the end.
+    jobs = [partial(kill, name, num) for name, num in reversed(kills.items()) if num]
+    jobs += [partial(_damage, index, given.mutants) for index in kinds if given.mutants]
     any_lost = False
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.jobs, spawned, torch.set_num_threads, (1,)) as pool:
