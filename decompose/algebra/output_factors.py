@@ -112,8 +112,11 @@ def scale_outputs(expression: Expression, scale: Tensor, bias: Tensor | None) ->
 
     Args:
         expression: any.
-        scale: ``(O,)``.
+        scale: ``(O,)``; in float64 it may leave the range of the weights' dtype, if its products do not.
         bias: ``(O,)`` of the whole expression, or ``None``.
+
+    Returns:
+        An expression of the same dtype.
 
     Example:
         >>> scaled = scale_outputs(Conv(torch.ones(2, 1)), torch.tensor([2.0, 3.0]), None)
@@ -122,11 +125,11 @@ def scale_outputs(expression: Expression, scale: Tensor, bias: Tensor | None) ->
     """
     scaled = (
         replace(
-            factor.conv,
-            weight=factor.conv.weight * scale.view(-1, *[1] * (factor.conv.weight.ndim - 1)),
-            bias=bias if index == 0 else None,
+            conv,
+            weight=(conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))).to(conv.weight),
+            bias=None if index or bias is None else bias.to(conv.weight),
         )
-        for index, factor in enumerate(last_factors(expression))
+        for index, conv in enumerate(factor.conv for factor in last_factors(expression))
     )
     return _with_last(expression, scaled)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 from typing import Any, overload
 
 import numpy as np
@@ -41,8 +41,8 @@ def synthetic_inputs(
     *,
     num: int = 16,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
 ) -> Tensor: ...
 
 
@@ -53,8 +53,8 @@ def synthetic_inputs(
     *,
     num: int = 16,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
 ) -> Batches: ...
 
 
@@ -64,8 +64,8 @@ def synthetic_inputs(
     *,
     num: int = 16,
     seed: int = 0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
 ) -> Batches:
     """Make inputs for statistics and repair where there are no images.
 
@@ -82,8 +82,9 @@ def synthetic_inputs(
         model: the model that the inputs are for.
         num: number of inputs.
         seed: the same seed makes the same inputs.
-        mean: means that the model's preprocessing subtracts from pixels in [0, 1], by channel.
-        std: deviations that it divides by.
+        mean: means that the model's preprocessing subtracts from pixels in [0, 1], by channel, or one
+            number for all; 0 by default.
+        std: deviations that it divides by, likewise; 1 by default. ``1 / 255`` makes pixels in [0, 255].
 
     Returns:
         ``(num, *example.shape[1:])``, of the example's dtype and device; of several inputs, as many
@@ -245,11 +246,24 @@ def _known_scale(images: Tensor, example: Tensor, model: nn.Module | None) -> Sc
     return IMAGENET if channels == len(IMAGENET[0]) else ((0.5,), (sqrt(1 / 12),))
 
 
-def _given_scale(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> Scale:
-    found = mean or (0.0,), std or (1.0,)
-    if any(len(part) not in (1, channels) for part in found) or not all(found[1]):
-        raise DecomposeError(f"mean and std are {channels} numbers each, those of std not 0")
-    return found
+def _given_scale(
+    mean: float | Sequence[float] | None, std: float | Sequence[float] | None, channels: int
+) -> Scale:
+    means, deviations = (
+        _numbers(0.0 if mean is None else mean),
+        _numbers(1.0 if std is None else std),
+    )
+    numbers = [*means, *deviations]
+    is_fit = all(len(part) in (1, channels) for part in (means, deviations))
+    if not is_fit or not all(map(isfinite, numbers)) or not all(deviations):
+        raise DecomposeError(
+            f"mean and std are one number or {channels} each, finite, those of std not 0"
+        )
+    return means, deviations
+
+
+def _numbers(given: float | Sequence[float]) -> Sequence[float]:
+    return [float(given)] if isinstance(given, (int, float)) else [float(value) for value in given]
 
 
 def _scaled(images: Tensor, scale: Scale) -> Tensor:

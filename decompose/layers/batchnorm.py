@@ -129,14 +129,13 @@ def _fused(layer: Decomposable, norm: Any) -> nn.Module:
 def _fused_factors(layer: DecomposedLayer, norm: Any) -> nn.Module:
     """Fold a normalisation into the last factors of a decomposed layer."""
     expression = layer.expression
-    dtype = next(leaves(expression)).weight.dtype
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.detach().double()
     before = bias_of(expression)
     bias = (0.0 if before is None else before.double()) - norm.running_mean.double()
     offset = 0.0 if norm.bias is None else norm.bias.detach().double()
     fused = copy.deepcopy(layer)
-    fused.assign(scale_outputs(expression, scale.to(dtype), (bias * scale + offset).to(dtype)))
+    fused.assign(scale_outputs(expression, scale, bias * scale + offset))
     return fused
 
 

@@ -260,7 +260,8 @@ class Architecture:
             return
         if self.source != "torchvision":
             raise DecomposeError(
-                f"{self}: is no architecture; write torchvision:NAME, timm:NAME or {OFFLINE_VGG16}"
+                f"{str(self).strip(':')}: is no architecture; write torchvision:NAME, timm:NAME or "
+                f"{OFFLINE_VGG16}"
             )
         import torchvision
 

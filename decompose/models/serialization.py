@@ -309,8 +309,8 @@ def _model_for(
     named = header and header.architecture if model is None else Architecture.parse(model)
     if named is None:
         raise DecomposeError(
-            f"{path}: holds weights without the name of an architecture; give it (--arch NAME, or "
-            "load(path, model))"
+            f"{path}: holds weights without the name of an architecture; give it (--arch "
+            "torchvision:resnet18, for example), or in Python the model: decompose.load(path, model)"
         )
     # The name may be anybody's, and may ask for more memory than there is: first it is seen to be
     # of the size that the weights are.

@@ -1,5 +1,7 @@
 """Inputs made of nothing."""
 
+from math import nan
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,13 @@ def test_a_scale_that_is_supposed_is_said(recwarn: pytest.WarningsRecorder) -> N
 
 
 def test_a_scale_that_does_not_fit_is_refused() -> None:
-    for mean, std in (((0.0, 0.0), None), (None, (0.0,))):
-        with pytest.raises(DecomposeError, match="mean and std are 3 numbers each"):
+    for mean, std in (((0.0, 0.0), None), (None, (0.0,)), (None, 0), ((), None), (nan, None)):
+        with pytest.raises(DecomposeError, match="mean and std are one number or 3 each"):
             synthetic_inputs(torch.zeros(1, 3, 8, 8), mean=mean, std=std)
+
+
+def test_one_number_is_for_all_channels() -> None:
+    example = torch.zeros(1, 3, 16, 16)
+    made = synthetic_inputs(example, num=4, mean=0, std=1 / 255)
+    torch.testing.assert_close(made, synthetic_inputs(example, num=4, std=[1 / 255] * 3))
+    assert 200 < float(made.max()) <= 255.01

@@ -215,3 +215,20 @@ def test_weights_that_would_leave_the_range_are_not_folded() -> None:
         DecomposeError, match=r"1 cannot be folded into 0: .* range of torch.float16"
     ):
         fold_batchnorm(model.half(), torch.zeros(1, 3, 8, 8).half())
+
+
+@pytest.mark.parametrize("method", ["pw_dw", "spatial"])
+def test_a_scale_beyond_float16_is_folded_where_its_products_stay_in_it(method: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    nn.init.constant_(norm.weight, 300.0)
+    nn.init.constant_(norm.get_buffer("running_var"), 1e-5)
+    x = torch.rand(1, 3, 8, 8) / 100
+    plan = decompose.plan(model, x, method=method, rank=2)
+    small = decompose.apply(plan, model)
+    expected = fold_batchnorm(small, x)(x)
+    folded = fold_batchnorm(small.half(), x.half())
+    assert {weight.dtype for weight in folded.parameters()} == {torch.float16}
+    torch.testing.assert_close(folded.float()(x), expected, rtol=0.02, atol=1.0)

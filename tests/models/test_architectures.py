@@ -112,6 +112,7 @@ def test_pretrained_networks_are_built_as_torchvision_does(
         ("torchvision:resnet18,weights=V9", "no weights 'V9'; there are: none, IMAGENET1K_V1"),
         ("torchvision:resnet18,pretrained", "KEY=VALUE, not 'pretrained'"),
         ("hub:resnet18", "is no architecture"),
+        ("resnet18", "^resnet18: is no architecture"),
         ("timm:resnet81", "timm has no model 'resnet81'; did you mean"),
         ("timm:resnet18.nope", "no weights 'nope'; there are: a1_in1k"),
         ("timm:resnet18,weights=a1_in1k", "write timm:resnet18.a1_in1k"),

@@ -5,7 +5,7 @@ const CONFIG = {
   background: "transparent",
   view: { stroke: null },
   axis: { labelFontSize: 12, titleFontSize: 13, titleFontWeight: "normal" },
-  legend: { labelFontSize: 12, titleFontSize: 13, orient: "bottom", columns: 2, labelLimit: 320, symbolStrokeWidth: 2 },
+  legend: { labelFontSize: 12, titleFontSize: 13, orient: "bottom", labelLimit: 320, symbolStrokeWidth: 2 },
 };
 const drawn = new Map();
 
@@ -13,7 +13,8 @@ async function draw(id, spec) {
   const wide = byId(id).clientWidth > 500;
   const whole = {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-    width: "container", height: wide ? 320 : 260, autosize: { type: "fit", contains: "padding" }, config: CONFIG, ...spec,
+    width: "container", height: wide ? 320 : 260, autosize: { type: "fit", contains: "padding" },
+    config: { ...CONFIG, legend: { ...CONFIG.legend, columns: wide ? 2 : 1 } }, ...spec,
   };
   const previous = drawn.get(id);
   const result = await vegaEmbed(`#${id}`, whole, { renderer: "svg", actions: false });

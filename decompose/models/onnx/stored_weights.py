@@ -18,6 +18,8 @@ from decompose.models.onnx.model_file import FLOATING, OnnxModel, array_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_QUANTISED = (np.dtype(np.int8), np.dtype(np.uint8))
+
 
 @dataclass(frozen=True, eq=False)
 class Holder:
@@ -81,11 +83,19 @@ def find_stored(
     arrays = [constants[name] for name in graph.initializers if name not in holders]
     arrays += [array for node in graph for body in bodies(node) for array in _inside(body)]
     outside = [
-        nn.Parameter(to_tensor(array), requires_grad=False)
-        for array in arrays
-        if array.ndim and array.dtype in FLOATING.values()
+        nn.Parameter(to_tensor(array), requires_grad=False) for array in arrays if _is_weight(array)
     ]
     return StoredWeights(dict(holders), [name for name in holders if name in read], outside)
+
+
+def _is_weight(array: np.ndarray) -> bool:
+    """Whether an initialiser is counted: floats, and kernels and matrices that are quantised already.
+
+    Integers of one axis are zero points and indices.
+    """
+    return (array.ndim >= 1 and array.dtype in FLOATING.values()) or (
+        array.ndim >= 2 and array.dtype in _QUANTISED
+    )
 
 
 def _inside(body: ir.Graph) -> Iterator[np.ndarray]:

@@ -99,6 +99,9 @@ def test_every_convolution_is_counted_and_is_a_layer_or_has_a_reason(
     small = decompose.apply(decompose.plan(network, x, rank={"conv": 1}), network)
     macs = decompose.compare(network, small, x).macs
     assert macs.before == 2 * MACS
+    # Kernels in 8 bits are counted with the others, and kept.
+    assert count_params(network) == 2 * 2 * 3 * 9
+    assert decompose.compare(network, small, x).params.before == 2 * 2 * 3 * 9
     assert MACS < macs.after < 2 * MACS
     decompose.save(small, tmp_path / "small.onnx")
     given = run_onnx(tmp_path / "small.onnx", x)[0]
