@@ -6,8 +6,9 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python -m experiments.vgg16_decoupled.run --output runs/demo
 
+# Two processes of one thread each: most tests are too small for a second thread.
 test: .venv/models
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # Damaged files of every kind and killed commands; exits with 1 where anything is lost.
 endurance: .venv/installed
