@@ -1,6 +1,6 @@
 """Statistics of layers: moments of their inputs, and the metric of their outputs.
 
-One pass over unlabelled inputs gathers, for every layer to be decomposed,
+One pass over unlabelled inputs, and one back for some of them, gather for every layer to be decomposed
 
 - the mean and the covariance C of its input's patches, from which the channels' covariance
   follows;
@@ -33,6 +33,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, at_least_float32, finite_rows, strided_outputs
+from decompose.algebra.gram import add_gram_, mirror_
 from decompose.compression.input_moments import MOST_POSITIONS, InputMoments
 from decompose.compression.layer_statistics import (
     LayerStatistics,
@@ -59,6 +60,12 @@ from decompose.utils.safetensors_files import write_tensors
 
 _WIDEST = 8192
 """Patches longer than this keep their variances only."""
+
+_MOST_DIFFERENTIATED = 64
+"""Inputs that gradients are taken of: each gives many positions, and a pass back costs two forward."""
+
+_ROWS = 512
+"""Rows of a covariance that are in float64 together."""
 
 _FORMAT = "decompose-statistics"
 _PARTS = ("mean", "covariance", "metric")
@@ -157,21 +164,25 @@ def gather(model: nn.Module, images: Batches, layers: Mapping[str, Layer]) -> St
     energy, count, num_outputs, num_finite = 0.0, 0, 0, 0
     generator = torch.Generator().manual_seed(0)
     balance: ScoreBalance | None = None
-    with evaluating(model), torch.enable_grad():
+    with evaluating(model):
         for x in track(grouped(inputs, size), "gathering statistics", num_batches):
-            with _observing(sums, layers):
+            is_differentiated = count < _MOST_DIFFERENTIATED
+            with _observing(sums, layers), torch.set_grad_enabled(is_differentiated):
                 entries: list[Tensor] = []
                 outputs = comparable_outputs(model, map_tensors(partial(_as_leaf, entries), x))
                 balance = balance or ScoreBalance.of(outputs)
                 outputs = balance.applied(outputs)
                 finite = [_finite_entries(y.detach()) for y in outputs]
-                energy += sum(float(y.double().square().sum()) for y in finite)
                 num_outputs += sum(y.numel() for y in outputs)
                 num_finite += sum(y.numel() for y in finite)
-                _backpropagate(outputs, entries or _trained(model), generator)
+                if is_differentiated:
+                    energy += sum(float(y.double().square().sum()) for y in finite)
+                    _backpropagate(outputs, entries or _trained(model), generator)
             count += batch_size(x)
     warn_of_infinite(num_outputs - num_finite, num_outputs)
-    return Statistics({name: s.statistics(energy) for name, s in sums.items() if s.count}, count)
+    # Each layer's sums end with their layer, since they are large.
+    found = {name: sums.pop(name).statistics(energy) for name in layers if sums[name].count}
+    return Statistics(found, count)
 
 
 class PatchMoments(InputMoments):
@@ -194,7 +205,7 @@ class PatchMoments(InputMoments):
         if self._is_diagonal:
             self._square += rows.square().sum(1)
         else:
-            self._square.baddbmm_(rows.mT, rows)
+            add_gram_(self._square, rows)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add the gradient with respect to the output of one call, ``(batch, O, *output_size)``."""
@@ -208,26 +219,30 @@ class PatchMoments(InputMoments):
         self._metric += (rows.mT @ rows).cpu() * (total / rows.shape[1])
 
     def statistics(self, energy: float) -> LayerStatistics:
-        """Mean, covariance and metric.
+        """Mean, covariance and metric; the sums become them, and are no more.
 
         Args:
             energy: sum of squares of all outputs of the model.
         """
         shifted, mean = (self.sum / self.count).flatten(1), self.mean().flatten(1)
-        square = self._square.cpu().double() / self.count
+        covariance = self._square.cpu()
         if self._is_diagonal:
-            covariance = (square - shifted.square()).clamp_min(0)
+            square = covariance.double() / self.count
+            covariance.copy_((square - shifted.square()).clamp_min(0))
         else:
-            covariance = square - shifted.unsqueeze(2) * shifted.unsqueeze(1)
+            for part, means in zip(
+                mirror_(covariance).split(_ROWS, 1), shifted.split(_ROWS, 1), strict=True
+            ):
+                square = part.double() / self.count
+                part.copy_(square - means.unsqueeze(2) * shifted.unsqueeze(1))
         metric = self._metric / energy if energy else self._metric
         if self.conv.geometry.transposed:
             # A pixel meets each tap at another position of the output.
             taps = self.conv.num_taps
             mean = mean.repeat_interleave(taps, 1)
-            eye = torch.eye(taps, dtype=torch.float64)
+            eye = torch.eye(taps, dtype=covariance.dtype)
             covariance = torch.stack([torch.kron(block, eye) for block in covariance])
-        dtype = self._square.dtype
-        return LayerStatistics(self.count, mean, covariance.to(dtype), metric)
+        return LayerStatistics(self.count, mean, covariance, metric)
 
 
 def _observing(

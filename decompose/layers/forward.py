@@ -97,12 +97,13 @@ def largest_batch(model: nn.Module, some: Sequence[Any]) -> int:
         model: left as it was.
         some: two inputs or more, ``(1, ...)`` each; of fewer, each passes alone.
     """
-    if len(some) < 2:
+    if len(some) < 2 or not isinstance(some[0], Tensor):
+        return 1
+    most = min(_MOST_TOGETHER, _NUMBERS_TOGETHER // max(1, some[0].numel()))
+    if most <= 1:
         return 1
     with evaluating(model):
-        if not takes_batches(model, some[0], some[1]):
-            return 1
-    return max(1, min(_MOST_TOGETHER, _NUMBERS_TOGETHER // some[0].numel()))
+        return most if takes_batches(model, some[0], some[1]) else 1
 
 
 def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:

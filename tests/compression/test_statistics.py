@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decompose.algebra import patches
+from decompose.compression import statistics
 from decompose.compression.statistics import Statistics, gather
 from decompose.layers.discovery import find_decomposable
 from decompose.layers.modules import to_conv
@@ -62,7 +63,8 @@ def test_one_pass_gives_what_all_patches_give() -> None:
     torch.testing.assert_close(layer.tap_covariance(9), taps)
 
 
-def test_the_metric_of_a_linear_output_is_its_own() -> None:
+def test_the_metric_of_a_linear_output_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_MOST_DIFFERENTIATED", 300)
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
     )
@@ -87,6 +89,17 @@ def test_every_precision_and_every_kind_of_layer(dtype: torch.dtype) -> None:
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
+
+
+def test_gradients_of_some_inputs_stand_for_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Twice().double()
+    layers = find_decomposable(model)
+    monkeypatch.setattr(statistics, "_MOST_DIFFERENTIATED", 1)
+    inputs = X.repeat(4, 1, 1, 1)  # 16 pass together
+    found = gather(model, inputs, layers).layers["conv"]
+    first = gather(model, inputs[:16], layers).layers["conv"]
+    torch.testing.assert_close(found.metric, first.metric)
+    assert found.num_patches > first.num_patches
 
 
 def test_they_can_be_kept(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def _pseudo_patches(statistics: LayerStatistics) -> Tensor:
         return mixing * covariance.sqrt().unsqueeze(1)
     variances = covariance.diagonal(dim1=1, dim2=2)
     ridge = _JITTER * variances.mean(1).clamp_min(1e-30)
-    regularised = covariance + torch.diag_embed(ridge.unsqueeze(1).expand(variances.shape))
+    regularised = covariance.clone()
+    regularised.diagonal(dim1=1, dim2=2).add_(ridge.unsqueeze(1))
     root, failures = torch.linalg.cholesky_ex(regularised)
     if failures.any():
         values, vectors = torch.linalg.eigh(covariance.double())
