@@ -30,10 +30,12 @@ class Stop(NamedTuple):
     Attributes:
         name: of the layer.
         value: before it its input, behind it its output; the pass may change it in place when it goes on.
+        input: of the layer, in either case.
     """
 
     name: str
     value: Tensor
+    input: Tensor
 
 
 class _Pass(greenlet):
@@ -105,7 +107,8 @@ def suspending_before(layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """
 
     def hook(name: str, _: nn.Module, inputs: Any, keywords: dict[str, Any]) -> None:
-        _suspend(name, layer_input(inputs, keywords))
+        given = layer_input(inputs, keywords)
+        _suspend(Stop(name, given, given))
 
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -122,17 +125,17 @@ def suspending_behind(layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """
 
     def hook(name: str, _: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> None:
-        _suspend(name, output)
+        _suspend(Stop(name, output, layer_input(inputs, keywords)))
 
     with hooked(layers, hook):
         yield
 
 
-def _suspend(name: str, value: Tensor) -> None:
+def _suspend(stop: Stop) -> None:
     """Suspend the pass that runs now, if it is one of those that may be."""
     current = getcurrent()
     if isinstance(current, _Pass) and current.parent is not None:
-        current.parent.switch(Stop(name, value))
+        current.parent.switch(stop)
 
 
 def live_bytes(

@@ -86,8 +86,9 @@ def best_refit(problem: RefitProblem, unchanged: LayerError, *, is_rectified: bo
         many = problem.num_kept > _LEAST_KEPT * problem.num_features
         if is_rectified and refits[0].ridge is not None and many:
             refits.append(_rectified(refits[0], refits[0].ridge, rectifier))
-    errors = _errors(refits, folds, error_of)
-    energy = sum(energy_of(problem.held_out(fold)) for fold in folds)
+    judging = _few(folds, problem)
+    errors = _errors(refits, judging, error_of)
+    energy = sum(energy_of(problem.held_out(fold)) for fold in judging)
     best = min(errors, key=errors.__getitem__)
     after = errors[best] / energy if energy else before
     return BestRefit(best, before, after) if after < before else BestRefit(None, before, before)
@@ -95,7 +96,7 @@ def best_refit(problem: RefitProblem, unchanged: LayerError, *, is_rectified: bo
 
 def _best_by_squares(problem: RefitProblem) -> Refit:
     """Choose the refit of the least squared error, its ridge in two rounds."""
-    folds = problem.folds[: max(1, _MOST_JUDGED // problem.num_features)]
+    folds = _few(problem.folds, problem)
     error_of = _mixed_error if problem.has_many_targets else _squared_error
     errors = _errors(_first_refits(problem), folds, error_of)
     best = min(errors, key=errors.__getitem__)
@@ -104,6 +105,11 @@ def _best_by_squares(problem: RefitProblem) -> Refit:
         beside = (RIDGES[index - 1], *RIDGES[index + 1 : index + 2])
         errors |= _errors([_ridge(problem, ridge) for ridge in beside], folds, error_of)
     return min(errors, key=errors.__getitem__)
+
+
+def _few(folds: Sequence[int], problem: RefitProblem) -> Sequence[int]:
+    """As many of the folds as may judge: fewer of many features."""
+    return folds[: max(1, _MOST_JUDGED // problem.num_features)]
 
 
 def _first_refits(problem: RefitProblem) -> list[Refit]:

@@ -30,7 +30,7 @@ from decompose.layers.suspended_passes import (
 )
 from decompose.utils.batches import Example
 
-_MOST_BYTES = 3 << 28
+_MOST_BYTES = 3 << 27
 """What all suspended passes may hold together."""
 
 _FEWEST_BATCHES = 16

@@ -18,6 +18,7 @@ from decompose.compression.reconstruction.factor_regression import (
     prior_of,
     samples_of,
 )
+from decompose.compression.reconstruction.moment_sums import MomentSums
 from decompose.compression.reconstruction.relu_regression import RowChunk, RowSample
 from decompose.compression.reconstruction.ridge import Fit, Moments, RidgePath
 from decompose.layers.relu import Rectifier
@@ -37,16 +38,18 @@ class FitData:
         rows: sums over all rows.
         chunks: some of the rows, where a rectifier follows.
         prior: the last factors as truncated.
+        dtype: in which ridge regressions are solved.
     """
 
     rows: Moments
     chunks: Sequence[RowChunk]
     prior: Tensor
+    dtype: torch.dtype = torch.float64
 
     @cached_property
     def ridge_path(self) -> RidgePath:
         """The ridge regressions on these rows."""
-        return RidgePath(self.rows, self.prior)
+        return RidgePath(self.rows, self.prior, self.dtype)
 
     @cached_property
     def mixing(self) -> Tensor:
@@ -56,7 +59,13 @@ class FitData:
     @cached_property
     def mixed(self) -> FitData:
         """The data of the mixtures of the targets."""
-        return FitData(self.rows.mixed(self.mixing), [], self.mixing @ self.prior)
+        rows = self.rows.mixed(self.mixing)
+        return FitData(rows, [], self.mixing @ self.prior, rows.zz.dtype)
+
+    @property
+    def compared(self) -> FitData:
+        """The data by which ridges are compared: mixtures, where these are much quicker to fit."""
+        return self.mixed if has_many_targets(self.prior) else self
 
 
 Fitting = Callable[[FitData], Fit]
@@ -81,7 +90,7 @@ class RefitProblem:
         old = torch.zeros(groups, outputs) if bias is None else bias.view(groups, outputs)
         self.untouched = Fit(self.prior, old.double().cpu())
         self.rectifier = rectifier and rectifier.by_group(groups)
-        self._rows: dict[int | None, Moments] = {}
+        self._sums: defaultdict[int | None, MomentSums] = defaultdict(MomentSums)
         self._kept: defaultdict[int | None, RowSample] = defaultdict(RowSample)
 
     def add(self, fold: int | None, seen: Tensor, wanted: Targets) -> None:
@@ -97,16 +106,12 @@ class RefitProblem:
             return
         if self.rectifier is not None:
             self._kept[fold].add(chunk)
-        rows = Moments.of(*chunk)
-        if fold in self._rows:
-            self._rows[fold] += rows
-        else:
-            self._rows[fold] = rows
+        self._sums[fold].add(*chunk)
 
     @cached_property
     def folds(self) -> list[int]:
         """The folds that have rows."""
-        return sorted(fold for fold in self._rows if fold is not None)
+        return sorted(fold for fold in self._sums if fold is not None)
 
     @property
     def num_features(self) -> int:
@@ -121,7 +126,7 @@ class RefitProblem:
     @property
     def has_many_targets(self) -> bool:
         """Whether mixtures of the targets are much quicker to fit than all of them."""
-        return min(self.prior.shape[1:]) > _NUM_MIXTURES
+        return has_many_targets(self.prior)
 
     def held_out(self, fold: int) -> FitData:
         """The data of one fold."""
@@ -129,10 +134,10 @@ class RefitProblem:
 
     def training(self, *, without: int | None = None) -> FitData:
         """All data, or all but one fold."""
-        return self._gathered([f for f in self._rows if f is None or f != without])
+        return self._gathered([f for f in self._sums if f is None or f != without])
 
     def _gathered(self, folds: Sequence[int | None]) -> FitData:
-        rows = reduce(add, (self._rows[fold] for fold in folds)).cpu()
+        rows = reduce(add, (self._sums[fold].total() for fold in folds)).cpu()
         return FitData(rows, [c for fold in folds for c in self._kept[fold].chunks], self.prior)
 
 
@@ -208,6 +213,15 @@ class LayerError:
         """Relative to the squared size of the outputs that the layer should have."""
         error, energy = sum(self._sums.values(), torch.zeros(2)).tolist()
         return error / energy if energy else 0.0
+
+
+def has_many_targets(prior: Tensor) -> bool:
+    """Whether mixtures of the targets are much quicker to fit than all of them.
+
+    Args:
+        prior: ``(groups, O, F)``.
+    """
+    return min(prior.shape[1:]) > _NUM_MIXTURES
 
 
 @cache

@@ -19,6 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from decompose.algebra.gram import add_gram_, mirror_
 from decompose.utils.errors import DecomposeError
 
 _MOST_FEATURES_WIDE = 2048
@@ -56,17 +57,36 @@ class Moments:
             features: ``(groups, n, F)``.
             targets: ``(groups, n, O)``.
         """
-        z, y = features, targets
-        zz = z.mT @ z
-        # The products run in the rows' precision, the sums of portions in float64.
-        return cls(
-            z.shape[1],
-            _wide(z.sum(1)),
-            _wide(y.sum(1)),
-            zz if z.shape[2] > _MOST_FEATURES_WIDE else _wide(zz),
-            _wide(y.mT @ z),
-            _wide(y).square().sum(1),
+        groups, _, num_features = features.shape
+        num_targets, dtype = targets.shape[2], _widest(features)
+        wide = features.new_zeros((), dtype=dtype)
+        zz = wide if num_features <= _MOST_FEATURES_WIDE else features
+        rows = cls(
+            0,
+            wide.new_zeros(groups, num_features),
+            wide.new_zeros(groups, num_targets),
+            zz.new_zeros(groups, num_features, num_features),
+            wide.new_zeros(groups, num_targets, num_features),
+            wide.new_zeros(groups, num_targets),
         )
+        rows.add_rows_(features, targets)
+        mirror_(rows.zz)
+        return rows
+
+    def add_rows_(self, features: Tensor, targets: Tensor) -> None:
+        """Add rows in place; above its diagonal ``zz`` is right only after ``mirror_``.
+
+        Args:
+            features: ``(groups, n, F)``.
+            targets: ``(groups, n, O)``.
+        """
+        # The products run in the rows' precision, the sums of portions in float64.
+        self.count += features.shape[1]
+        self.z += features.sum(1)
+        self.y += targets.sum(1)
+        self.yz += targets.mT @ features
+        self.yy += targets.to(self.yy).square().sum(1)
+        add_gram_(self.zz, features)
 
     def mixed(self, mixing: Tensor) -> Moments:
         """The sums for mixtures of the targets; their squares are not known.
@@ -92,14 +112,10 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         return Moments(*(a + b for a, b in zip(_parts(self), _parts(other), strict=True)))
 
-    def __sub__(self, other: Moments) -> Moments:
-        """The sums without those of a portion that was added before."""
-        return Moments(*(a - b for a, b in zip(_parts(self), _parts(other), strict=True)))
 
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float64, where the device has it."""
-    return tensor if tensor.device.type == "mps" else tensor.double()
+def _widest(tensor: Tensor) -> torch.dtype:
+    """Float64, where the tensor's device has it."""
+    return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
 def _parts(rows: Moments) -> tuple[Any, ...]:
@@ -124,16 +140,20 @@ class RidgePath:
     Args:
         rows: sums over the rows to fit.
         prior: weights W_0, ``(groups, O, F)``.
+        dtype: in which the equations are solved: float64, or float32 to compare ridges quickly.
     """
 
-    def __init__(self, rows: Moments, prior: Tensor) -> None:
+    def __init__(self, rows: Moments, prior: Tensor, dtype: torch.dtype = torch.float64) -> None:
         self._rows, self._prior = rows, prior
         self._root: tuple[float, Tensor] | None = None
         z = rows.z / rows.count
-        self._zz = rows.zz.double() / rows.count - z.unsqueeze(2) * z.unsqueeze(1)
+        self._zz = rows.zz.to(dtype) / rows.count
+        self._zz -= z.unsqueeze(2).to(dtype) * z.unsqueeze(1).to(dtype)
         # Of few rows the variance may be nothing but rounding.
         least = _CONSTANT * _mean_diagonal(rows.zz).double() / rows.count
-        self._scale = _mean_diagonal(self._zz).maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
+        self._scale = (
+            _mean_diagonal(self._zz).double().maximum(least).clamp_min(torch.finfo(z.dtype).tiny)
+        )
 
     def fit(self, ridge: float, rows: Moments | None = None) -> Fit:
         """Fit with a pull towards the prior.
@@ -144,18 +164,20 @@ class RidgePath:
         """
         rows = rows or self._rows
         if self._root is None or self._root[0] != ridge:
+            self._root = None  # Two of many features would be too large.
             self._root = ridge, _cholesky(self._zz, ridge * self._scale)
         z, y = rows.z / rows.count, rows.y / rows.count
         yz = rows.yz / rows.count - y.unsqueeze(2) * z.unsqueeze(1)
         # The prior's residual is regressed, so that an unseen feature keeps its prior exactly.
         residual = yz - self._explained
-        weights = self._prior + torch.cholesky_solve(residual.mT, self._root[1]).mT
+        root = self._root[1]
+        weights = self._prior + torch.cholesky_solve(residual.mT.to(root), root).mT
         return Fit(weights, _bias(rows, weights))
 
     @cached_property
     def _explained(self) -> Tensor:
         """Covariance of what the prior predicts with the features, ``(groups, O, F)``."""
-        return self._prior @ self._zz
+        return _multiplied(self._prior, self._zz)
 
 
 def ridge_fit(rows: Moments, prior: Tensor, ridge: float) -> Fit:
@@ -167,7 +189,7 @@ def scale_fit(rows: Moments, prior: Tensor) -> Fit:
     """Scale and shift each target of the prior for the least squared error."""
     mean = (prior * rows.z.unsqueeze(1)).sum(2) / rows.count
     covariance = (prior * rows.yz).sum(2) / rows.count - mean * rows.y / rows.count
-    variance = ((prior @ rows.zz.double()) * prior).sum(2) / rows.count - mean.square()
+    variance = (_multiplied(prior, rows.zz) * prior).sum(2) / rows.count - mean.square()
     # A feature that hardly varies carries its mean only, which the bias takes.
     varies = variance > _CONSTANT * (variance + mean.square())
     scale = torch.where(varies, covariance / variance, 1.0)
@@ -188,7 +210,7 @@ def squared_error(rows: Moments, fit: Fit) -> float:
 def excess_error(rows: Moments, fit: Fit) -> float:
     """The squared error less that of no fit, ``|y - W z - b|^2 - |y|^2`` summed over the rows."""
     weights, bias = fit.weights, fit.bias
-    predicted = weights @ rows.zz.double()
+    predicted = _multiplied(weights, rows.zz)
     error = (
         (predicted * weights).sum(2)
         - 2 * (weights * rows.yz).sum(2)
@@ -201,20 +223,36 @@ def excess_error(rows: Moments, fit: Fit) -> float:
 
 
 def _cholesky(matrices: Tensor, pull: Tensor) -> Tensor:
-    """The root of ``matrices + pull I``; a stronger pull where rounding asks for it.
+    """The root of ``matrices + pull I``; in float64, then by a stronger pull, where rounding asks for it.
 
     Raises:
         DecomposeError: the matrices are not finite, which no pull makes good.
     """
-    if not torch.isfinite(matrices).all():
+    # No covariance is beyond its variances.
+    if not torch.isfinite(matrices.diagonal(dim1=1, dim2=2)).all():
         raise DecomposeError("what a layer gives on the calibration inputs overflows")
     while True:
-        regularised = matrices.clone()
-        regularised.diagonal(dim1=1, dim2=2).add_(pull.unsqueeze(1))
-        factor, failures = torch.linalg.cholesky_ex(regularised)
+        factor, failures = _regularised_root(matrices, pull)
         if not failures.any():
             return factor
-        pull = 10 * pull
+        if matrices.dtype == torch.float64:
+            pull = 10 * pull
+        matrices = matrices.double()
+
+
+def _regularised_root(matrices: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+    """The root of ``matrices + pull I``, without a copy of the matrices, and where it failed."""
+    diagonal = matrices.diagonal(dim1=1, dim2=2)
+    kept = diagonal.clone()
+    diagonal.add_(pull.unsqueeze(1))
+    factor, failures = torch.linalg.cholesky_ex(matrices)
+    diagonal.copy_(kept)
+    return factor, failures
+
+
+def _multiplied(weights: Tensor, zz: Tensor) -> Tensor:
+    """``weights zz`` in float64, multiplied in the precision of ``zz``."""
+    return (weights.to(zz) @ zz).to(weights)
 
 
 def _mean_diagonal(matrices: Tensor) -> Tensor:

@@ -10,10 +10,8 @@ than the depthwise ones of PW+DW.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import reduce
+from contextlib import contextmanager, nullcontext
 from itertools import islice
-from operator import add
 from statistics import median
 
 from torch import Tensor
@@ -27,16 +25,19 @@ from decompose.compression.reconstruction.factor_regression import (
     refitted,
     samples_of,
 )
-from decompose.compression.reconstruction.ridge import Moments, RidgePath, squared_error
+from decompose.compression.reconstruction.moment_sums import MomentSums
+from decompose.compression.reconstruction.refit_problem import FitData
+from decompose.compression.reconstruction.ridge import Moments, RidgePath, excess_error
 from decompose.compression.score_balance import ScoreBalance
 from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
-from decompose.layers.hooks import calls_until, replacing
+from decompose.layers.hooks import replacing
 from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
+from decompose.layers.stepwise_calls import StepwiseCalls
 from decompose.layers.survey import Survey
-from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
+from decompose.utils.batches import Batches, InputBatches, batch_size, grouped
 
 _SHARE = 0.4
 """Cost at which a layer's methods are measured, as a share of its dense cost."""
@@ -53,9 +54,6 @@ _HELD, _FITTED = 4, 12
 
 _NUM_UNREPAIRED = 2
 """Number of combinations that are measured in a layer, where layers are not repaired."""
-
-_MOST_BYTES = 1 << 28
-"""Bytes of layers' outputs recorded for the inputs that repairs are fitted to, at most."""
 
 _LEAST = 1e-8
 """Predicted errors below this are mostly rounding, and are not measured."""
@@ -77,7 +75,9 @@ def measuring_sensitivity(
         repaired: whether decomposed layers will be repaired.
     """
     with evaluating(survey.model):
-        yield Sensitivity(survey, images, effort, repaired=repaired)
+        sensitivity = Sensitivity(survey, images, effort, repaired=repaired)
+        with sensitivity.calls or nullcontext():
+            yield sensitivity
 
 
 class Sensitivity:
@@ -93,12 +93,12 @@ class Sensitivity:
         size = largest_batch(model, every)
         self._held = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
         self._balance = ScoreBalance.of(self._held[0][1].outputs)
-        self._to_fit: list[tuple[Example, Recording]] = []
         self._num_fitted = len(fitted)
+        self.calls: StepwiseCalls | None = None
+        """Of the layers, with the inputs that repairs are fitted to."""
         if repaired:
             together = list(grouped(fitted, min(size, -(-len(fitted) // _EVERY))))
-            room = _MOST_BYTES // len(together)
-            self._to_fit = [(x, Recording(model, originals, x, room)) for x in together]
+            self.calls = StepwiseCalls(model, originals, survey.num_calls, together)
 
     def corrections(
         self, name: str, candidates: Sequence[Candidate], truncations: QuickTruncations
@@ -118,9 +118,14 @@ class Sensitivity:
         expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
         if not expressions:
             return {}
-        if self._to_fit:
+        if self.calls is not None:
             num_features = max(prior_of(widened(e)).shape[2] for e in expressions)
-            calls = self._calls(name, positions_of_each(num_features, self._num_fitted))
+            most = positions_of_each(num_features, self._num_fitted)
+            conv = to_conv(self._survey.layers[name])
+            calls = [
+                (seen, Targets.of(conv, output, most * batch_size(x)))
+                for x, seen, output in self.calls.of(name)
+            ]
             expressions = [_repaired(expression, calls) for expression in expressions]
         measured = {
             candidate.label: self._output_error(name, e) / candidate.error
@@ -128,16 +133,6 @@ class Sensitivity:
         }
         middle = median(measured.values())
         return {label: measured.get(label, middle) for label in {o.label for o in candidates}}
-
-    def _calls(self, name: str, most: int) -> list[tuple[Tensor, Targets]]:
-        """Record a layer's inputs, and its outputs at ``most`` positions of each input or fewer."""
-        layer, num_calls = self._survey.layers[name], self._survey.num_calls[name]
-        conv, found = to_conv(layer), []
-        for x, recording in self._to_fit:
-            with recording.until(name):
-                calls = calls_until(self._survey.model, layer, num_calls, x)
-            found += [(x, Targets.of(conv, output, most * batch_size(x))) for x, output in calls]
-        return found
 
     def _output_error(self, name: str, expression: Expression) -> float:
         """Relative squared error of the model's output with one layer decomposed."""
@@ -177,11 +172,20 @@ def _distance(candidate: Candidate, dense: int) -> float:
 def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
     """The expression refitted to the original layer's inputs and outputs."""
     wide = widened(expression)
-    rows = [Moments.of(*samples_of(wide, x, y)) for x, y in calls]
-    everything, prior = reduce(add, rows).cpu(), prior_of(wide)
-    ridge = _RIDGES[0]
-    if len(rows) > 1:
-        held = reduce(add, rows[::_EVERY]).cpu()
-        path = RidgePath(everything - held, prior)
-        ridge = min(_RIDGES, key=lambda ridge: squared_error(held, path.fit(ridge)))
-    return refitted(wide, RidgePath(everything, prior).fit(ridge))
+    held, others = MomentSums(), MomentSums()
+    for index, (x, y) in enumerate(calls):
+        (others if index % _EVERY else held).add(*samples_of(wide, x, y))
+    prior, rows = prior_of(wide), held.total().cpu()
+    if len(calls) == 1:
+        return refitted(wide, RidgePath(rows, prior).fit(_RIDGES[0]))
+    rest = others.total().cpu()
+    ridge = _best_ridge(rows, rest, prior)
+    rows += rest
+    del held, others, rest  # Sums of many features are large.
+    return refitted(wide, RidgePath(rows, prior).fit(ridge))
+
+
+def _best_ridge(held: Moments, others: Moments, prior: Tensor) -> float:
+    """The ridge whose fit to some rows is best on others."""
+    given, judged = (FitData(rows, [], prior).compared for rows in (others, held))
+    return min(_RIDGES, key=lambda ridge: excess_error(judged.rows, given.ridge_path.fit(ridge)))

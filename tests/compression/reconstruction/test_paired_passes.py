@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import decompose
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
@@ -12,24 +12,10 @@ from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.layers.discovery import find_decomposable, find_decomposed
 from decompose.layers.hooks import calls_until
 from decompose.utils.batches import InputBatches
+from tests.support.models import Remembering
 from tests.support.strategies import Mixed
 
 EXAMPLE = torch.zeros(1, 3, 24, 24)
-
-
-class Remembering(nn.Module):
-    """Reads in its end what it kept in itself at its beginning."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
-        self.kept = torch.empty(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(1, 3, H, W)`` to ``(1, 8, H', W')``."""
-        self.kept = x.mean((2, 3), keepdim=True).mean(1, keepdim=True)
-        middle = self.layers[1](self.layers[0](x)) + self.kept
-        return self.layers[2](middle)
 
 
 @pytest.mark.parametrize("most_bytes", [0, 60_000, 2**30])

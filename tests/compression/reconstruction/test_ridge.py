@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from decompose.compression.reconstruction.ridge import (
     Fit,
     Moments,
+    RidgePath,
     ridge_fit,
     scale_fit,
     shift_fit,
@@ -45,7 +46,18 @@ def test_portions_add_up_to_the_whole(cuts: list[int]) -> None:
     whole = Moments.of(Z, Y)
     for name in ("count", "z", "y", "zz", "yz", "yy"):
         torch.testing.assert_close(getattr(total, name), getattr(whole, name))
-    torch.testing.assert_close((total - portions[0]).yz, whole.yz - portions[0].yz)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-6])
+def test_solved_in_float32_it_is_nearly_the_same(spread: float) -> None:
+    # With the smaller spread, the features are nearly one: float32 has no root.
+    scale = torch.tensor([1.0, *[spread] * 4], dtype=torch.float64)
+    z = (Z - 1) @ torch.full((5, 5), 1.0, dtype=torch.float64) + (Z - 1) * scale * spread
+    rows = Moments.of(z, Y)
+    expected = RidgePath(rows, PRIOR).fit(1e-8)
+    found = RidgePath(rows, PRIOR, torch.float32).fit(1e-8)
+    best = squared_error(rows, expected)
+    assert squared_error(rows, found) == pytest.approx(best, rel=1e-3)
 
 
 def test_the_error_is_that_of_the_rows() -> None:
