@@ -122,6 +122,7 @@ class Study:
         return self._statistics[num]
 
     def _finetuned(self, small: nn.Module, epochs: int, folder: Path) -> nn.Module:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=0.02, labels=0.1, outputs=0.9)
         found = finetune(
             small,

@@ -19,6 +19,7 @@ from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import Images, load_images
 from experiments.cifar10.networks import CifarResNet, load_model
 from experiments.cifar10.peers import whitened_svd
+from experiments.cifar10.study import Study
 from experiments.cifar10.table import tables
 from experiments.common.records import render
 
@@ -105,6 +106,17 @@ def trained() -> CifarResNet:
 def share_of(small: nn.Module, model: nn.Module) -> float:
     x = torch.zeros(1, 3, 32, 32)
     return executed_macs(small, x) / executed_macs(model, x)
+
+
+def test_the_finetuned_way_makes_its_checkpoints_folder_and_keeps_the_budget(
+    trained: CifarResNet, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (160, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.randint(0, 10, (160,)))
+    study = Study(trained, images, images.first(8), tmp_path / "hits.npy")
+    found = study.measure("finetuned", 0.7, 1, tmp_path / "checkpoints")
+    assert found["epochs"] == 1
+    assert found["macs"] <= 0.7 * study.macs
 
 
 def test_whitened_svd_keeps_to_its_budget_and_loses_less_with_more(trained: CifarResNet) -> None:
