@@ -69,6 +69,7 @@ def _cifar(depth: int) -> Callable[[], nn.Module]:
 CASES = {
     "vgg16-0": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 0),
     "vgg16-16": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 16),
+    "vgg16-64": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 64),
     "vgg16-128": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 128),
     **{
         f"resnet{depth}-64": Case(f"ResNet-{depth} of CIFAR-10", _cifar(depth), 32, 64)

@@ -21,6 +21,7 @@ README = FOLDER / "README.md"
 ORDER = (
     "vgg16-0",
     "vgg16-16",
+    "vgg16-64",
     "vgg16-128",
     *(f"resnet{depth}-64" for depth in (20, 32, 44, 56, 110)),
     "resnet20-256",
