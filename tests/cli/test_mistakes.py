@@ -96,7 +96,7 @@ def test_a_wrong_architecture_names_the_keys(
     assert "unexpected keys: conv1.weight" in error
     assert error.count("\n") == 1
     assert run("compress", checkpoint(folder), "--rank", 2, "-o", output) == 2
-    assert "give it (--arch NAME" in capsys.readouterr().err
+    assert "give it (--arch torchvision:resnet18, for example)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
