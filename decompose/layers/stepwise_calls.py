@@ -113,7 +113,7 @@ class StepwiseCalls:
             passing = self._suspended.pop(index, None)
             if passing is None or self._is_past(passing.stop, name):
                 passing = _restarted(passing, self._model, x)
-            stop = self._advance(passing, name)
+            stop = passing.advance_to(name, self._order)
             if stop is not None:
                 yield LayerCall(x, stop.input, stop.value)
             if stop is not None and len(self._suspended) < room:
@@ -123,13 +123,6 @@ class StepwiseCalls:
 
     def _is_past(self, stop: Stop | None, name: str) -> bool:
         return stop is not None and self._order[stop.name] > self._order[name]
-
-    def _advance(self, passing: SuspendedPass, name: str) -> Stop | None:
-        """Run a pass on to a layer; ``None`` if it does not come there."""
-        stop = passing.stop or passing.advance()
-        while stop is not None and self._order[stop.name] < self._order[name]:
-            stop = passing.advance()
-        return stop if stop is not None and stop.name == name else None
 
 
 def _restarted(passing: SuspendedPass | None, model: nn.Module, x: Example) -> SuspendedPass:

@@ -91,6 +91,21 @@ class SuspendedPass:
             self.result = given
         return self.stop
 
+    def advance_to(self, name: str, order: Mapping[str, int]) -> Stop | None:
+        """Run on to a watched layer, if the pass is not there yet.
+
+        Args:
+            name: of the layer.
+            order: places of the watched layers, in the order in which they run.
+
+        Returns:
+            The stop there; ``None`` if the pass is past the layer.
+        """
+        stop = self.stop or self.advance()
+        while stop is not None and order[stop.name] < order[name]:
+            stop = self.advance()
+        return stop if stop is not None and stop.name == name else None
+
     def close(self) -> None:
         """End the pass, and release its memory."""
         self.stop = None

@@ -21,7 +21,6 @@ from decompose.layers.detectors import comparable
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import calls_until
 from decompose.layers.suspended_passes import (
-    Stop,
     SuspendedPass,
     are_independent,
     live_bytes,
@@ -149,7 +148,9 @@ class PairedPasses:
             if pair is None:
                 assert x is not None
                 pair = _Pair(SuspendedPass(self._small, x), SuspendedPass(self._model, x))
-            given, wanted = self._advance(pair.small, name), self._advance(pair.original, name)
+            given, wanted = (
+                passing.advance_to(name, self._order) for passing in (pair.small, pair.original)
+            )
             if given is not None and wanted is not None:
                 yield PairedCall(self._batches.folds[index], given.value, wanted.value)
             if given is not None and wanted is not None and len(self._suspended) < room:
@@ -167,13 +168,6 @@ class PairedPasses:
         if chosen <= self._suspended.keys():
             return ((index, None) for index in sorted(chosen))
         return self._batches.chosen(chosen)
-
-    def _advance(self, passing: SuspendedPass, name: str) -> Stop | None:
-        """Run a pass on to a layer; ``None`` if it is past it."""
-        stop = passing.stop or passing.advance()
-        while stop is not None and self._order[stop.name] < self._order[name]:
-            stop = passing.advance()
-        return stop if stop is not None and stop.name == name else None
 
     def _from_the_start(self, name: str, chosen: set[int]) -> Iterator[PairedCall]:
         """Yield a layer's calls by passes from the start."""
