@@ -134,6 +134,7 @@ def finetune_model(
         record = {
             "output": str(output),
             "measure": tuned.measure,
+            "before": tuned.before,
             "best": tuned.best,
             "history": [asdict(epoch) for epoch in tuned.history],
             "blockwise": [asdict(layer) for layer in tuned.blockwise],

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -66,6 +67,7 @@ class Finetuned:
         measure: what the scores are: ``accuracy`` or ``likeness``.
         unreadable: images that could not be read, by path, with the reason.
         blockwise: what the first stage did to each layer; empty without one, and in a resumed run.
+        before: score of the model before training.
     """
 
     network: nn.Module
@@ -74,11 +76,13 @@ class Finetuned:
     measure: str
     unreadable: Mapping[str, str]
     blockwise: Sequence[Reconstruction] = ()
+    before: float | None = None
 
     def table(self) -> Table:
-        """A row an epoch."""
+        """A row an epoch, below one of the model before training."""
         title = "Accuracy" if self.measure == "accuracy" else "Likeness (1 less the relative error)"
-        rows = [
+        before = [] if self.before is None else [("before", "", "", f"{self.before:.2%}")]
+        rows = before + [
             (
                 f"{index + 1}{' (best)' if index == self.best else ''}",
                 f"{epoch.loss:.4f}",
@@ -204,7 +208,14 @@ def finetune(
     unreadable = {**pictures.damaged, **validator.unreadable}
     for part in processes.gather(training.state.unreadable):
         unreadable |= part
-    return Finetuned(tuned, history, training.state.best, validator.measure, unreadable, found)
+    best, before = training.state.best, training.state.before
+    if before is not None and history[best].score < before and processes.is_first():
+        warnings.warn(
+            f"no epoch scores as high on held-out images ({history[best].score:.2%} at most) as the model "
+            f"did before training ({before:.2%}); a lower --learning-rate may help",
+            stacklevel=2,
+        )
+    return Finetuned(tuned, history, best, validator.measure, unreadable, found, before)
 
 
 def require_trainable(small: nn.Module) -> None:

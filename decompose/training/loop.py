@@ -22,7 +22,7 @@ from safetensors.torch import load_model
 from torch import Tensor
 
 from decompose.data.images import ImageDataset
-from decompose.layers.batchnorm import reestimate_
+from decompose.layers.batchnorm import has_statistics, reestimate_
 from decompose.models import serialization
 from decompose.training.augmentation import AugmentedImages, TrainBatch
 from decompose.training.batch_order import BatchOrder
@@ -50,7 +50,7 @@ class TrainingData:
     Attributes:
         order: of the images.
         augmented: images to train on, cropped and flipped.
-        plain: the same in the preprocessing of evaluation, for the statistics of normalisations.
+        plain: the same in the preprocessing of evaluation.
         validator: of held-out images.
     """
 
@@ -142,8 +142,8 @@ class Training:
         """
         state = self.state
         if state.epoch == state.step == 0:
-            # Rewriting has changed what normalisations see.
-            reestimate_(self.model, self._statistics_batches())
+            state.before = self.data.validator.score(self.model)
+            self.report(f"before training: {self._in_words(state.before)}")
             self.keep()
         while state.epoch < self.recipe.epochs:
             if state.is_exhausted(self.recipe.patience):
@@ -264,31 +264,58 @@ class Training:
         )
 
     def _end_epoch(self) -> None:
-        state, validator = self.state, self.data.validator
-        reestimate_(self.model, self._statistics_batches())
-        score = validator.score(self.model)
+        state = self.state
+        score = self._settle()
         loss, hits = state.means()
         state.end_epoch(Epoch(loss, hits if self.objective.labelled else None, score))
         if state.best == len(state.history) - 1 and self.processes.is_first():
             serialization.save(self.model, self.checkpoints.best)
             state.digest = weights_digest(self.model)
         self.keep()
-        self.accelerator.log({"loss": loss, validator.measure: score}, step=self._steps_done())
+        measure = self.data.validator.measure
+        self.accelerator.log({"loss": loss, measure: score}, step=self._steps_done())
         self.report(
-            f"epoch {state.epoch} of {self.recipe.epochs}: loss {loss:.4f}, "
-            f"{validator.measure} held out {score:.2%}"
+            f"epoch {state.epoch} of {self.recipe.epochs}: loss {loss:.4f}, {self._in_words(score)}"
         )
 
-    def _statistics_batches(self) -> Iterator[Tensor]:
-        """The same images in every process and epoch, in the preprocessing of evaluation."""
+    def _in_words(self, score: float) -> str:
+        return f"{self.data.validator.measure} held out {score:.2%}"
+
+    def _settle(self) -> float:
+        """Re-estimate normalisations on images as augmented or as evaluated; the higher of both scores."""
+        score = self.data.validator.score
+        if not has_statistics(self.model):
+            return score(self.model)
+        # Images as evaluated look larger than random crops (Touvron et al. 2019, arXiv 1906.06423, section
+        # 3), but lack the borders of padded ones, which the weights are used to.
+        reestimate_(self.model, self._plain_batches())
+        plain = score(self.model)
+        reestimate_(self.model, self._augmented_batches())
+        augmented = score(self.model)
+        if plain > augmented:
+            reestimate_(self.model, self._plain_batches())
+        return max(plain, augmented)
+
+    def _plain_batches(self) -> Iterator[Tensor]:
+        """Images in the preprocessing of evaluation, the same in every process and epoch."""
+        parts = self._statistics_indices()
+        flat = [index for part in parts for index in part]
+        for batch in self.data.plain.batches(len(parts[0]), self.recipe.workers, flat):
+            if len(batch.images):
+                yield batch.images.to(next(self.model.parameters()))
+
+    def _augmented_batches(self) -> Iterator[Tensor]:
+        """The same images, augmented as in the first epoch."""
+        parts = self._statistics_indices()
+        for batch in self.data.augmented.batches(0, parts, self.recipe.workers):
+            yield batch.images.to(next(self.model.parameters()))
+
+    def _statistics_indices(self) -> list[list[int]]:
+        """The images of each batch that normalisations are re-estimated on."""
         # Whole batches: of a single image a normalisation may find no variance.
         few = replace(self.order, batch_size=min(self.order.batch_size, _TOGETHER))
         num_batches = min(few.steps, _NUM_STATISTICS // few.batch_size)
-        indices = [index for step in range(num_batches) for index in few.batch(0, step)]
-        parameter = next(self.model.parameters())
-        for batch in self.data.plain.batches(few.batch_size, self.recipe.workers, indices):
-            if len(batch.images):
-                yield batch.images.to(parameter)
+        return [few.batch(0, step) for step in range(num_batches)]
 
     def _steps_done(self) -> int:
         return self.state.epoch * self.order.steps + self.state.step

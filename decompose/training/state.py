@@ -30,6 +30,7 @@ class TrainingState:
     Attributes:
         epoch: that it is in, from 0.
         step: of the epoch, the next to be done.
+        before: score on the images held out before the first step; ``None`` until it is known.
         history: of the epochs that are over.
         digest: of the best epoch's weights.
         unreadable: images that others stood in for, by path, with the reason.
@@ -39,6 +40,7 @@ class TrainingState:
 
     epoch: int = 0
     step: int = 0
+    before: float | None = None
     history: list[Epoch] = field(default_factory=list)
     digest: str = ""
     unreadable: dict[str, str] = field(default_factory=dict)

@@ -104,15 +104,16 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_are_those_of_the_weights(data: Path) -> None:
-    still = replace(RECIPE, epochs=1, learning_rate=1e-12)
-    model = tuned(data, kind={"norm": True}, recipe=still).network
-    seen, _ = image_dataset(data).parted(still.holdout, still.seed)
-    order = BatchOrder(len(seen), still.batch_size, still.seed)
-    places = [place for step in range(order.steps) for place in order.batch(0, step)]
-    (batch,) = seen.batches(len(places), indices=places)
-    wanted = model.get_submodule("features.0")(batch.images).mean((0, 2, 3))
-    torch.testing.assert_close(model.get_buffer("features.1.running_mean"), wanted)
+def test_it_warns_where_training_made_the_model_worse(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.75, 0.5])
+    monkeypatch.setattr(Validator, "score", lambda *_: next(scores))
+    wanted = r"no epoch scores as high .*\(50.00% at most\) as .* before training \(75.00%\)"
+    with pytest.warns(UserWarning, match=wanted):
+        found = tuned(data, recipe=replace(RECIPE, epochs=1))
+    assert found.before == 0.75
+    assert "before" in found.table().to_markdown()
 
 
 def test_training_stops_where_the_score_rises_no_more(data: Path) -> None:

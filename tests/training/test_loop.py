@@ -17,7 +17,7 @@ from decompose.training.recipe import Recipe
 from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.errors import DecomposeError
-from tests.training.cases import RECIPE, image_dataset, make_images, models
+from tests.training.cases import DRAWN, RECIPE, image_dataset, make_images, models
 
 Made = Callable[..., Training]
 
@@ -27,14 +27,15 @@ def made(tmp_path: Path) -> Made:
     """Make a run of the tiny model, with given settings, and keep the lines that it reports."""
     images = image_dataset(make_images(tmp_path / "data"))
 
-    def make(lines: list[str] | None = None, **settings: Any) -> Training:
+    def make(lines: list[str] | None = None, *, norm: bool = False, **settings: Any) -> Training:
         recipe = Recipe(**{**vars(RECIPE), **settings})
         accelerator = start(recipe, "cpu", None)
-        original, small = models()
+        original, small = models(norm=norm)
         objective = Objective(recipe, small.float().train(), original, True)
         validator = Validator(images, None, Processes(0, 1, torch.device("cpu")), 8, 0)
         order = BatchOrder(len(images), recipe.batch_size, recipe.seed)
-        data = TrainingData(order, AugmentedImages(images, recipe.seed), images, validator)
+        seen = AugmentedImages(images.with_transforms(DRAWN), recipe.seed)
+        data = TrainingData(order, seen, images, validator)
         report = (lambda _: None) if lines is None else lines.append
         return Training(accelerator, objective, data, Checkpoints(tmp_path / "run"), {}, report)
 
@@ -45,7 +46,8 @@ def test_a_run_reports_each_epoch_and_keeps_its_best(made: Made) -> None:
     lines: list[str] = []
     run = made(lines, epochs=2)
     run.run()
-    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    wanted = ["before training", "epoch 1 of 2", "epoch 2 of 2"]
+    assert [line.split(":")[0] for line in lines] == wanted
     assert (run.state.epoch, run.state.step, len(run.state.history)) == (2, 0, 2)
     assert run.checkpoints.best.exists()
 
@@ -63,12 +65,13 @@ def test_a_state_restores_the_run_it_was_taken_of(made: Made) -> None:
 def test_training_stops_where_the_score_rises_no_more(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.4, 0.3, 0.9])
+    scores = iter([0.8, 0.5, 0.4, 0.3, 0.9])
     monkeypatch.setattr(Validator, "score", lambda *_: next(scores))
     run = made(epochs=4, patience=2)
     run.run()
     assert [epoch.score for epoch in run.state.history] == [0.5, 0.4, 0.3]
     assert run.state.best == 0
+    assert run.state.before == 0.8
 
 
 def test_the_best_weights_are_taken_in_the_end(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,16 +79,34 @@ def test_the_best_weights_are_taken_in_the_end(made: Made, monkeypatch: pytest.M
 
     def score(_: Validator, model: torch.nn.Module) -> float:
         kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-        return 1.0 if len(kept) == 1 else 0.0
+        return 1.0 if len(kept) == 2 else 0.0
 
     monkeypatch.setattr(Validator, "score", score)
     run = made(epochs=2)
     run.run()
     run.take_best()
-    first, last = kept
+    _, first, last = kept
     assert any(not torch.equal(first[name], last[name]) for name in first)
     for name, tensor in run.model.state_dict().items():
         assert torch.equal(tensor, first[name]), name
+
+
+@pytest.mark.parametrize("augmented_scores", [0.9, 0.5], ids=["augmented", "plain"])
+def test_statistics_are_of_the_images_that_score_higher(
+    augmented_scores: float, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.0, 0.7, augmented_scores])
+    monkeypatch.setattr(Validator, "score", lambda *_: next(scores))
+    run = made(norm=True, epochs=1)
+    run.run()
+    assert run.state.history[0].score == max(0.7, augmented_scores)
+    indices = [run.order.batch(0, step) for step in range(run.order.steps)]
+    batches = run.data.augmented.batches(0, indices, 0)
+    if augmented_scores < 0.7:
+        batches = run.data.plain.batches(4, indices=sum(indices, []))
+    images = torch.cat([batch.images for batch in batches])
+    wanted = run.model.get_submodule("features.0")(images).mean((0, 2, 3))
+    torch.testing.assert_close(run.model.get_buffer("features.1.running_mean"), wanted)
 
 
 def test_weights_that_are_not_finite_are_never_kept(made: Made) -> None:

@@ -10,7 +10,7 @@ def standing(*scores: float) -> TrainingState:
 
 
 def test_it_comes_back_from_what_is_kept() -> None:
-    one = TrainingState(2, 3, [Epoch(0.5, 0.25, 0.75)], "digest", {"a.png": "is no image"})
+    one = TrainingState(2, 3, 0.5, [Epoch(0.5, 0.25, 0.75)], "digest", {"a.png": "is no image"})
     assert TrainingState.of(asdict(one)) == one
 
 
@@ -28,4 +28,4 @@ def test_steps_and_epochs_are_counted() -> None:
     one.end_step(4.0, 1.0)
     assert (one.step, one.means()) == (2, (3.0, 0.75))
     one.end_epoch(Epoch(3.0, 0.75, 0.5))
-    assert one == TrainingState(1, 0, [Epoch(3.0, 0.75, 0.5)])
+    assert one == TrainingState(1, 0, history=[Epoch(3.0, 0.75, 0.5)])
