@@ -61,6 +61,7 @@ SMALL = Setting(
 )
 """A run of seconds on a CPU, which shows that the code works and measures nothing."""
 
+ORIGINAL = "original"
 MIXTURE = "half the MACs, mixed"
 UNIFORM = "DW+PW, T = 2"
 """Every layer that can take it; the Triton kernel fuses its terms."""

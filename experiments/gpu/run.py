@@ -15,12 +15,13 @@ figures come first, and what there was no time for is left out of the tables.
 from __future__ import annotations
 
 import time
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 
 import torch
 import typer
@@ -33,8 +34,19 @@ from decompose.utils.errors import first_line
 from experiments.common.records import keep, publish
 from experiments.gpu.agreement import agreement
 from experiments.gpu.compression import compress
-from experiments.gpu.models import FULL, MIXTURE, SMALL, UNIFORM, Setting, build, uniform
+from experiments.gpu.models import (
+    FULL,
+    MIXTURE,
+    ORIGINAL,
+    SMALL,
+    UNIFORM,
+    Setting,
+    build,
+    uniform,
+)
 from experiments.gpu.table import summarize
+
+Arguments = ParamSpec("Arguments")
 
 
 def main(
@@ -58,17 +70,16 @@ def main(
         "latencies": [],
     }
     print("comparing with the CPU", flush=True)
-    record["agreement"] = agreement(where)
+    record["agreement"] = _attempt(agreement, where)
     keep(record, results)
     models: dict[str, dict[str, nn.Module]] = {}
     for title, architecture in setting.models.items():
         print(f"compressing {title}", flush=True)
         model, example = build(architecture, setting.size, where)
-        models[title] = {"original": model}
+        models[title] = {ORIGINAL: model}
         if time.monotonic() < compress_until:
-            smaller, figures = compress(model, example, setting.num_images)
+            figures = _attempt(_compressed, models[title], example, setting.num_images)
             record["compressed"][title] = figures
-            models[title][MIXTURE] = smaller
             keep(record, results)
         if (decoupled := uniform(model, example)) is not None:
             models[title][UNIFORM] = decoupled
@@ -77,6 +88,23 @@ def main(
         record["latencies"].append(latencies)
         keep(record, results)
     publish(summarize(record), output)
+
+
+def _attempt(
+    work: Callable[Arguments, dict[str, Any]], *arguments: Arguments.args, **named: Arguments.kwargs
+) -> dict[str, Any]:
+    """What some work finds; where it fails, in what words, so that the rest is measured all the same."""
+    try:
+        return work(*arguments, **named)
+    except Exception as error:  # noqa: BLE001 (engines and devices raise errors of their own)
+        traceback.print_exc()
+        return {"failed": first_line(error)}
+
+
+def _compressed(variants: dict[str, nn.Module], example: Tensor, num: int) -> dict[str, Any]:
+    """Compress a model, add the smaller one to its variants, and give the figures."""
+    variants[MIXTURE], figures = compress(variants[ORIGINAL], example, num)
+    return figures
 
 
 def _latencies(
@@ -94,22 +122,24 @@ def _latencies(
         print(f"timing {title} in {engine}, {dtype}", flush=True)
         there = {name: model.to(kind) for name, model in variants.items()}
         found: dict[str, Any] = {"model": title, "engine": engine, "dtype": dtype}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                timed = time_side_by_side(
-                    there,
-                    example.to(kind),
-                    {engine: get_engine(engine)},
-                    batch_sizes=setting.batch_sizes,
-                    num_rounds=setting.num_rounds,
-                )
-            yield found | {"timed": timed.to_dict()}
-        except Exception as error:  # noqa: BLE001 (each engine raises errors of its own)
-            yield found | {"failed": first_line(error)}
-        finally:
-            for model in there.values():
-                model.float()
+        yield found | _attempt(_timed, there, example.to(kind), engine, setting)
+        for model in there.values():
+            model.float()
+
+
+def _timed(
+    variants: Mapping[str, nn.Module], example: Tensor, engine: str, setting: Setting
+) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        timed = time_side_by_side(
+            variants,
+            example,
+            {engine: get_engine(engine)},
+            batch_sizes=setting.batch_sizes,
+            num_rounds=setting.num_rounds,
+        )
+    return {"timed": timed.to_dict()}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 from decompose.inference.benchmark import Benchmark
 from decompose.utils.tables import Table
 from experiments.common.records import render_or_check
+from experiments.gpu.models import ORIGINAL
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -37,6 +38,9 @@ def compressed(record: Mapping[str, Any]) -> Table:
         found = record["compressed"].get(title)
         if found is None:
             rows.append((title, "not measured", *[""] * 5))
+            continue
+        if "failed" in found:
+            rows.append((title, found["failed"], *[""] * 5))
             continue
         seconds = found["plan_seconds"] + found["repair_seconds"]
         peak = found.get("peak_bytes")
@@ -81,7 +85,7 @@ def latencies(record: Mapping[str, Any]) -> Table:
         by_name: dict[str, dict[int, str]] = {}
         macs = {}
         for ratio in ratios:
-            if ratio.latency.name != "original":
+            if ratio.latency.name != ORIGINAL:
                 cells = by_name.setdefault(ratio.latency.name, {})
                 size = ratio.latency.batch_size
                 cells[size] = (
@@ -108,15 +112,23 @@ def latencies(record: Mapping[str, Any]) -> Table:
 def agreement(record: Mapping[str, Any]) -> Table:
     """A row a comparison: relative squared error."""
     found = record["agreement"]
-    rows = [
-        ("repaired on both devices, outputs of one from the other's", f"{found['repaired']:.1e}"),
-        ("repaired on the CPU, outputs from the original's", f"{found['error']:.1e}"),
-        ("layers that both devices' plans treat alike", f"{found['same_choices']:.0%}"),
-        *(
-            (f"Triton's kernel from eager torch, {dtype}", f"{error:.1e}")
-            for dtype, error in found["triton"].items()
-        ),
-    ]
+    failed = found.get("failed")
+    rows = (
+        [(failed, "")]
+        if failed
+        else [
+            (
+                "repaired on both devices, outputs of one from the other's",
+                f"{found['repaired']:.1e}",
+            ),
+            ("repaired on the CPU, outputs from the original's", f"{found['error']:.1e}"),
+            ("layers that both devices' plans treat alike", f"{found['same_choices']:.0%}"),
+            *(
+                (f"Triton's kernel from eager torch, {dtype}", f"{error:.1e}")
+                for dtype, error in found["triton"].items()
+            ),
+        ]
+    )
     return Table(
         f"ResNet-18 at 64 × 64, half the MACs: CPU against {_where(record)}; relative squared errors",
         ["", "measured"],
