@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -134,11 +135,20 @@ class CudaGraph(Eager):
         with torch.cuda.graph(graph):
             output = run()
 
-        def replay() -> object:
-            graph.replay()
-            return output
+        return _Replay(graph, run, output)
 
-        return replay
+
+@dataclass(frozen=True)
+class _Replay:
+    """A recorded graph; it owns the model and input that its kernels read, which the graph does not."""
+
+    graph: torch.cuda.CUDAGraph
+    recorded: PreparedModel
+    output: object
+
+    def __call__(self) -> object:
+        self.graph.replay()
+        return self.output
 
 
 class Fused(Eager):

@@ -1,14 +1,17 @@
 """Every engine gives what torch gives."""
 
 import sys
+import weakref
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
 import decompose
-from decompose.inference.engines import default_engine, get_engine
+from decompose.inference.engines import _Replay, default_engine, get_engine
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Mixed
 
@@ -55,6 +58,7 @@ def test_latencies_are_budgeted_in_a_graph_on_a_gpu() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
+@pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")  # likewise
 @pytest.mark.parametrize("name", ["eager", "compile", "cudagraph", "triton"])
 def test_engines_on_a_gpu(name: str) -> None:
     x = torch.randn(2, 3, 32, 32, device="cuda")
@@ -64,3 +68,25 @@ def test_engines_on_a_gpu(name: str) -> None:
         expected = small(x)
     given: Any = get_engine(name).prepare(small, x, 1)()
     torch.testing.assert_close(given, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_keeps_what_it_reads() -> None:
+    x = torch.randn(2, 3, 32, 32, device="cuda")
+    model = Mixed().eval()
+    with torch.no_grad():
+        expected = model.cuda()(x)
+    replay: Any = get_engine("cudagraph").prepare(model, x, 1)
+    # What nothing owns would be handed out again.
+    noise = [torch.full((size,), torch.nan, device="cuda") for size in (64, 4096, 65536) * 100]
+    torch.testing.assert_close(replay(), expected, rtol=1e-2, atol=1e-2)
+    assert noise
+
+
+def test_a_replay_owns_the_model_that_was_recorded() -> None:
+    model = Mixed()
+    watched = weakref.ref(model)
+    replay = _Replay(Mock(), partial(model, torch.zeros(1, 3, 32, 32)), "output")
+    del model
+    assert replay() == "output"
+    assert watched() is not None

@@ -15,7 +15,6 @@ import decompose
 from decompose import DecomposeError
 from decompose.models.conversion import plan_of
 from decompose.training import finetuning
-from decompose.training.batch_order import BatchOrder
 from decompose.training.checkpoints import Checkpoints
 from decompose.training.finetuning import Finetuned
 from decompose.training.objective import Objective

@@ -1,6 +1,7 @@
 """The training loop: what it starts from, what it keeps, and where it stops."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_statistics_are_of_the_images_that_score_higher(
     indices = [run.order.batch(0, step) for step in range(run.order.steps)]
     batches = run.data.augmented.batches(0, indices, 0)
     if augmented_scores < 0.7:
-        batches = run.data.plain.batches(4, indices=sum(indices, []))
+        batches = run.data.plain.batches(4, indices=list(chain(*indices)))
     images = torch.cat([batch.images for batch in batches])
     wanted = run.model.get_submodule("features.0")(images).mean((0, 2, 3))
     torch.testing.assert_close(run.model.get_buffer("features.1.running_mean"), wanted)
