@@ -6,8 +6,8 @@ that the output shows when one layer at a time is decomposed (``sensitivity``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -19,7 +19,7 @@ from decompose.compression.search.candidates import COMBINATIONS, Candidate, fin
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.factor_candidates import find_factor_candidates
 from decompose.compression.search.quick_truncations import QuickTruncations
-from decompose.compression.search.sensitivity import measuring_sensitivity
+from decompose.compression.search.sensitivity import Sensitivity, measuring_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import macs_counters
@@ -104,8 +104,9 @@ def score(
     if isinstance(calibrate, Statistics):
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        every = _candidates(combinations, known, costs, calibrate, whitenings, multiple)
-        return _scaled({name: found for name, found, _ in every}, calibrate.corrections)
+        candidates = _LayerCandidates(known, combinations, costs, calibrate, whitenings, multiple)
+        scored = {name: candidates.of(name)[0] for name in _tracked(known)}
+        return _scaled(scored, calibrate.corrections)
     images = calibrate
     if images is None:
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
@@ -133,13 +134,10 @@ def _score_on(
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
     scored: dict[str, list[Candidate]] = {}
     corrections: dict[str, dict[str, float]] = {}
+    candidates = _LayerCandidates(known, combinations, costs, statistics, whitenings, multiple)
     with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
-        for name, found, truncations in _candidates(
-            combinations, known, costs, statistics, whitenings, multiple
-        ):
-            scored[name] = found
-            if name in statistics.layers:
-                corrections[name] = sensitivity.corrections(name, found, truncations)
+        for name in _tracked(known):
+            scored[name], corrections[name] = candidates.corrected(name, sensitivity)
     corrections = {name: found for name, found in corrections.items() if found}
     if not any(any(found.values()) for found in corrections.values()):
         # An output that nothing moves, such as a class, has no sensitivity.
@@ -157,28 +155,54 @@ def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, 
     return {name: marginals.whitening() for name, marginals in found.items()}
 
 
-def _candidates(
-    combinations: Sequence[Combination],
-    known: Survey,
-    costs: Mapping[str, Cost],
-    statistics: Statistics,
-    whitenings: Mapping[str, Whitening],
-    multiple: int,
-) -> Iterator[tuple[str, list[Candidate], QuickTruncations]]:
-    """The name, candidates and truncations of one layer after another."""
-    convs = known.convs
-    for name, conv in track(convs.items(), "scoring candidates", total=len(convs)):
-        layer, whitening = statistics.layers.get(name), whitenings.get(name)
-        wide = algebra.widened(conv)
+def _tracked(known: Survey) -> Iterable[str]:
+    """The names of the layers, with progress."""
+    return track(known.convs, "scoring candidates")
+
+
+@dataclass(frozen=True, eq=False)
+class _LayerCandidates:
+    """Candidates of one layer at a time; the factors of a large layer are gone before the next's.
+
+    Attributes:
+        known: the survey of the model.
+        combinations: methods and combinations to choose from.
+        costs: by layer, from an expression instead of it to its cost.
+        statistics: of the layers.
+        whitenings: the coordinates in which repair may truncate, by layer.
+        multiple: of which the channels between factors are to be a multiple.
+    """
+
+    known: Survey
+    combinations: Sequence[Combination]
+    costs: Mapping[str, Cost]
+    statistics: Statistics
+    whitenings: Mapping[str, Whitening]
+    multiple: int
+
+    def of(self, name: str) -> tuple[list[Candidate], QuickTruncations]:
+        """The candidates of a layer, and its truncations."""
+        layer, whitening = self.statistics.layers.get(name), self.whitenings.get(name)
+        wide = algebra.widened(self.known.convs[name])
         assert isinstance(wide, Conv)
         error = None if layer is None else OutputError(wide, layer, whitening)
-        factors = known.factors.get(name)
+        factors = self.known.factors.get(name)
         factors = None if factors is None else algebra.widened(factors)
         truncations = QuickTruncations(wide, whitening, factors)
-        found = find_candidates(truncations, combinations, costs[name], error, multiple)
+        combinations, cost, multiple = self.combinations, self.costs[name], self.multiple
+        found = find_candidates(truncations, combinations, cost, error, multiple)
         if factors is not None and error is not None:
-            found += find_factor_candidates(factors, combinations, costs[name], error, multiple)
-        yield name, found, truncations
+            found += find_factor_candidates(factors, combinations, cost, error, multiple)
+        return found, truncations
+
+    def corrected(
+        self, name: str, sensitivity: Sensitivity
+    ) -> tuple[list[Candidate], dict[str, float]]:
+        """The candidates of a layer, and the corrections of their errors by the output's."""
+        found, truncations = self.of(name)
+        if name not in self.statistics.layers:
+            return found, {}
+        return found, sensitivity.corrections(name, found, truncations)
 
 
 def _scaled(
