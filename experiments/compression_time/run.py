@@ -29,10 +29,11 @@ from typing import Annotated, Any
 import torch
 import torchvision
 import typer
-from torch import Tensor, nn
+from torch import nn
 
 import decompose
 from decompose.models.architectures import OFFLINE_VGG16
+from decompose.utils.batches import Example, InputBatches, call
 from decompose.utils.environment import environment
 from experiments.cifar10.networks import CifarResNet
 from experiments.common.records import keep, publish, take_up
@@ -54,12 +55,23 @@ class Case:
         build: makes the model.
         size: pixels along each side of an image.
         num_images: 0 plans on none.
+        detects: whether it takes a list of images, as torchvision's detectors do.
     """
 
     title: str
     build: Callable[[], nn.Module]
     size: int
     num_images: int
+    detects: bool = False
+
+    def example(self) -> Example:
+        """One image of zeros, as the model takes it."""
+        blank = torch.zeros(3, self.size, self.size)
+        return ([blank],) if self.detects else blank[None]
+
+
+def _ssd300() -> nn.Module:
+    return torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None)
 
 
 def _cifar(depth: int) -> Callable[[], nn.Module]:
@@ -70,14 +82,18 @@ CASES = {
     "vgg16-0": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 0),
     "vgg16-16": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 16),
     "vgg16-64": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 64),
-    "vgg16-128": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 128),
+    "vgg16-512": Case("VGG16's convolutions", lambda: decompose.load(OFFLINE_VGG16), 224, 512),
     **{
         f"resnet{depth}-64": Case(f"ResNet-{depth} of CIFAR-10", _cifar(depth), 32, 64)
         for depth in (20, 32, 44, 56, 110)
     },
-    "resnet20-256": Case("ResNet-20 of CIFAR-10", _cifar(20), 32, 256),
+    **{
+        f"resnet20-{num}": Case("ResNet-20 of CIFAR-10", _cifar(20), 32, num)
+        for num in (16, 256, 1024)
+    },
     "resnet50-16": Case("ResNet-50", lambda: torchvision.models.resnet50(), 224, 16),
     "alexnet-0": Case("AlexNet", lambda: torchvision.models.alexnet(), 224, 0),
+    "ssd300-0": Case("SSD300", _ssd300, 300, 0, detects=True),
 }
 
 
@@ -109,21 +125,22 @@ def measure_case(case: Case) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = case.build().eval()
-    example = torch.zeros(1, 3, case.size, case.size)
+    example = case.example()
     # What a first call alone does is no part of the cost.
     images = decompose.synthetic_inputs(example, model, num=case.num_images or NUM_SYNTHETIC)
-    unit = pass_time(model, images[:1])
+    one = next(iter(InputBatches(images, model)))
+    unit = pass_time(model, one)
     calibrate = images if case.num_images else None
     gc.collect()
     with peak_memory() as plan_bytes:
         start = time.process_time()
-        plan = decompose.plan(model, images[:1], macs=MACS, calibrate=calibrate)
+        plan = decompose.plan(model, one, macs=MACS, calibrate=calibrate)
         planned = time.process_time()
     with peak_memory() as repair_bytes:
         start_repair = time.process_time()
         decompose.apply(plan, model, calibrate=images)
         repaired = time.process_time()
-    unit = (unit + pass_time(model, images[:1])) / 2
+    unit = (unit + pass_time(model, one)) / 2
     return {
         "title": case.title,
         "num_images": case.num_images,
@@ -135,13 +152,13 @@ def measure_case(case: Case) -> dict[str, Any]:
     }
 
 
-def pass_time(model: nn.Module, x: Tensor, seconds: float = 2.0) -> float:
+def pass_time(model: nn.Module, x: Example, seconds: float = 2.0) -> float:
     """CPU seconds of one forward pass."""
     with torch.no_grad():
-        model(x)
+        call(model, x)
         count, start = 0, time.process_time()
         while time.process_time() - start < seconds:
-            model(x)
+            call(model, x)
             count += 1
         return (time.process_time() - start) / count
 

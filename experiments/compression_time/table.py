@@ -22,11 +22,12 @@ ORDER = (
     "vgg16-0",
     "vgg16-16",
     "vgg16-64",
-    "vgg16-128",
-    *(f"resnet{depth}-64" for depth in (20, 32, 44, 56, 110)),
-    "resnet20-256",
+    "vgg16-512",
+    *(f"resnet20-{num}" for num in (16, 64, 256, 1024)),
+    *(f"resnet{depth}-64" for depth in (32, 44, 56, 110)),
     "resnet50-16",
     "alexnet-0",
+    "ssd300-0",
 )
 """Cases, by model and number of images."""
 
