@@ -37,6 +37,7 @@ from decompose.utils.batches import Example, InputBatches, call
 from decompose.utils.environment import environment
 from experiments.cifar10.networks import CifarResNet
 from experiments.common.records import keep, publish, take_up
+from experiments.compression_time.plot import draw
 from experiments.compression_time.table import summarize
 
 MACS = 0.5
@@ -117,7 +118,9 @@ def main(
             command = [sys.executable, "-m", "experiments.compression_time.run"]
             options = ["--output", str(output), "--case", name]
             subprocess.run([*command, *options], check=False, timeout=limit)
-    publish(summarize(json.loads(path.read_text(encoding="utf-8"))), output)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    draw(record, output / "growth.png")
+    publish(summarize(record), output)
 
 
 def measure_case(case: Case) -> dict[str, Any]:
