@@ -51,7 +51,8 @@ from decompose.compression.checkpoints import CompressionCheckpoints, key_of
 from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
 from decompose.compression.search.candidates import COMBINATIONS
 from decompose.compression.search.planning import plan
-from decompose.data.synthetic import are_cheap, num_to_repair_on, synthetic_inputs
+from decompose.data.matched_inputs import matched_inputs
+from decompose.data.synthetic import are_cheap, num_to_repair_on
 from decompose.evaluation.accuracy_budget import WithinDrop
 from decompose.evaluation.comparison import compare_weights
 from decompose.inference.engines import ENGINES
@@ -59,6 +60,7 @@ from decompose.layers.batchnorm import fold_batchnorm
 from decompose.methods import DEFAULT_METHOD, METHODS
 from decompose.models import serialization
 from decompose.models.plans import Plan
+from decompose.utils.batches import tensors
 from decompose.utils.errors import DecomposeError
 from decompose.utils.files import require_writable, writing_together
 
@@ -298,16 +300,19 @@ def _compressed(
         return _Compressed(within.plan, within.model, within)
     inputs = images
     if images is None and repairing:
-        inputs = synthetic_inputs(example, model, num=num_to_repair_on(example))
+        num, steps = num_to_repair_on(example), effort_of(effort).num_matching
+        inputs = matched_inputs(example, model, num=num, steps=steps)
     kept = None
     if folder is not None:
+        # Inputs that are made follow from the example, on a GPU not to the last bit.
+        seen = tensors(example) if images is None else images
         options = {
             **given,
             "effort": effort,
             "repair": repairing,
             "plan": choices and choices.to_json(),
         }
-        kept = CompressionCheckpoints.open(folder, key_of(model, inputs, options))
+        kept = CompressionCheckpoints.open(folder, key_of(model, seen, options))
     if choices is None:
         calibrate = None
         if given.keys() & _BUDGETS:

@@ -18,19 +18,27 @@ class Effort:
             will be repaired; the others take the median.
         num_aids: synthetic inputs that help to fit a repair, beside the given ones.
         num_whitening: inputs from which the coordinates of a repair's truncations are gathered, at most.
+        num_matching: gradient steps that fit synthetic inputs to a model's normalisations.
         is_rectified: whether a refit is also tried that leaves free what a ReLU cuts off.
     """
 
     num_measured: int
     num_aids: int
     num_whitening: int
+    num_matching: int
     is_rectified: bool
 
 
 EFFORTS = {
-    "quick": Effort(num_measured=1, num_aids=8, num_whitening=8, is_rectified=False),
-    "normal": Effort(num_measured=3, num_aids=16, num_whitening=16, is_rectified=True),
-    "thorough": Effort(num_measured=8, num_aids=16, num_whitening=1024, is_rectified=True),
+    "quick": Effort(
+        num_measured=1, num_aids=8, num_whitening=8, num_matching=0, is_rectified=False
+    ),
+    "normal": Effort(
+        num_measured=3, num_aids=16, num_whitening=16, num_matching=12, is_rectified=True
+    ),
+    "thorough": Effort(
+        num_measured=8, num_aids=16, num_whitening=1024, num_matching=40, is_rectified=True
+    ),
 }
 
 

@@ -199,7 +199,7 @@ def _is_whole(value: Value | None, written: Sequence[Value], num_axes: int) -> b
 
 def has_statistics(model: nn.Module) -> bool:
     """Whether a model has normalisations with running statistics."""
-    return bool(_running(model))
+    return bool(running_norms(model))
 
 
 def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
@@ -212,7 +212,7 @@ def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
         model: its modes are left as they were.
         batches: one batch each (``utils.batches``), on the model's device.
     """
-    norms = _running(model)
+    norms = running_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -230,7 +230,8 @@ def reestimate_(model: nn.Module, batches: Iterable[Example]) -> None:
                 norm.momentum = momentum
 
 
-def _running(model: nn.Module) -> list[_BatchNorm]:
+def running_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorms of a model that keep running statistics."""
     return [
         module
         for module in model.modules()

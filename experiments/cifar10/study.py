@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.compression.statistics import Statistics
+from decompose.data.matched_inputs import matched_inputs
 from decompose.data.synthetic import num_to_repair_on
 from decompose.evaluation.confidence_intervals import paired_difference, share
 from decompose.layers.forward import evaluating
@@ -105,9 +106,7 @@ class Study:
             images = (
                 self.calibration(way.num_images)
                 if way.num_images
-                else decompose.synthetic_inputs(
-                    self.example, self.network, num=num_to_repair_on(self.example)
-                )
+                else matched_inputs(self.example, self.network, num=num_to_repair_on(self.example))
             )
             plan = decompose.plan(
                 self.network, self.example, macs=share_of_macs, calibrate=statistics or images

@@ -16,6 +16,7 @@ import decompose
 from decompose.data.folders import labelled_images
 from decompose.data.imagenet import with_imagenet_labels
 from decompose.data.images import ImageDataset
+from decompose.data.matched_inputs import matched_inputs
 from decompose.data.synthetic import are_cheap, num_to_repair_on
 from decompose.evaluation.confidence_intervals import paired_difference, share
 from decompose.layers.forward import evaluating
@@ -102,7 +103,7 @@ class Study:
     def _without_images(self, share_of_macs: float) -> nn.Module:
         """As ``decompose compress`` does it."""
         num = num_to_repair_on(self.example)
-        images = decompose.synthetic_inputs(self.example, self.network, num=num)
+        images = matched_inputs(self.example, self.network, num=num)
         planned_on = images if are_cheap(self.example) else None
         return self._decomposed(share_of_macs, planned_on, images)
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from decompose.compression.application import apply
-from decompose.compression.effort import DEFAULT_EFFORT
+from decompose.compression.effort import DEFAULT_EFFORT, effort_of
 from decompose.compression.search.planning import plan
 from decompose.compression.search.scoring import measure
 from decompose.compression.statistics import Statistics
-from decompose.data.synthetic import num_to_repair_on, synthetic_inputs
+from decompose.data.matched_inputs import matched_inputs
+from decompose.data.synthetic import num_to_repair_on
 from decompose.evaluation.sweep.points import SweepPoint
 from decompose.evaluation.sweep.scores import Score
 from decompose.inference.engines import default_engine, get_engine
@@ -137,8 +139,12 @@ class Sweep:
     def _inputs(self, point: SweepPoint) -> Sequence[Tensor] | Tensor:
         if point.on_images:
             return self._required_images()
-        num = num_to_repair_on(self.example)
-        return synthetic_inputs(self.example, self.model, num=num)
+        return self._matched_inputs
+
+    @cached_property
+    def _matched_inputs(self) -> Sequence[Tensor] | Tensor:
+        num, steps = num_to_repair_on(self.example), effort_of(self.effort).num_matching
+        return matched_inputs(self.example, self.model, num=num, steps=steps)
 
     def _statistics(self, point: SweepPoint) -> Statistics:
         """Of the model on the point's inputs, gathered once for all points of its family."""
