@@ -44,7 +44,7 @@ def main(
         "free",
         "images64",
     ],
-    epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 10,
     max_test: Annotated[int, typer.Option(min=1, help="Test images, at most.")] = 10_000,
 ) -> None:
     """Measure what is not measured yet, and render all that is."""

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 
 import decompose
 from decompose.compression.statistics import Statistics
+from decompose.data.images import default_workers
 from decompose.data.matched_inputs import matched_inputs
 from decompose.data.synthetic import num_to_repair_on
 from decompose.evaluation.confidence_intervals import paired_difference, share
@@ -122,7 +123,14 @@ class Study:
 
     def _finetuned(self, small: nn.Module, epochs: int, folder: Path) -> nn.Module:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(epochs=epochs, batch_size=128, learning_rate=0.02, labels=0.1, outputs=0.9)
+        recipe = Recipe(
+            epochs=epochs,
+            batch_size=256,
+            learning_rate=0.05,
+            labels=0.1,
+            outputs=0.9,
+            workers=default_workers(),
+        )
         found = finetune(
             small,
             self.train.dataset(),
