@@ -19,15 +19,18 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         path: of the image; its ending names the format.
     """
     networks = record["networks"]
-    figure = new_figure(5.2 * len(networks), 4.2)
+    figure = new_figure(5.2 * len(networks), 4.8)
     panels = figure.subplots(1, len(networks), squeeze=False)[0]
     for ax, (name, found) in zip(panels, networks.items(), strict=True):
         original = found["original"]
-        for index, (way, points) in enumerate(found["ways"].items()):
+        for way, points in found["ways"].items():
+            # A way may be in one panel only, and looks the same in both.
+            index = list(WAYS).index(way)
             macs = [100 * point["macs"] / original["macs"] for point in points.values()]
             kept = [100 * point["accuracy"]["value"] for point in points.values()]
             marker = MARKERS[index % len(MARKERS)]
-            ax.plot(macs, kept, marker=marker, markersize=5, label=WAYS[way].title)
+            look = {"marker": marker, "color": f"C{index}", "markersize": 5}
+            ax.plot(macs, kept, label=WAYS[way].title, **look)
         ax.axhline(100 * original["accuracy"]["value"], color="grey", linestyle=":", linewidth=0.8)
         if name == NETWORK:
             ax.plot(
@@ -42,9 +45,10 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         ax.set_xlabel("MACs, % of the original's")
         ax.set_ylabel("top-1 on CIFAR-10's test images, %")
         ax.grid(alpha=0.3)
-    # A way may be in one panel only.
     shown = dict(
         pair for ax in panels for pair in zip(*ax.get_legend_handles_labels()[::-1], strict=True)
     )
-    panels[0].legend(shown.values(), shown.keys(), fontsize=8)
+    figure.legend(
+        shown.values(), shown.keys(), fontsize=8, loc="outside lower center", ncols=3, frameon=False
+    )
     save_figure(figure, path)
