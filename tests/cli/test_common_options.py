@@ -121,8 +121,10 @@ def test_options_of_compress_stand_in_groups(
 def test_ctrl_c_leaves_one_line_and_nothing_half_written(tmp_path: Path) -> None:
     output = tmp_path / "small.safetensors"
     program = (
-        "import sys, decompose.cli.compression as c, decompose.cli as cli, time\n"
+        "import sys, decompose.cli.compression as c, decompose.cli as cli, time, signal\n"
         "def wait(*_):\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        # A shell starts what runs in its background deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "c.apply = wait\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )

@@ -75,6 +75,7 @@ def test_benchmark_times_openvino_models(files: Path, tmp_path: Path) -> None:
     assert names == [str(files / "model.safetensors"), str(small)]
 
 
+@pytest.mark.filterwarnings("ignore:no epoch scores")  # of two images it is chance
 def test_finetune_learns_from_an_onnx_teacher(
     files: Path, folder: Path, tmp_path: Path, capsys: Captured
 ) -> None:
