@@ -166,16 +166,13 @@ def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     num_empty = empty.size
     most = max(size) / 1.5
     for _ in range(_MOST_BALLS):
-        share = float(torch.rand(1, generator=generator))
+        share, *places, brightness = torch.rand(axes + 2, generator=generator).tolist()
+        hues = torch.randn(channels, generator=generator)
         # The inverse of the distribution function of r^-(axes + 1).
         power = -float(axes)
         radius = (
             _LEAST_RADIUS**power - (_LEAST_RADIUS**power - max(most, 3.0) ** power) * share
         ) ** (1 / power)
-        places = torch.rand(axes, generator=generator).tolist()
-        brightness = torch.rand(1, generator=generator).numpy()
-        hues = torch.randn(channels, generator=generator).numpy()
-        colour = np.clip(brightness + _HUE * hues, 0, 1)
         centre = [
             p * (pixels + 2 * radius) - radius for p, pixels in zip(places, size, strict=True)
         ]
@@ -183,6 +180,9 @@ def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
             slice(max(0, int(c - radius)), max(0, min(pixels, int(c + radius) + 1)))
             for c, pixels in zip(centre, size, strict=True)
         )
+        if not empty[box].any():
+            continue
+        colour = np.clip(np.float32(brightness) + _HUE * hues.numpy(), 0, 1)
         distance = np.zeros([1] * axes, dtype=np.float32)
         for axis, (c, window) in enumerate(zip(centre, box, strict=True)):
             along = np.square(grid[axis][window] - c)

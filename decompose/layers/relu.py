@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import inf
 
 import torch
 from torch import Tensor
@@ -49,9 +51,20 @@ class Rectifier:
         regressing on them again and again lowers that error (Zhang et al. 2016, arXiv 1505.06798,
         section 3.2, asks for the same by alternating with an auxiliary output).
         """
-        threshold = torch.where(self.slope != 0, -self.offset / self.slope, 0.0)
-        idle = torch.where(self.passes(given), threshold, given)
-        return torch.where(self.passes(wanted), wanted, idle)
+        return torch.where(self.passes(wanted), wanted, self.cut_off(given))
+
+    def cut_off(self, outputs: Tensor) -> Tensor:
+        """The nearest outputs ``(..., O)`` that do not pass; 0 where all of a channel's pass."""
+        return outputs.clamp(*self._cut_off_range)
+
+    @cached_property
+    def _cut_off_range(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest output of each channel that does not pass."""
+        threshold = -self.offset / self.slope
+        low = torch.where(self.slope < 0, threshold, -inf)
+        high = torch.where(self.slope > 0, threshold, inf)
+        all_pass = (self.slope == 0) & (self.offset > 0)
+        return low.masked_fill(all_pass, 0), high.masked_fill(all_pass, 0)
 
     def by_group(self, groups: int) -> Rectifier:
         """The same for outputs ``(groups, N, O / groups)``."""

@@ -15,7 +15,7 @@ from decompose.layers.forward import comparable_outputs
 from decompose.layers.hooks import observing, replacing
 from decompose.utils.batches import Example
 
-MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 27
 """Bytes of the recorded outputs of one pass, at most."""
 
 

@@ -134,4 +134,6 @@ class Method(ABC):
 
 def _owned(leaf: Conv) -> Conv:
     """Give a factor memory of its own: a slice would keep all ranks alive, and in a file."""
+    if leaf.weight.is_meta:
+        return leaf
     return replace(leaf, weight=leaf.weight.clone(memory_format=torch.contiguous_format))

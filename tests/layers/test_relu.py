@@ -117,3 +117,23 @@ def test_targets_bound_the_rectified_error(
     real = rectifier.read(moved) - rectifier.read(wanted)
     bound = slope * (moved - targets)
     assert (real.abs() <= bound.abs() + 1e-4).all()
+
+
+@given(VECTORS, VECTORS, VECTORS)
+def test_the_nearest_outputs_that_a_relu_cuts_off(
+    slope: Tensor, offset: Tensor, outputs: Tensor
+) -> None:
+    slope = torch.where(slope.abs() < 0.1, 0.0, slope)
+    rectifier = Rectifier(slope, offset)
+    cut_off = rectifier.cut_off(outputs)
+    assert cut_off.isfinite().all()
+    moves = rectifier.passes(outputs) & (slope != 0)
+    torch.testing.assert_close(
+        cut_off[~rectifier.passes(outputs)], outputs[~rectifier.passes(outputs)]
+    )
+    torch.testing.assert_close(slope[moves] * cut_off[moves], -offset[moves])
+
+
+def test_outputs_that_are_no_numbers_stay_so() -> None:
+    rectifier = Rectifier(torch.tensor([1.0, 0.0]), torch.tensor([0.5, -1.0]))
+    assert rectifier.cut_off(torch.full((2,), torch.nan)).isnan().all()

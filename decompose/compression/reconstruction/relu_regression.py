@@ -72,10 +72,13 @@ def rectified_fit(
     """
     fit = start
     share = rows.count / sum(z.shape[1] for z, _ in chunks)
+    kept = [rectifier.passes(wanted) for _, wanted in chunks]
     for _ in range(_ROUNDS):
         y = yz = torch.zeros(())
-        for features, wanted in chunks:
-            moved = rectifier.targets(wanted, _predict(fit, features)) - wanted
+        for (features, wanted), passes in zip(chunks, kept, strict=True):
+            # To ``Rectifier.targets``, in place: targets that pass stay.
+            moved = rectifier.cut_off(_predict(fit, features))
+            moved = moved.sub_(wanted).masked_fill_(passes, 0)
             # On the rows' device, to be moved once.
             y = y.to(moved) + moved.sum(1)
             yz = yz.to(moved) + moved.mT @ features
@@ -101,7 +104,8 @@ def rectified_energy(chunks: Sequence[RowChunk], rectifier: Rectifier) -> float:
 
 
 def _predict(fit: Fit, features: Tensor) -> Tensor:
-    return features @ fit.weights.to(features).mT + fit.bias.to(features).unsqueeze(1)
+    bias = fit.bias.to(features).unsqueeze(1)
+    return torch.baddbmm(bias, features, fit.weights.to(features).mT)
 
 
 def _size(chunk: RowChunk) -> int:

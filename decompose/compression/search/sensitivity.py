@@ -37,7 +37,7 @@ from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.stepwise_calls import StepwiseCalls
 from decompose.layers.survey import Survey
-from decompose.utils.batches import Batches, InputBatches, batch_size, grouped
+from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
 
 _SHARE = 0.4
 """Cost at which a layer's methods are measured, as a share of its dense cost."""
@@ -51,6 +51,9 @@ _EVERY = 3
 
 _HELD, _FITTED = 4, 12
 """Inputs that errors are measured on, and that repairs are fitted to, at most."""
+
+_ENOUGH_NUMBERS = 2**15
+"""Numbers in the outputs of held inputs from which on no further input is measured on: maps have many."""
 
 _NUM_UNREPAIRED = 2
 """Number of combinations that are measured in a layer, where layers are not repaired."""
@@ -91,7 +94,11 @@ class Sensitivity:
         held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
-        self._held = [(x, Recording(model, originals, x)) for x in grouped(held, size)]
+        self._held: list[tuple[Example, Recording]] = []
+        for x in grouped(held, size):
+            self._held.append((x, Recording(model, originals, x)))
+            if sum(y.numel() for _, r in self._held for y in r.outputs) >= _ENOUGH_NUMBERS:
+                break
         self._balance = ScoreBalance.of(self._held[0][1].outputs)
         self._num_fitted = len(fitted)
         self.calls: StepwiseCalls | None = None

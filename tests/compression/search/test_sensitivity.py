@@ -43,3 +43,18 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
     if not repaired:
         # No layer follows the last one, so its corrections come from means and chance.
         assert all(0.3 < correction < 10 for correction in corrections["2"].values())
+
+
+@pytest.mark.parametrize(("head", "num_inputs"), [(nn.Flatten(1), 1), (nn.AdaptiveAvgPool2d(1), 2)])
+def test_maps_of_many_numbers_need_one_input(head: nn.Module, num_inputs: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), head).eval()
+    example = torch.zeros(1, 3, 256, 256)
+    known, inputs = survey(model, example), synthetic_inputs(example, num=4)
+    truncations = QuickTruncations(to_conv(known.layers["0"]))
+    error = OutputError(truncations.conv, gather(model, inputs, known.layers).layers["0"])
+    found = find_candidates(truncations, [parse_combination("pw_dw")], algebra.params, error)
+    seen: list[int] = []
+    with measuring_sensitivity(known, inputs, effort_of("normal"), repaired=False) as sensitivity:
+        model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        assert sensitivity.corrections("0", found, truncations)
+    assert sum(seen) == num_inputs
