@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -242,10 +242,10 @@ def _tied_names(model: nn.Module) -> list[list[str]]:
 def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
+    misfits = [name for name in own if name in state and state[name].shape != own[name].shape]
     reshaped = [
         f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        for name in misfits
     ]
     problems = [
         f"{label}: {abbreviated(names, _MOST_NAMED)}"
@@ -257,4 +257,20 @@ def _require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
         if names
     ]
     if problems:
-        raise DecomposeError(f"{source}: does not fit the architecture; {'; '.join(problems)}")
+        hint = "" if missing or unexpected else _classes_hint(own, state, misfits)
+        problem = "; ".join(problems)
+        raise DecomposeError(f"{source}: does not fit the architecture; {problem}{hint}")
+
+
+def _classes_hint(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], misfits: Sequence[str]
+) -> str:
+    """What to give for weights that differ from the model's in the number of classes alone."""
+    rows = {state[name].shape[:1] for name in misfits}
+    is_classifier = len(rows) == 1 and all(
+        own[name].ndim == state[name].ndim
+        and own[name].ndim in (1, 2)
+        and own[name].shape[1:] == state[name].shape[1:]
+        for name in misfits
+    )
+    return f"; give the architecture num_classes={rows.pop()[0]}" if is_classifier else ""
