@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -129,9 +130,16 @@ def _decomposed(module: Layer, choice: Choice, prepare: Callable[[Conv], Conv]) 
         return DecomposedLayer(module, choice.rewrite(prepare(conv)), choice)
     assert isinstance(module, DecomposedLayer)
     joined = module.choice.followed_by(choice, conv)
-    layer = DecomposedLayer(module, choice.go_on(map_leaves(prepare, factors)), joined)
+    # Repair changes a layer in place, and a factor may be one of the model's own.
+    made = map_leaves(_copied, choice.go_on(map_leaves(prepare, factors)))
+    layer = DecomposedLayer(module, made, joined)
     layer.is_made_in_turn = True
     return layer
+
+
+def _copied(conv: Conv) -> Conv:
+    bias = None if conv.bias is None else conv.bias.clone()
+    return replace(conv, weight=conv.weight.clone(), bias=bias)
 
 
 def like_original(original: Layer, layer: Made) -> Made:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from decompose.utils.progress import track
 from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import MEAN, SIZE, STD, Images
 from experiments.cifar10.peers import uniform_tucker, whitened_svd
-from experiments.cifar10.ways import WAYS, Way
+from experiments.cifar10.ways import HALF, WAYS, Way
 
 _BATCH = 250
 _SEED = 0
@@ -77,16 +78,9 @@ class Study:
             folder: for its checkpoints.
         """
         way = WAYS[name]
-        makers: Mapping[str, Callable[[], nn.Module]] = {
-            "svd": lambda: whitened_svd(
-                self.network, self.calibration(way.num_images), share_of_macs
-            ),
-            "tucker": lambda: uniform_tucker(self.network, self.example, share_of_macs),
-        }
-        made = next((maker for prefix, maker in makers.items() if name.startswith(prefix)), None)
-        statistics = None if made or not way.num_images else self._measured(way.num_images)
+        make = self._maker(name, share_of_macs, epochs, folder)
         started = time.perf_counter()
-        small = made() if made else self._decomposed(way, share_of_macs, statistics)
+        small = make()
         seconds = time.perf_counter() - started
         if way.is_finetuned:
             small = self._finetuned(small, epochs, folder / f"{name}_{share_of_macs:g}")
@@ -98,6 +92,29 @@ class Study:
             "change": change._asdict(),
             "seconds": seconds,
         } | ({"epochs": epochs} if way.is_finetuned else {})
+
+    def _maker(
+        self, name: str, share_of_macs: float, epochs: int, folder: Path
+    ) -> Callable[[], nn.Module]:
+        """Prepare a way to make a smaller network: statistics and what it goes on from are made here."""
+        way = WAYS[name]
+        if name.startswith("svd"):
+            images = self.calibration(way.num_images)
+            return partial(whitened_svd, self.network, images, share_of_macs)
+        if name == "tucker":
+            return partial(uniform_tucker, self.network, self.example, share_of_macs)
+        if name == "again":
+            half = self._decomposed(WAYS["finetuned"], HALF, self._measured(way.num_images))
+            tuned = self._finetuned(half, epochs, folder / f"finetuned_{HALF:g}")
+            return partial(self._decomposed_again, tuned, share_of_macs, way)
+        statistics = self._measured(way.num_images) if way.num_images else None
+        return partial(self._decomposed, way, share_of_macs, statistics)
+
+    def _decomposed_again(self, tuned: nn.Module, share_of_macs: float, way: Way) -> nn.Module:
+        images = self.calibration(way.num_images)
+        rest = share_of_macs * self.macs / executed_macs(tuned, self.example)
+        plan = decompose.plan(tuned, self.example, macs=rest, calibrate=images)
+        return decompose.apply(plan, tuned, calibrate=images)
 
     def _decomposed(
         self, way: Way, share_of_macs: float, statistics: Statistics | None

@@ -147,6 +147,33 @@ def test_factors_decomposed_at_full_rank_change_nothing(tmp_path: Path) -> None:
     assert plan_of(unchanged) == plan_of(second)
 
 
+def test_the_factors_that_stay_are_no_longer_those_of_the_source() -> None:
+    _, first = factored()
+    inputs = torch.rand(8, 3, 16, 16, dtype=torch.float64)
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    further = Plan(
+        {
+            "2": Choice("factors", 2, (Choice("dw_pw", 1), None)),
+            "4": Choice("factors", 2, (Choice("pw_dw", 2), None)),
+        }
+    )
+    second = decompose.apply(further, first, calibrate=inputs)
+    assert not storages(first) & storages(second)
+    after = first.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    # Repair was towards the source as it is.
+    raw = decompose.apply(further, first)
+    error, raw_error = (decompose.compare(first, m, inputs).output_error for m in (second, raw))
+    assert error is not None
+    assert raw_error is not None
+    assert error < 0.8 * raw_error
+
+
+def storages(model: nn.Module) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+
+
 def test_factors_in_another_form_are_split_before(small: nn.Module) -> None:
     model = smooth()
     merged = decompose.apply(Plan({"2": Choice("pw_dw", 2)}, forms={"2": "merged"}), model)

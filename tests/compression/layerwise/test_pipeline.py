@@ -64,6 +64,20 @@ def test_decoupling_comes_last_and_only_where_it_saves() -> None:
     assert not plan_of(exact).layers
 
 
+@pytest.mark.filterwarnings("ignore:0. its inputs are not pruned")
+@pytest.mark.parametrize(
+    "what", [{"num_inputs": 3}, {"spatial": 3}, {"channel": 3}, {"energy": 0.6}]
+)
+def test_nothing_is_shared_with_the_original(what: dict[str, float]) -> None:
+    model = make_model()
+    small = compressed(model, **what)
+    storages = (
+        {tensor.untyped_storage().data_ptr() for tensor in each.state_dict().values()}
+        for each in (model, small)
+    )
+    assert not set.intersection(*storages)
+
+
 class InPasses(Sampler):
     """The same positions, without the short cut of one pass for all layers."""
 
