@@ -27,7 +27,7 @@ from experiments.cifar10.networks import load_model
 from experiments.cifar10.plot import draw
 from experiments.cifar10.study import Study
 from experiments.cifar10.table import tables
-from experiments.cifar10.ways import WAYS
+from experiments.cifar10.ways import HALF, WAYS
 from experiments.common.records import keep, publish
 from experiments.common.shares_of_macs import measured
 
@@ -50,6 +50,8 @@ def main(
     """Measure what is not measured yet, and render all that is."""
     if unknown := [name for name in way if name not in WAYS]:
         raise typer.BadParameter(f"there is no way {unknown[0]}; there are: {', '.join(WAYS)}")
+    if "again" in way and max(share) >= HALF:
+        raise typer.BadParameter(f"again goes on from {HALF:.0%} of the MACs: give smaller shares")
     train, test = (load_images(data, train=is_train) for is_train in (True, False))
     test = test.first(max_test)
     for layers in depth:
