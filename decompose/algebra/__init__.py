@@ -31,6 +31,7 @@ from decompose.algebra.expressions import (
     Sum,
     leaves,
     map_leaves,
+    owned,
 )
 from decompose.algebra.finite import finite_rows
 from decompose.algebra.output_factors import (
@@ -87,6 +88,7 @@ __all__ = [
     "on_patches",
     "output_size",
     "outputs_at",
+    "owned",
     "params",
     "patches",
     "patches_at",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+import torch
 from torch import Tensor
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -263,3 +264,21 @@ def map_leaves(function: Callable[[Conv], Expression], expression: Expression) -
     if isinstance(expression, Conv):
         return function(expression)
     return type(expression)(*(map_leaves(function, part) for part in expression.parts))
+
+
+def owned(leaf: Conv) -> Conv:
+    """Give a leaf memory of its own: a slice would keep all that it is cut from alive, and in a file.
+
+    Args:
+        leaf: any; on the meta device it stays as it is.
+
+    Example:
+        >>> import torch
+        >>> leaf = Conv(torch.randn(4, 8)[:2])
+        >>> owned(leaf).weight.untyped_storage().nbytes() == leaf.weight.nbytes
+        True
+    """
+    if leaf.weight.is_meta:
+        return leaf
+    bias = None if leaf.bias is None else leaf.bias.clone()
+    return replace(leaf, weight=leaf.weight.clone(memory_format=torch.contiguous_format), bias=bias)

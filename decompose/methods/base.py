@@ -2,13 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from decompose.algebra import Conv, Expression, map_leaves
+from decompose.algebra import Conv, Expression, map_leaves, owned
 from decompose.utils.errors import DecomposeError
 
 
@@ -74,8 +72,7 @@ class Method(ABC):
         if reason := self.why_not(conv):
             raise DecomposeError(f"{self.name} cannot take it: {reason}")
         bound = self.max_rank(conv)
-        bias = None if conv.bias is None else conv.bias.clone()
-        truncate = self._factorize(replace(conv, bias=bias))
+        truncate = self._factorize(conv)
 
         def rewrite(rank: int) -> Expression:
             """The expression of a rank, with tensors of its own; raises ``DecomposeError``."""
@@ -83,7 +80,7 @@ class Method(ABC):
                 raise DecomposeError(
                     f"rank {rank} of {self.name} is out of bounds: it is 1 to {bound}"
                 )
-            return map_leaves(_owned, truncate(rank))
+            return map_leaves(owned, truncate(rank))
 
         return rewrite
 
@@ -130,10 +127,3 @@ class Method(ABC):
     @abstractmethod
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:
         """Return the expression as a function of a rank within bounds."""
-
-
-def _owned(leaf: Conv) -> Conv:
-    """Give a factor memory of its own: a slice would keep all ranks alive, and in a file."""
-    if leaf.weight.is_meta:
-        return leaf
-    return replace(leaf, weight=leaf.weight.clone(memory_format=torch.contiguous_format))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from decompose.algebra import Conv, map_leaves
+from decompose.algebra import Conv, map_leaves, owned
 from decompose.layers.discovery import copied, find_decomposable, find_decomposed, find_layers
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.execution_forms import DEFAULT_FORM
@@ -131,15 +130,10 @@ def _decomposed(module: Layer, choice: Choice, prepare: Callable[[Conv], Conv]) 
     assert isinstance(module, DecomposedLayer)
     joined = module.choice.followed_by(choice, conv)
     # Repair changes a layer in place, and a factor may be one of the model's own.
-    made = map_leaves(_copied, choice.go_on(map_leaves(prepare, factors)))
+    made = map_leaves(owned, choice.go_on(map_leaves(prepare, factors)))
     layer = DecomposedLayer(module, made, joined)
     layer.is_made_in_turn = True
     return layer
-
-
-def _copied(conv: Conv) -> Conv:
-    bias = None if conv.bias is None else conv.bias.clone()
-    return replace(conv, weight=conv.weight.clone(), bias=bias)
 
 
 def like_original(original: Layer, layer: Made) -> Made:
