@@ -111,7 +111,14 @@ class Compiled(Eager):
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
         mode = "reduce-overhead" if device_of(x).type == "cuda" else None
-        return torch.compile(super().prepare(model, x, num_threads), mode=mode)
+        eager = super().prepare(model, x, num_threads)
+
+        def run() -> object:
+            return eager()
+
+        # torch.compile keeps few compilations of one code object, and runs any further ones eagerly.
+        run.__code__ = run.__code__.replace()
+        return torch.compile(run, mode=mode, dynamic=False)
 
 
 class CudaGraph(Eager):

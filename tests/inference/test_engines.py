@@ -2,13 +2,14 @@
 
 import sys
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import decompose
 from decompose.inference.engines import _Replay, default_engine, get_engine
@@ -67,6 +68,23 @@ def test_engines_on_a_gpu(name: str) -> None:
         expected = small(x)
     given: Any = get_engine(name).prepare(small, x, 1)()
     torch.testing.assert_close(given, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_every_model_is_compiled_for_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def count(graph: Any, inputs: Sequence[Any]) -> Any:
+        compiled.append([x.shape[0] for x in inputs if x.ndim == 4])
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    num = torch._dynamo.config.recompile_limit + 2
+    for batch in range(1, num + 1):
+        x = torch.randn(batch, 3, 8, 8)
+        model = nn.Conv2d(3, 4, 3).eval()
+        run: Any = get_engine("compile").prepare(model, x, 1)
+        torch.testing.assert_close(run(), model(x), check_stride=False)
+    assert [sizes[0] for sizes in compiled] == list(range(1, num + 1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
