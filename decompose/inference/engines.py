@@ -86,6 +86,16 @@ class Eager(Engine):
 
         On a CPU the process keeps freed memory from now on (``allocator``).
         """
+        model, x = self._placed(model, x)
+
+        def run() -> object:
+            with torch.inference_mode():
+                return call(model, x)
+
+        return run
+
+    def _placed(self, model: nn.Module, x: Example) -> tuple[nn.Module, Example]:
+        """A copy of the model on the input's device, and the input, in the order that it runs in."""
         _require_open(model, self)
         device = device_of(x)
         if device.type == "cpu":
@@ -94,12 +104,7 @@ class Eager(Engine):
         if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
-
-        def run() -> object:
-            with torch.inference_mode():
-                return call(model, x)
-
-        return run
+        return model, x
 
 
 class Compiled(Eager):
@@ -111,14 +116,15 @@ class Compiled(Eager):
     def prepare(self, model: nn.Module, x: Example, num_threads: int) -> PreparedModel:
         """As eager torch, compiled for this shape on the first call; with CUDA graphs on a GPU."""
         mode = "reduce-overhead" if device_of(x).type == "cuda" else None
-        eager = super().prepare(model, x, num_threads)
+        model, x = self._placed(model, x)
 
         def run() -> object:
-            return eager()
+            return call(model, x)
 
         # torch.compile keeps few compilations of one code object, and runs any further ones eagerly.
         run.__code__ = run.__code__.replace()
-        return torch.compile(run, mode=mode, dynamic=False)
+        # Not in inference mode: torch 2.11 cannot trace every model in it on a GPU.
+        return torch.no_grad()(torch.compile(run, mode=mode, dynamic=False))
 
 
 class CudaGraph(Eager):

@@ -150,6 +150,8 @@ class Objective:
 
     def penalty(self) -> Tensor:
         """The decay of the kernels that factors compose to, a scalar."""
+        if not self.recipe.weight_decay:
+            return torch.zeros(())
         return self.recipe.weight_decay / 2 * composed_energy(self.student)
 
 

@@ -72,6 +72,7 @@ def test_the_penalty_is_half_the_decay_of_the_kernels() -> None:
     energy = float(lesson.penalty().detach()) / 0.05
     # Truncation takes some of the energy away.
     assert 0.5 < energy / sum(float(w.detach().square().sum()) for w in kernels) < 1
+    assert Objective(Recipe(weight_decay=0.0), small, original, True).penalty() == 0
 
 
 def test_the_teacher_gets_no_gradient() -> None:
