@@ -79,7 +79,8 @@ def augmented(preprocessing: Transform) -> Transform:
 def drawing(*parts: int) -> Iterator[None]:
     """Seed torch's random numbers inside this context, and restore them after it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw_seed(*parts))
+        # Not those of GPUs, too, as torch.manual_seed does: that takes longer than a small image.
+        torch.default_generator.manual_seed(draw_seed(*parts))
         yield
 
 

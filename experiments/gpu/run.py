@@ -9,7 +9,8 @@ synthetic: nothing here speaks of accuracy.
     python -m experiments.gpu.run --small --device cpu --output runs/gpu-small    # does it run?
 
 Needs the checkout, PyTorch 2.11 or newer and one GPU. It ends after ``--minutes``: the most telling
-figures come first, and what there was no time for is left out of the tables.
+figures come first, and what there was no time for is left out of the tables. Called again with the same
+output on the same machine, it measures what is still missing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -31,7 +32,7 @@ from decompose.inference.benchmark import time_side_by_side
 from decompose.inference.engines import get_engine
 from decompose.utils.environment import environment
 from decompose.utils.errors import first_line
-from experiments.common.records import keep, publish
+from experiments.common.records import keep, publish, take_up
 from experiments.gpu.agreement import agreement
 from experiments.gpu.compression import compress
 from experiments.gpu.models import (
@@ -60,18 +61,13 @@ def main(
     deadline = started + 60 * minutes
     compress_until = started + 30 * minutes  # the other half is for latencies
     where, setting = torch.device(device), SMALL if small else FULL
-    output.mkdir(parents=True, exist_ok=True)
     results = output / "results.json"
-    record: dict[str, Any] = {
-        "environment": environment(where),
-        "device": where.type,
-        "setting": asdict(setting),
-        "compressed": {},
-        "latencies": [],
-    }
-    print("comparing with the CPU", flush=True)
-    record["agreement"] = _attempt(agreement, where)
-    keep(record, results)
+    record = take_up(results, asdict(setting) | {"environment": environment(where)})
+    record |= {"device": where.type, "compressed": {}, "latencies": []} | record
+    if "agreement" not in record:
+        print("comparing with the CPU", flush=True)
+        record["agreement"] = _attempt(agreement, where)
+        keep(record, results)
     models: dict[str, dict[str, nn.Module]] = {}
     for title, architecture in setting.models.items():
         print(f"compressing {title}", flush=True)
@@ -79,12 +75,13 @@ def main(
         models[title] = {ORIGINAL: model}
         if time.monotonic() < compress_until:
             figures = _attempt(_compressed, models[title], example, setting.num_images)
-            record["compressed"][title] = figures
+            record["compressed"].setdefault(title, figures)
             keep(record, results)
         if (decoupled := uniform(model, example)) is not None:
             models[title][UNIFORM] = decoupled
     example = torch.randn(1, 3, setting.size, setting.size, device=where)
-    for latencies in _latencies(models, example, setting, deadline):
+    known = {_key(found) for found in record["latencies"]}
+    for latencies in _latencies(models, example, setting, known, deadline):
         record["latencies"].append(latencies)
         keep(record, results)
     publish(summarize(record), output)
@@ -108,23 +105,31 @@ def _compressed(variants: dict[str, nn.Module], example: Tensor, num: int) -> di
 
 
 def _latencies(
-    models: dict[str, dict[str, nn.Module]], example: Tensor, setting: Setting, deadline: float
+    models: dict[str, dict[str, nn.Module]],
+    example: Tensor,
+    setting: Setting,
+    known: Container[tuple[str, str, str]],
+    deadline: float,
 ) -> Iterator[dict[str, Any]]:
-    """Time every model in every engine and dtype, until there is no time left."""
+    """Time every model in every engine and dtype, but for known ones, until there is no time left."""
     for engine, dtype, (title, variants) in product(
         setting.engines, setting.dtypes, models.items()
     ):
         if engine == "triton":
             variants = {name: m for name, m in variants.items() if name != MIXTURE}
-        if time.monotonic() > deadline or len(variants) < 2:
+        found: dict[str, Any] = {"model": title, "engine": engine, "dtype": dtype}
+        if _key(found) in known or time.monotonic() > deadline or len(variants) < 2:
             continue
         kind = getattr(torch, dtype)
         print(f"timing {title} in {engine}, {dtype}", flush=True)
         there = {name: model.to(kind) for name, model in variants.items()}
-        found: dict[str, Any] = {"model": title, "engine": engine, "dtype": dtype}
         yield found | _attempt(_timed, there, example.to(kind), engine, setting)
         for model in there.values():
             model.float()
+
+
+def _key(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    return found["model"], found["engine"], found["dtype"]
 
 
 def _timed(

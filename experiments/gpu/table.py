@@ -27,7 +27,7 @@ def summarize(record: Mapping[str, Any]) -> list[Table]:
 
 
 def _where(record: Mapping[str, Any]) -> str:
-    machine = record["environment"]["machine"]
+    machine = record["setting"]["environment"]["machine"]
     return machine if record["device"] == "cuda" else f"{machine}: no GPU was measured"
 
 
