@@ -14,7 +14,6 @@ from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.forward import evaluating
 from decompose.layers.hooks import observing
 from decompose.training.frobenius_decay import composed_energy
-from decompose.training.mixup import mixup
 from decompose.training.recipe import Recipe
 from decompose.utils.errors import DecomposeError
 
@@ -87,12 +86,7 @@ class Objective:
         Raises:
             DecomposeError: labels, or the teacher's outputs, do not fit the model's.
         """
-        if not self.recipe.mixup:
-            terms, outputs = self._terms(model, images, [(1.0, labels)])
-        else:
-            mixed = mixup(images, self.recipe.mixup)
-            classes = [(mixed.share, labels), (1 - mixed.share, labels[mixed.others])]
-            terms, outputs = self._terms(model, mixed.images, classes)
+        terms, outputs = self._terms(model, images, labels)
         return torch.stack(terms).sum(), outputs
 
     def rehearse(self, images: Tensor, labels: Tensor) -> None:
@@ -102,10 +96,10 @@ class Objective:
             DecomposeError: labels, or the teacher's outputs, do not fit the model's.
         """
         with evaluating(self.student):
-            self._terms(self.student, images, [(1.0, labels)])
+            self._terms(self.student, images, labels)
 
     def _terms(
-        self, model: nn.Module, images: Tensor, labels: Sequence[tuple[float, Tensor]]
+        self, model: nn.Module, images: Tensor, labels: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The terms of the loss, and the student's outputs."""
         rewritten = find_decomposed(self.student) if self._features and self.teacher else {}
@@ -121,17 +115,14 @@ class Objective:
         )
         return [*self._from_labels(outputs, labels), *from_teacher], outputs
 
-    def _from_labels(
-        self, outputs: Tensor, labels: Sequence[tuple[float, Tensor]]
-    ) -> Iterator[Tensor]:
-        """The labels' terms of the loss, one for each image that a mixed one is made of."""
+    def _from_labels(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """The labels' term of the loss."""
         if self._labels:
-            for share, given in labels:
-                require_fit(outputs, given)
-                smoothed = F.cross_entropy(
-                    outputs.float(), given, label_smoothing=self.recipe.smoothing
-                )
-                yield self._labels * share * smoothed
+            require_fit(outputs, labels)
+            smoothed = F.cross_entropy(
+                outputs.float(), labels, label_smoothing=self.recipe.smoothing
+            )
+            yield self._labels * smoothed
 
     def _from_teacher(
         self,

@@ -58,13 +58,6 @@ class Recipe:
         float, Doc("Temperature that softens class scores in the comparison of outputs.")
     ] = 2.0
     smoothing: Annotated[float, Doc("Label smoothing.")] = 0.0
-    mixup: Annotated[
-        float,
-        Doc(
-            "Mix images in pairs, by shares of this Beta parameter; 1 learns most from the original, 0 mixes "
-            "none."
-        ),
-    ] = 0.0
     blockwise: Annotated[
         int, Doc("Steps of each layer in a first stage without labels; 200 are many.")
     ] = 0
@@ -102,7 +95,6 @@ class Recipe:
             "labels",
             "outputs",
             "features",
-            "mixup",
             "blockwise",
             "workers",
             "clip",

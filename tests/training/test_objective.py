@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from decompose.training.mixup import mixup
 from decompose.training.objective import (
     Objective,
     distillation,
@@ -63,29 +62,6 @@ def test_without_a_teacher_labels_are_all() -> None:
     _, small = models()
     torch.testing.assert_close(
         loss(Recipe(labels=0.2, features=3.0), taught=False), F.cross_entropy(small(IMAGES), LABELS)
-    )
-
-
-def test_mixed_images_have_the_labels_of_both_by_their_shares() -> None:
-    _, small = models()
-    lesson = Objective(replace(NONE, mixup=0.7), small, None, True)
-    torch.manual_seed(3)
-    mixed = mixup(IMAGES, 0.7)
-    scores = small(mixed.images)
-    first, second = (F.cross_entropy(scores, y) for y in (LABELS, LABELS[mixed.others]))
-    expected = mixed.share * first + (1 - mixed.share) * second
-    torch.manual_seed(3)
-    torch.testing.assert_close(lesson.loss(small, IMAGES, LABELS)[0], expected)
-
-
-def test_teacher_and_student_see_the_same_mixed_images() -> None:
-    original, small = models()
-    lesson = Objective(replace(NONE, outputs=1.0, mixup=1.0), small, original, True)
-    torch.manual_seed(3)
-    images = mixup(IMAGES, 1.0).images
-    torch.manual_seed(3)
-    torch.testing.assert_close(
-        lesson.loss(small, IMAGES, LABELS)[0], distillation(small(images), original(images), 2.0)
     )
 
 
