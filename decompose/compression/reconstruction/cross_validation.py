@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
+from decompose.algebra import Expression
+from decompose.compression.reconstruction.factor_regression import refitted
 from decompose.compression.reconstruction.refit_problem import (
     FitData,
     LayerError,
@@ -54,13 +57,15 @@ class BestRefit:
     """The best refit on inputs held out.
 
     Attributes:
-        refit: ``None`` where none is better than to leave the layer as it is.
+        how: ``left`` where none is better than to leave the layer as it is.
+        expression: the layer's factors, refitted; ``None`` where it is left.
         before: relative squared error of the layer as it is; where a rectifier follows, of what
             goes on.
         after: the same on inputs held out, refitted.
     """
 
-    refit: Refit | None
+    how: str
+    expression: Expression | None
     before: float
     after: float
 
@@ -73,11 +78,9 @@ def best_refit(problem: RefitProblem, unchanged: LayerError, *, is_rectified: bo
         unchanged: the error of the layer as it is, on the same inputs.
         is_rectified: whether a refit is also tried that leaves free what a rectifier cuts off.
     """
-    before = unchanged.relative
-    folds = [fold for fold in unchanged.folds if fold in problem.folds]
-    if len(problem.folds) < 2 or not folds or before <= _ROUNDING:
-        # Inputs of the layer are not finite, but for one fold at most; or nothing was lost.
-        return BestRefit(None, before, before)
+    before, folds = unchanged.relative, folds_to_judge(problem, unchanged)
+    if not folds:
+        return BestRefit("left", None, before, before)
     refits = [_best_by_squares(problem)]
     error_of, energy_of, rectifier = _squared_error, _energy, problem.rectifier
     if rectifier is not None:
@@ -91,7 +94,29 @@ def best_refit(problem: RefitProblem, unchanged: LayerError, *, is_rectified: bo
     energy = sum(energy_of(problem.held_out(fold)) for fold in judging)
     best = min(errors, key=errors.__getitem__)
     after = errors[best] / energy if energy else before
-    return BestRefit(best, before, after) if after < before else BestRefit(None, before, before)
+    if not after < before:
+        return BestRefit("left", None, before, before)
+    return BestRefit(best.how, refitted(problem.expression, best.fit()), before, after)
+
+
+def folds_to_judge(problem: RefitProblem, unchanged: LayerError) -> Sequence[int]:
+    """The folds on which refits and the layer as it is can be compared; none where it is to be left.
+
+    Inputs of the layer may not be finite, but for one fold at most, or it may have lost nothing.
+    """
+    if len(problem.folds) < 2 or unchanged.relative <= _ROUNDING:
+        return []
+    return [fold for fold in unchanged.folds if fold in problem.folds]
+
+
+def relative_error(fit: Fit, held: FitData, rectifier: Rectifier | None) -> float:
+    """Squared error of a fit on data held out, relative to their energy; behind a ReLU that follows."""
+    if rectifier is None:
+        error, energy = squared_error(held.rows, fit), _energy(held)
+    else:
+        error = rectified_error(held.chunks, fit, rectifier)
+        energy = _rectified_energy(rectifier, held)
+    return error / energy if energy else inf
 
 
 def _best_by_squares(problem: RefitProblem) -> Refit:

@@ -36,7 +36,7 @@ from decompose.compression.reconstruction.ridge import Fit
 _ROWS_PER_UNKNOWN = 64
 """Rows that a regression sees for each of its weights, more or less: neighbours are nearly alike."""
 
-_FEWEST_POSITIONS, _MOST_POSITIONS = 512, 4096
+FEWEST_POSITIONS, FEWEST_PATCHES, _MOST_POSITIONS = 512, 64, 4096
 """Positions of one input's output that a regression sees, more or less."""
 
 _MOST_FEATURES = 8192
@@ -131,15 +131,16 @@ def _is_quicker_on_patches(conv: Conv, x: Tensor, num_positions: int) -> bool:
     return num_positions * conv.num_taps < len(x) * prod(x.shape[-axes:])
 
 
-def positions_of_each(num_features: int, num_inputs: int) -> int:
+def positions_of_each(num_features: int, num_inputs: int, fewest: int = FEWEST_POSITIONS) -> int:
     """Number of positions of each input's output that a regression needs.
 
     Args:
         num_features: unknowns of each target.
         num_inputs: inputs that it is fitted to, their views included.
+        fewest: positions, at least.
     """
     wanted = -(-_ROWS_PER_UNKNOWN * num_features // num_inputs)
-    return min(_MOST_POSITIONS, max(_FEWEST_POSITIONS, wanted))
+    return min(_MOST_POSITIONS, max(fewest, wanted))
 
 
 def can_refit(expression: Expression) -> bool:

@@ -31,23 +31,21 @@ from decompose.algebra import Conv, Expression, leaves, map_leaves, widened
 from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
-from decompose.compression.reconstruction.cross_validation import (
-    BestRefit,
-    best_refit,
-)
+from decompose.compression.reconstruction.cross_validation import best_refit
 from decompose.compression.reconstruction.factor_regression import (
+    FEWEST_PATCHES,
+    FEWEST_POSITIONS,
     Targets,
     positions_of_each,
-    refitted,
 )
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
+from decompose.compression.reconstruction.joint_fit import best_joint_fit, can_fit_jointly
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import largest_batch
 from decompose.layers.modules import DecomposedLayer, to_conv
-from decompose.layers.relu import Rectifier
 from decompose.layers.survey import Survey, survey
 from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
@@ -156,15 +154,23 @@ def repair_layers_(
                 continue
             rectifier = rectifiers.get(name)
             unchanged = LayerError(widened(layer.expression), rectifier)
-            problem = _problem(layer, convs[name], covariances.get(name), rectifier)
+            truncated, label = _truncated(layer, convs[name], covariances.get(name))
+            joint = can_fit_jointly(truncated, convs[name])
+            problem = RefitProblem(label, widened(convs[name]) if joint else truncated, rectifier)
             num_inputs = size * passes.num_batches(name)
-            most = size * positions_of_each(problem.num_features, num_inputs)
+            fewest = FEWEST_PATCHES if joint else FEWEST_POSITIONS
+            most = size * positions_of_each(problem.num_features, num_inputs, fewest)
             for fold, seen, wanted in passes.behind(name):
                 targets = Targets.of(convs[name], wanted, most)
                 unchanged.add(fold, seen, targets)
                 problem.add(fold, seen, targets)
-            best = best_refit(problem, unchanged, is_rectified=effort.is_rectified)
-            repairs.append(_repair(name, layer, best))
+            if joint:
+                best = best_joint_fit(problem, truncated, unchanged)
+            else:
+                best = best_refit(problem, unchanged, is_rectified=effort.is_rectified)
+            if best.expression is not None:
+                layer.assign(best.expression)
+            repairs.append(LayerRepair(name, best.how, best.before, best.after))
             if checkpoints is not None:
                 factors = [[leaf.weight, leaf.bias] for leaf in leaves(layer.expression)]
                 kept = {"repair": asdict(repairs[-1]), "factors": factors}
@@ -179,22 +185,18 @@ def _aids(example: Example, model: nn.Module, num: int) -> Iterable[Any]:
     return InputBatches(synthetic_inputs(example, model, num=num, seed=_AIDS_SEED), model)
 
 
-def _problem(
-    layer: DecomposedLayer,
-    conv: Conv,
-    covariances: AxisCovariances | None,
-    rectifier: Rectifier | None,
-) -> RefitProblem:
-    """The refit of the layer truncated in whitened coordinates, or as it is if those are not known.
+def _truncated(
+    layer: DecomposedLayer, conv: Conv, covariances: AxisCovariances | None
+) -> tuple[Expression, str]:
+    """The layer truncated in whitened coordinates, or as it is if those are not known, and which.
 
     So it is where the factors were made of others, which a truncation of the kernel would not give.
     """
     if covariances is None or layer.is_made_in_turn:
-        return RefitProblem("", widened(layer.expression), rectifier)
+        return widened(layer.expression), ""
     wide = widened(conv)
     assert isinstance(wide, Conv)
-    white = layer.choice.rewrite(wide, covariances.whitening())
-    return RefitProblem("whitened, ", white, rectifier)
+    return layer.choice.rewrite(wide, covariances.whitening()), "whitened, "
 
 
 def _with_tensors(expression: Expression, factors: Sequence[Sequence[Tensor]]) -> Expression:
@@ -206,11 +208,3 @@ def _with_tensors(expression: Expression, factors: Sequence[Sequence[Tensor]]) -
         return replace(leaf, weight=weight, bias=bias)
 
     return map_leaves(replaced, expression)
-
-
-def _repair(name: str, layer: DecomposedLayer, best: BestRefit) -> LayerRepair:
-    refit = best.refit
-    if refit is None:
-        return LayerRepair(name, "left", best.before, best.after)
-    layer.assign(refitted(refit.problem.expression, refit.fit()))
-    return LayerRepair(name, refit.how, best.before, best.after)

@@ -174,6 +174,12 @@ class RidgePath:
         weights = self._prior + torch.cholesky_solve(residual.mT.to(root), root).mT
         return Fit(weights, _bias(rows, weights))
 
+    def metric(self, ridge: float) -> Tensor:
+        """Covariance of the features with the pull on its diagonal, ``(groups, F, F)``."""
+        metric = self._zz.clone()
+        metric.diagonal(dim1=1, dim2=2).add_((ridge * self._scale).unsqueeze(1))
+        return metric
+
     @cached_property
     def _explained(self) -> Tensor:
         """Covariance of what the prior predicts with the features, ``(groups, O, F)``."""
