@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -253,7 +254,8 @@ def refit_last(
     fit = path.fit(ridge)
     if rectifier is not None:
         following = rectifier.by_group(conv.groups)
-        fit = rectified_fit(rows, [(seen, wanted)], path, ridge, fit, following)
+        again = partial(path.fit, ridge)
+        fit = rectified_fit(rows, [(seen, wanted)], again, fit, following)
     weight = conv.weight
     return with_last_weights(expression, fit.weights.to(weight), fit.bias.flatten().to(weight))
 

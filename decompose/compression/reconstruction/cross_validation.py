@@ -164,7 +164,8 @@ def _rectified(refit: Refit, ridge: float, rectifier: Rectifier) -> Refit:
 
     def fitting(given: FitData) -> Fit:
         start = refit.fitting(given)
-        return rectified_fit(given.rows, given.chunks, given.ridge_path, ridge, start, rectifier)
+        again = partial(given.ridge_path.fit, ridge)
+        return rectified_fit(given.rows, given.chunks, again, start, rectifier)
 
     return replace(refit, how=f"{refit.how}, rectified", fitting=fitting)
 

@@ -36,8 +36,11 @@ from decompose.compression.reconstruction.ridge import Fit
 _ROWS_PER_UNKNOWN = 64
 """Rows that a regression sees for each of its weights, more or less: neighbours are nearly alike."""
 
-FEWEST_POSITIONS, FEWEST_PATCHES, _MOST_POSITIONS = 512, 64, 4096
+_FEWEST_POSITIONS, _MOST_POSITIONS = 512, 4096
 """Positions of one input's output that a regression sees, more or less."""
+
+FEWEST_PATCHES = 64
+"""The least that a fit of all factors sees: patches have more numbers than features of last factors."""
 
 _MOST_FEATURES = 8192
 
@@ -131,16 +134,16 @@ def _is_quicker_on_patches(conv: Conv, x: Tensor, num_positions: int) -> bool:
     return num_positions * conv.num_taps < len(x) * prod(x.shape[-axes:])
 
 
-def positions_of_each(num_features: int, num_inputs: int, fewest: int = FEWEST_POSITIONS) -> int:
+def positions_of_each(num_features: int, num_inputs: int, fewest: int | None = None) -> int:
     """Number of positions of each input's output that a regression needs.
 
     Args:
         num_features: unknowns of each target.
         num_inputs: inputs that it is fitted to, their views included.
-        fewest: positions, at least.
+        fewest: positions, at least; as last factors need by default.
     """
     wanted = -(-_ROWS_PER_UNKNOWN * num_features // num_inputs)
-    return min(_MOST_POSITIONS, max(fewest, wanted))
+    return min(_MOST_POSITIONS, max(fewest or _FEWEST_POSITIONS, wanted))
 
 
 def can_refit(expression: Expression) -> bool:

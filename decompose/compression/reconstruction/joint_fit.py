@@ -12,7 +12,7 @@ from the strongest pull to weaker ones, as long as inputs held out gain.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -36,13 +36,27 @@ from decompose.compression.reconstruction.cross_validation import (
     relative_error,
 )
 from decompose.compression.reconstruction.refit_problem import FitData, LayerError, RefitProblem
-from decompose.compression.reconstruction.ridge import Fit, RidgePath, excess_error, shift_fit
+from decompose.compression.reconstruction.relu_regression import rectified_fit
+from decompose.compression.reconstruction.ridge import (
+    Fit,
+    Moments,
+    RidgePath,
+    excess_error,
+    shift_fit,
+)
+from decompose.layers.relu import Rectifier
 
 JOINT_RIDGES = (1.0, 0.1, 0.01)
 """Pulls towards the layer's own kernel that are tried, one after another."""
 
-_STEPS = 10
-"""Of L-BFGS with each pull, from where the last one ended."""
+_STEPS, _STEPS_AGAIN = 10, 6
+"""Of L-BFGS with each pull, from where the last one ended, and with the same pull on other rows."""
+
+_ROUNDS = 3
+"""Of targets moved to where a ReLU cuts off, and all factors fitted to them."""
+
+FEWEST_INPUTS = 32
+"""Fewer do not show how the numbers of a patch vary together: then the last factors alone are refitted."""
 
 _MOST_FEATURES = 1152
 """Numbers of a patch above which a step takes too long: 3 x 3 taps of 128 channels."""
@@ -67,61 +81,110 @@ def can_fit_jointly(expression: Expression, conv: Conv) -> bool:
     return alike and conv.weight[0].numel() <= _MOST_FEATURES
 
 
-def best_joint_fit(problem: RefitProblem, start: Expression, unchanged: LayerError) -> BestRefit:
+def best_joint_fit(
+    problem: RefitProblem, start: Expression, unchanged: LayerError, *, is_rectified: bool
+) -> BestRefit:
     """Choose the fit of all factors by inputs held out.
 
     Args:
         problem: of the layer itself: its patches, and the outputs wanted.
         start: its factors, as truncated.
         unchanged: the error of the layer as it is, on the same inputs.
+        is_rectified: whether outputs that a ReLU cuts off are left free.
     """
     before, folds = unchanged.relative, folds_to_judge(problem, unchanged)
     if not folds:
         return BestRefit("left", None, before, before)
     given, held = problem.training(without=folds[0]), problem.held_out(folds[0])
-    start = balanced(start)
-    best, best_fit, ridge, least = start, problem.untouched, JOINT_RIDGES[0], inf
-    found = start
-    for tried in JOINT_RIDGES:
-        found = joint_fit(found, given.ridge_path, tried)
-        fit = _as_fit(found, given)
-        if (error := excess_error(held.rows, fit)) >= least:
-            break
-        best, best_fit, ridge, least = found, fit, tried, error
-    after = relative_error(best_fit, held, problem.rectifier)
+    best, ridge = _best_ridge(balanced(start), given, held)
+    after = relative_error(best.fit, held, problem.rectifier)
     if not after < before:
         return BestRefit("left", None, before, before)
     every = problem.training()
-    best = joint_fit(best, every.ridge_path, ridge)
-    bias = _as_fit(best, every).bias.flatten()
-    fitted = scale_outputs(best, torch.ones_like(bias), bias)
-    return BestRefit(f"all factors, ridge {ridge:g}", fitted, before, after)
+    found = joint_fit(best.factors, every.ridge_path, ridge, steps=_STEPS_AGAIN)
+    how = f"all factors, ridge {ridge:g}"
+    if is_rectified and problem.rectifier is not None:
+        found, how = _rectified(found, every, ridge, problem.rectifier), f"{how}, rectified"
+    bias = found.fit.bias.flatten()
+    refitted = scale_outputs(found.factors, torch.ones_like(bias), bias)
+    return BestRefit(how, refitted, before, after)
 
 
-def joint_fit(start: Expression, path: RidgePath, ridge: float) -> Expression:
+@dataclass(frozen=True, eq=False)
+class JointFit:
+    """All factors of a layer, fitted together.
+
+    Attributes:
+        factors: without a bias.
+        fit: the kernel that they compose to, and its bias.
+    """
+
+    factors: Expression
+    fit: Fit
+
+
+def joint_fit(
+    start: Expression,
+    path: RidgePath,
+    ridge: float,
+    rows: Moments | None = None,
+    *,
+    steps: int = _STEPS,
+) -> JointFit:
     """Fit all factors with one pull.
 
     Args:
-        start: the factors to begin with; their bias is left out.
+        start: the factors to begin with.
         path: the ridge regressions of the wanted outputs on the layer's patches.
         ridge: the pull, positive, without unit.
+        rows: the same patches with other outputs; those of the path by default.
+        steps: of L-BFGS, at most.
     """
-    wanted, metric = (part.float() for part in (path.fit(ridge).weights, path.metric(ridge)))
+    rows = rows or path.rows
+    wanted, metric = (part.float() for part in (path.fit(ridge, rows).weights, path.metric(ridge)))
     energy = float(((wanted @ metric) * wanted).sum()) or 1.0
 
     def loss(point: Any) -> tuple[float, Any]:
         vector = torch.from_numpy(point).float().requires_grad_()
         with torch.enable_grad():
             kernel = _kernel(_with_weights(start, vector), len(wanted))
-            error = kernel.detach() - wanted
-            product = error @ metric
-            (gradient,) = torch.autograd.grad(kernel, vector, 2 / energy * product)
+        error = kernel.detach() - wanted
+        product = error @ metric
+        (gradient,) = torch.autograd.grad(kernel, vector, 2 / energy * product)
         return float((product * error).sum()) / energy, gradient.double().numpy()
 
     first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)]).double()
-    options = {"maxiter": _STEPS}
+    options = {"maxiter": steps}
     found = minimize(loss, first.numpy(), method="L-BFGS-B", jac=True, options=options)
-    return _with_weights(start, torch.from_numpy(found.x).to(next(leaves(start)).weight))
+    point = torch.from_numpy(found.x).to(next(leaves(start)).weight)
+    factors = _with_weights(start, point)
+    return JointFit(factors, shift_fit(rows, _kernel(factors, len(rows.z)).double()))
+
+
+def _best_ridge(start: Expression, given: FitData, held: FitData) -> tuple[JointFit, float]:
+    """Fit with weaker and weaker pulls, as long as data held out gain; the last that did."""
+    best, least, factors = None, inf, start
+    for ridge in JOINT_RIDGES:
+        found = joint_fit(factors, given.ridge_path, ridge)
+        error = excess_error(held.rows, found.fit)
+        if best is not None and error >= least:
+            break
+        best, least, factors = (found, ridge), error, found.factors
+    assert best is not None
+    return best
+
+
+def _rectified(start: JointFit, given: FitData, ridge: float, rectifier: Rectifier) -> JointFit:
+    """The same fit, with outputs that the ReLU cuts off left free."""
+    found = start
+
+    def refit(rows: Moments) -> Fit:
+        nonlocal found
+        found = joint_fit(found.factors, given.ridge_path, ridge, rows, steps=_STEPS_AGAIN)
+        return found.fit
+
+    rectified_fit(given.rows, given.chunks, refit, start.fit, rectifier, rounds=_ROUNDS)
+    return found
 
 
 def _with_weights(expression: Expression, vector: Tensor) -> Expression:
@@ -135,8 +198,3 @@ def _with_weights(expression: Expression, vector: Tensor) -> Expression:
 def _kernel(expression: Expression, groups: int) -> Tensor:
     """The kernel that factors compose to, ``(groups, O / groups, F)``."""
     return compose(expression).weight.flatten(1).unflatten(0, (groups, -1))
-
-
-def _as_fit(expression: Expression, given: FitData) -> Fit:
-    """The kernel that factors compose to, and the bias that is best on some data."""
-    return shift_fit(given.rows, _kernel(expression, len(given.rows.z)).double())

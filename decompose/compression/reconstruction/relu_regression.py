@@ -8,13 +8,13 @@ even choice of them where there are many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from decompose.compression.reconstruction.ridge import Fit, Moments, RidgePath
+from decompose.compression.reconstruction.ridge import Fit, Moments
 from decompose.layers.relu import Rectifier
 
 _ROUNDS = 3
@@ -55,25 +55,25 @@ class RowSample:
 def rectified_fit(
     rows: Moments,
     chunks: Sequence[RowChunk],
-    path: RidgePath,
-    ridge: float,
+    refit: Callable[[Moments], Fit],
     start: Fit,
     rectifier: Rectifier,
+    rounds: int = _ROUNDS,
 ) -> Fit:
     """Lower the error of the outputs behind the ReLU.
 
     Args:
         rows: the sums over all rows.
         chunks: some of the rows.
-        path: the ridge regressions on all rows.
-        ridge: the pull, as for ``RidgePath.fit``.
+        refit: from the sums of the same features with other targets to their fit.
         start: the fit to begin with.
         rectifier: of the ReLU, ``by_group``.
+        rounds: of moving the targets that the ReLU cuts off, and fitting.
     """
     fit = start
     share = rows.count / sum(z.shape[1] for z, _ in chunks)
     kept = [rectifier.passes(wanted) for _, wanted in chunks]
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         y = yz = torch.zeros(())
         for (features, wanted), passes in zip(chunks, kept, strict=True):
             # To ``Rectifier.targets``, in place: targets that pass stay.
@@ -83,7 +83,7 @@ def rectified_fit(
             y = y.to(moved) + moved.sum(1)
             yz = yz.to(moved) + moved.mT @ features
         y, yz = (rest + share * part.cpu().double() for rest, part in ((rows.y, y), (rows.yz, yz)))
-        fit = path.fit(ridge, replace(rows, y=y, yz=yz))
+        fit = refit(replace(rows, y=y, yz=yz))
     return fit
 
 

@@ -1,11 +1,14 @@
 """Repair a decomposed model: refit each layer to the original's outputs.
 
-Layer after layer, in the order in which they run, the last factors of a decomposed layer are
-regressed on the *original* layer's output, given the input that the layer has now, after all
+Layer after layer, in the order in which they run, the factors of a decomposed layer are
+fitted to the *original* layer's output, given the input that the layer has now, after all
 layers before it were truncated and repaired: the asymmetric reconstruction of Zhang et al. 2016
 (arXiv 1505.06798, section 3.3). Errors of earlier layers are so made good by later ones, and
 activations that had shrunk grow back. Where a ReLU follows, outputs that it cuts off are left out of
 account (section 3.2; ``relu_regression``).
+
+Of many inputs all factors are fitted together (``joint_fit``). Of few, or where patches are large, the last
+factors alone are regressed, which leaves the others to the truncation.
 
 The kernel is truncated anew in whitened coordinates (``algebra.whitening``): refitted, that was better
 than the kernel's own in 17 of 18 layers of CIFAR-10's ResNet-20. With few inputs a regression
@@ -34,12 +37,15 @@ from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.reconstruction.cross_validation import best_refit
 from decompose.compression.reconstruction.factor_regression import (
     FEWEST_PATCHES,
-    FEWEST_POSITIONS,
     Targets,
     positions_of_each,
 )
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
-from decompose.compression.reconstruction.joint_fit import best_joint_fit, can_fit_jointly
+from decompose.compression.reconstruction.joint_fit import (
+    FEWEST_INPUTS,
+    best_joint_fit,
+    can_fit_jointly,
+)
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.data.synthetic import synthetic_inputs
@@ -62,9 +68,10 @@ class LayerRepair:
 
     Attributes:
         name: its full name.
-        how: ``ridge 0.3``, ``scale``, ``bias``, ``not refitted``, with ``whitened`` before it where
-            the kernel was truncated in whitened coordinates, and ``rectified`` after it where the
-            refit left free what a rectifier cuts off; ``left`` where nothing made it better.
+        how: ``all factors, ridge 0.1``; where the last factors alone were refitted ``ridge 0.3``, ``scale``,
+            ``bias`` or ``not refitted``, with ``whitened`` before it where the kernel was truncated in
+            whitened coordinates; ``rectified`` after it where the refit left free what a rectifier cuts
+            off; ``left`` where nothing made it better.
         before: relative squared error of its output, given the repaired layers before it; where a
             rectifier follows, of what goes on.
         after: the same on inputs held out of the fit, once it is repaired.
@@ -94,7 +101,7 @@ def repair_(
     effort: str = DEFAULT_EFFORT,
     checkpoints: CompressionCheckpoints | None = None,
 ) -> list[LayerRepair]:
-    """Refit the last factors of every decomposed layer, in place.
+    """Refit the factors of every decomposed layer, in place.
 
     Args:
         small: what ``apply`` made of the model.
@@ -144,6 +151,7 @@ def repair_layers_(
     rectifiers = known.rectifiers(todo)
     size = largest_batch(model, list(islice(inputs, 2)))
     batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
+    are_many = sum(1 for _ in islice(inputs, FEWEST_INPUTS)) == FEWEST_INPUTS
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
         layers = track(todo.items(), "repairing", total=len(todo))
@@ -155,19 +163,19 @@ def repair_layers_(
             rectifier = rectifiers.get(name)
             unchanged = LayerError(widened(layer.expression), rectifier)
             truncated, label = _truncated(layer, convs[name], covariances.get(name))
-            joint = can_fit_jointly(truncated, convs[name])
+            joint = are_many and can_fit_jointly(truncated, convs[name])
             problem = RefitProblem(label, widened(convs[name]) if joint else truncated, rectifier)
-            num_inputs = size * passes.num_batches(name)
-            fewest = FEWEST_PATCHES if joint else FEWEST_POSITIONS
+            num_inputs, fewest = size * passes.num_batches(name), FEWEST_PATCHES if joint else None
             most = size * positions_of_each(problem.num_features, num_inputs, fewest)
             for fold, seen, wanted in passes.behind(name):
                 targets = Targets.of(convs[name], wanted, most)
                 unchanged.add(fold, seen, targets)
                 problem.add(fold, seen, targets)
+            free = effort.is_rectified
             if joint:
-                best = best_joint_fit(problem, truncated, unchanged)
+                best = best_joint_fit(problem, truncated, unchanged, is_rectified=free)
             else:
-                best = best_refit(problem, unchanged, is_rectified=effort.is_rectified)
+                best = best_refit(problem, unchanged, is_rectified=free)
             if best.expression is not None:
                 layer.assign(best.expression)
             repairs.append(LayerRepair(name, best.how, best.before, best.after))

@@ -144,7 +144,7 @@ class RidgePath:
     """
 
     def __init__(self, rows: Moments, prior: Tensor, dtype: torch.dtype = torch.float64) -> None:
-        self._rows, self._prior = rows, prior
+        self.rows, self._prior = rows, prior
         self._root: tuple[float, Tensor] | None = None
         z = rows.z / rows.count
         self._zz = rows.zz.to(dtype) / rows.count
@@ -162,7 +162,7 @@ class RidgePath:
             ridge: the pull, positive, without unit.
             rows: the same features with other targets; those of the path by default.
         """
-        rows = rows or self._rows
+        rows = rows or self.rows
         if self._root is None or self._root[0] != ridge:
             self._root = None  # Two of many features would be too large.
             self._root = ridge, _cholesky(self._zz, ridge * self._scale)

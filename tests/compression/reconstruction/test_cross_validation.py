@@ -14,7 +14,7 @@ from decompose.compression.reconstruction.cross_validation import (
     _squared_error,
     best_refit,
 )
-from decompose.compression.reconstruction.factor_regression import Targets, refitted
+from decompose.compression.reconstruction.factor_regression import Targets
 from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.layers.relu import Rectifier
 from decompose.methods import get_method
@@ -44,7 +44,7 @@ def best_of(
 
 def test_an_exact_layer_is_left() -> None:
     best = best_of(CONV)
-    assert best.refit is None
+    assert best.expression is None
     assert best.before == best.after < 1e-6
 
 
@@ -53,7 +53,7 @@ def test_a_layer_without_output_is_left() -> None:
     for fold in (0, 1):
         for either in (problem, unchanged):
             either.add(fold, X[:1], Targets.of(CONV, torch.zeros(1, 6, 8, 8)))
-    assert best_refit(problem, unchanged, is_rectified=True).refit is None
+    assert best_refit(problem, unchanged, is_rectified=True).expression is None
 
 
 @pytest.mark.parametrize("rectifier", [None, RECTIFIER], ids=["linear", "rectified"])
@@ -63,9 +63,9 @@ def test_the_best_refit_lowers_the_error_that_is_reported(
 ) -> None:
     truncated = get_method(name)(CONV, 1)
     best = best_of(truncated, rectifier=rectifier)
-    assert best.refit is not None
+    assert best.expression is not None
     assert best.after < best.before
-    better = refitted(truncated, best.refit.fit())
+    better = best.expression
 
     def error(expression: Expression, x: Tensor) -> float:
         given, wanted = (run(e, x).movedim(1, -1) for e in (expression, CONV))
@@ -80,8 +80,8 @@ def test_the_best_refit_lowers_the_error_that_is_reported(
 
 def test_a_layer_better_than_any_refit_of_another_truncation_is_left() -> None:
     better, worse = (get_method("spatial")(CONV, rank) for rank in (11, 1))
-    assert best_of(worse, better).refit is None
-    assert best_of(better, worse).refit is not None
+    assert best_of(worse, better).expression is None
+    assert best_of(better, worse).expression is not None
 
 
 @pytest.mark.parametrize("num_targets", [80, 512])
@@ -119,6 +119,6 @@ def test_aids_help_where_inputs_are_few() -> None:
             x = torch.randn(1, 4, 10, 10, generator=torch.Generator().manual_seed(seed + 1)) + 1
             problem.add(None, x, wanted(x))
         best = best_refit(problem, unchanged, is_rectified=True)
-        refit = truncated if best.refit is None else refitted(truncated, best.refit.fit())
+        refit = best.expression or truncated
         errors.append(float((run(refit, X) - run(CONV, X)).square().sum()))
     assert errors[1] < errors[0]

@@ -1,5 +1,6 @@
 """Regression on what goes on."""
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -27,7 +28,9 @@ def portions(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_what_goes_on_comes_nearer_than_by_plain_regression() -> None:
     rows, start = Moments.of(Z, Y), ridge_fit(Moments.of(Z, Y), PRIOR, 1e-3)
-    fit = rectified_fit(rows, portions(4), RidgePath(rows, PRIOR), 1e-3, start, RECTIFIER)
+    fit = rectified_fit(
+        rows, portions(4), partial(RidgePath(rows, PRIOR).fit, 1e-3), start, RECTIFIER
+    )
     errors = [rectified_error(portions(4), f, RECTIFIER) for f in (fit, start)]
     assert errors[0] < 0.98 * errors[1] < rectified_energy(portions(4), RECTIFIER)
 
@@ -35,7 +38,9 @@ def test_what_goes_on_comes_nearer_than_by_plain_regression() -> None:
 def test_portions_may_be_cut_anywhere() -> None:
     rows, start = Moments.of(Z, Y), ridge_fit(Moments.of(Z, Y), PRIOR, 0.1)
     path = RidgePath(rows, PRIOR)
-    one, many = (rectified_fit(rows, portions(n), path, 0.1, start, RECTIFIER) for n in (1, 8))
+    one, many = (
+        rectified_fit(rows, portions(n), partial(path.fit, 0.1), start, RECTIFIER) for n in (1, 8)
+    )
     torch.testing.assert_close(one.weights, many.weights, atol=1e-5, rtol=1e-5)
 
 
@@ -43,7 +48,9 @@ def test_a_fit_that_is_right_already_stays() -> None:
     start = ridge_fit(Moments.of(Z, Y), PRIOR, 1e-9)
     exact = Z @ start.weights.float().mT + start.bias.float().unsqueeze(1)
     rows = Moments.of(Z, exact)
-    fit = rectified_fit(rows, [(Z, exact)], RidgePath(rows, PRIOR), 1e-9, start, RECTIFIER)
+    fit = rectified_fit(
+        rows, [(Z, exact)], partial(RidgePath(rows, PRIOR).fit, 1e-9), start, RECTIFIER
+    )
     torch.testing.assert_close(fit.weights, start.weights, atol=1e-4, rtol=1e-4)
 
 
