@@ -96,7 +96,9 @@ def best_joint_fit(
     if not folds:
         return BestRefit("left", None, before, before)
     given, held = problem.training(without=folds[0]), problem.held_out(folds[0])
-    best, ridge = _best_ridge(balanced(start), given, held)
+    device = next(leaves(start)).weight.device
+    # Sums lie on the CPU, and steps of small matrices are quicker there.
+    best, ridge = _best_ridge(_moved(balanced(start), torch.device("cpu")), given, held)
     after = relative_error(best.fit, held, problem.rectifier)
     if not after < before:
         return BestRefit("left", None, before, before)
@@ -107,7 +109,15 @@ def best_joint_fit(
         found, how = _rectified(found, every, ridge, problem.rectifier), f"{how}, rectified"
     bias = found.fit.bias.flatten()
     refitted = scale_outputs(found.factors, torch.ones_like(bias), bias)
-    return BestRefit(how, refitted, before, after)
+    return BestRefit(how, _moved(refitted, device), before, after)
+
+
+def _moved(expression: Expression, device: torch.device) -> Expression:
+    def moved(leaf: Conv) -> Conv:
+        bias = None if leaf.bias is None else leaf.bias.to(device)
+        return replace(leaf, weight=leaf.weight.to(device), bias=bias)
+
+    return map_leaves(moved, expression)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +144,7 @@ def joint_fit(
     """Fit all factors with one pull.
 
     Args:
-        start: the factors to begin with.
+        start: the factors to begin with, on the CPU.
         path: the ridge regressions of the wanted outputs on the layer's patches.
         ridge: the pull, positive, without unit.
         rows: the same patches with other outputs; those of the path by default.

@@ -68,10 +68,10 @@ class LayerRepair:
 
     Attributes:
         name: its full name.
-        how: ``all factors, ridge 0.1``; where the last factors alone were refitted ``ridge 0.3``, ``scale``,
-            ``bias`` or ``not refitted``, with ``whitened`` before it where the kernel was truncated in
-            whitened coordinates; ``rectified`` after it where the refit left free what a rectifier cuts
-            off; ``left`` where nothing made it better.
+        how: ``all factors, ridge 0.1``; where the last factors alone were refitted ``ridge 0.3``,
+            ``scale``, ``bias`` or ``not refitted``, with ``whitened`` before it where the kernel was
+            truncated in whitened coordinates; ``rectified`` after it where the refit left free what a
+            rectifier cuts off; ``left`` where nothing made it better.
         before: relative squared error of its output, given the repaired layers before it; where a
             rectifier follows, of what goes on.
         after: the same on inputs held out of the fit, once it is repaired.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import decompose
+from decompose.compression.reconstruction.joint_fit import FEWEST_INPUTS
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.data.synthetic import synthetic_inputs
 from decompose.evaluation.comparison import compare
@@ -140,3 +141,13 @@ def test_the_real_network_comes_nearer(vgg16: nn.Module, images: Tensor) -> None
     assert before is not None
     assert after is not None
     assert after < 0.9 * before
+
+
+@pytest.mark.parametrize(("num", "together"), [(FEWEST_INPUTS - 1, False), (FEWEST_INPUTS, True)])
+def test_all_factors_are_fitted_together_on_many_inputs(num: int, together: bool) -> None:
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    x = torch.randn(num, 3, 16, 16)
+    small = decompose.apply(decompose.plan(model, x[:1], rank=2), model)
+    repairs = repair_(small, model, x)
+    assert any("all factors" in repair.how for repair in repairs) == together
