@@ -8,7 +8,7 @@ training images, and finetuned by distillation; beside it stand two peers under 
     python -m experiments.cifar10.run ... --depth 20 --depth 56 --share 0.75 --share 0.5 --way svd64
 
 ``data`` and ``networks`` say what the folders hold. By default ResNet-20 at half the MACs without images
-and on 64, five minutes on one core. Expect it to lose 1.9 points without images and 1.4 on 64, of 91.73 %.
+and on 64, five minutes on one core. Expect it to lose 1.5 points without images and 1.0 on 64, of 91.73 %.
 Every result leaves a record below the output folder; a run takes up those that are there. ``table.py``
 renders the figures.
 """

@@ -155,12 +155,13 @@ def joint_fit(
     energy = float(((wanted @ metric) * wanted).sum()) or 1.0
 
     def loss(point: Any) -> tuple[float, Any]:
-        vector = torch.from_numpy(point).float().requires_grad_()
-        with torch.enable_grad():
+        # Whatever mode the caller is in, this takes a gradient.
+        with torch.inference_mode(False), torch.enable_grad():
+            vector = torch.from_numpy(point).float().requires_grad_()
             kernel = _kernel(_with_weights(start, vector), len(wanted))
-        error = kernel.detach() - wanted
-        product = error @ metric
-        (gradient,) = torch.autograd.grad(kernel, vector, 2 / energy * product)
+            error = kernel.detach() - wanted
+            product = error @ metric
+            (gradient,) = torch.autograd.grad(kernel, vector, 2 / energy * product)
         return float((product * error).sum()) / energy, gradient.double().numpy()
 
     first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)]).double()

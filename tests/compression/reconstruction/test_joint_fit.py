@@ -88,6 +88,11 @@ def test_all_factors_serve_new_inputs_better_than_the_last_alone(
     assert shapes[0] == shapes[1]
 
 
+def test_it_can_be_fitted_in_inference_mode() -> None:
+    with torch.inference_mode():
+        assert best_of(get_method("spatial")(CONV, 2)).expression is not None
+
+
 def test_what_a_relu_cuts_off_is_left_free() -> None:
     start = get_method("spatial")(CONV, 2)
     linear, rectified = (best_of(start, r).expression for r in (None, RECTIFIER))
