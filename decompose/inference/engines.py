@@ -123,7 +123,7 @@ class Compiled(Eager):
 
         # torch.compile keeps few compilations of one code object, and runs any further ones eagerly.
         run.__code__ = run.__code__.replace()
-        # Not in inference mode: torch 2.11 cannot trace every model in it on a GPU.
+        # Not in inference mode: torch 2.11 cannot trace every model in it.
         return torch.no_grad()(torch.compile(run, mode=mode, dynamic=False))
 
 

@@ -69,6 +69,8 @@ def can_fit_jointly(expression: Expression, conv: Conv) -> bool:
         expression: the factors.
         conv: the layer.
     """
+    if conv.weight[0].numel() > _MOST_FEATURES:
+        return False
     biases = [leaf for leaf in leaves(expression) if leaf.bias is not None]
     last = [factor.conv for factor in last_factors(expression) if factor.conv.bias is not None]
     if conv.geometry.transposed or len(biases) > len(last):
@@ -77,8 +79,7 @@ def can_fit_jointly(expression: Expression, conv: Conv) -> bool:
         composed = compose(expression)
     except ValueError:
         return False
-    alike = composed.groups == conv.groups and composed.weight.shape == conv.weight.shape
-    return alike and conv.weight[0].numel() <= _MOST_FEATURES
+    return composed.groups == conv.groups and composed.weight.shape == conv.weight.shape
 
 
 def best_joint_fit(
