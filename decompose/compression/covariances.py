@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, Whitening
-from decompose.compression.input_moments import InputMoments
+from decompose.compression.input_moments import MOST_POSITIONS, InputMoments
 from decompose.compression.layer_statistics import LayerStatistics
 from decompose.layers.forward import comparable_outputs, evaluating
 from decompose.layers.hooks import observing
 from decompose.layers.modules import Layer, to_conv
-from decompose.utils.batches import Batches, InputBatches
+from decompose.utils.batches import Batches, InputBatches, grouped
 from decompose.utils.progress import track
 
 _SOFTNESS = 2.0
@@ -66,6 +66,7 @@ def gather_covariances(
     images: Batches,
     layers: Mapping[str, Layer],
     most: int | None = None,
+    size: int = 1,
 ) -> dict[str, AxisCovariances]:
     """Gather the covariances of layers in one pass.
 
@@ -74,11 +75,14 @@ def gather_covariances(
         images: unlabelled inputs.
         layers: of the model, by full name; those that are not reached are left out.
         most: inputs to look at; all of them by default.
+        size: inputs that pass together, at most (``largest_batch``).
 
     Raises:
         DecomposeError: there are no inputs.
     """
-    sums = {name: AxisMoments(to_conv(layer)) for name, layer in layers.items()}
+    sums = {
+        name: AxisMoments(to_conv(layer), size * MOST_POSITIONS) for name, layer in layers.items()
+    }
 
     def add(name: str, x: Tensor, output: Tensor) -> None:
         sums[name].add(x, output)
@@ -86,7 +90,9 @@ def gather_covariances(
     inputs = InputBatches(images, model)
     with evaluating(model), observing(layers, add):
         count = inputs.count() if most is None else most
-        for x in track(islice(inputs, most), "gathering covariances", count):
+        num_batches = None if count is None else -(-count // size)
+        batches = grouped(islice(inputs, most), size)
+        for x in track(batches, "gathering covariances", num_batches):
             comparable_outputs(model, x)
     return {name: found.covariances() for name, found in sums.items() if found.count}
 
@@ -97,8 +103,8 @@ class AxisMoments(InputMoments):
     is_shifted = False
     thins_pixels = False
 
-    def __init__(self, conv: Conv) -> None:
-        super().__init__(conv)
+    def __init__(self, conv: Conv, most: int = MOST_POSITIONS) -> None:
+        super().__init__(conv, most)
         self._channels = torch.zeros(conv.groups, self.depth, self.depth, dtype=torch.float64)
         self._taps = torch.zeros(self.num_taps, self.num_taps, dtype=torch.float64)
 

@@ -33,6 +33,7 @@ def test_they_are_what_the_patches_covariance_says(layer: nn.Module) -> None:
     expected = AxisCovariances.of_patches(conv, gather(model, X, layers).layers["0"])
     equal(gather_covariances(model, X, layers)["0"], expected)
     equal(gather_covariances(model, X.split(1), layers)["0"], expected)
+    equal(gather_covariances(model, X.split(1), layers, size=3)["0"], expected)
 
 
 def test_a_layer_used_twice_is_seen_twice() -> None:

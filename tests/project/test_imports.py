@@ -109,6 +109,24 @@ def test_the_bare_import_is_lean() -> None:
     assert printed.strip() == "[]"
 
 
+def test_compressing_imports_no_compiler() -> None:
+    # Torch's takes longer to import than a small model takes to plan and repair.
+    code = """
+import sys, torch, decompose
+model = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3)
+).eval()
+images = torch.randn(32, 3, 8, 8)
+plan = decompose.plan(model, images[:1], macs=0.5, calibrate=images)
+decompose.apply(plan, model, calibrate=images)
+print([m for m in ("torch._dynamo", "sympy") if m in sys.modules])
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert printed.strip() == "[]"
+
+
 def test_the_public_face_is_short() -> None:
     import decompose
 

@@ -44,7 +44,7 @@ _MOST_JUDGED = 4096
 _LEAST_KEPT = 32
 """Kept rows for each unknown, from which on what a rectifier cuts off is left free."""
 
-_ROUNDING = 1e-7
+ROUNDING = 1e-7
 """Relative squared error that rounding makes."""
 
 
@@ -104,7 +104,7 @@ def folds_to_judge(problem: RefitProblem, unchanged: LayerError) -> Sequence[int
 
     Inputs of the layer may not be finite, but for one fold at most, or it may have lost nothing.
     """
-    if len(problem.folds) < 2 or unchanged.relative <= _ROUNDING:
+    if len(problem.folds) < 2 or unchanged.relative <= ROUNDING:
         return []
     return [fold for fold in unchanged.folds if fold in problem.folds]
 

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
 
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from decompose.algebra import (
@@ -28,14 +26,17 @@ from decompose.algebra import (
     last_factors,
     leaves,
     map_leaves,
+    merged,
     scale_outputs,
+    split_like,
 )
 from decompose.compression.reconstruction.cross_validation import (
+    ROUNDING,
     BestRefit,
-    folds_to_judge,
     relative_error,
 )
-from decompose.compression.reconstruction.refit_problem import FitData, LayerError, RefitProblem
+from decompose.compression.reconstruction.lbfgs import minimized
+from decompose.compression.reconstruction.refit_problem import FitData, RefitProblem
 from decompose.compression.reconstruction.relu_regression import rectified_fit
 from decompose.compression.reconstruction.ridge import (
     Fit,
@@ -49,10 +50,10 @@ from decompose.layers.relu import Rectifier
 JOINT_RIDGES = (1.0, 0.1, 0.01)
 """Pulls towards the layer's own kernel that are tried, one after another."""
 
-_STEPS, _STEPS_AGAIN = 10, 6
+_STEPS, _STEPS_AGAIN = 6, 4
 """Of L-BFGS with each pull, from where the last one ended, and with the same pull on other rows."""
 
-_ROUNDS = 3
+_ROUNDS = 2
 """Of targets moved to where a ReLU cuts off, and all factors fitted to them."""
 
 FEWEST_INPUTS = 32
@@ -83,34 +84,52 @@ def can_fit_jointly(expression: Expression, conv: Conv) -> bool:
 
 
 def best_joint_fit(
-    problem: RefitProblem, start: Expression, unchanged: LayerError, *, is_rectified: bool
+    problem: RefitProblem, start: Expression, unchanged: Expression, *, is_rectified: bool
 ) -> BestRefit:
     """Choose the fit of all factors by inputs held out.
 
     Args:
         problem: of the layer itself: its patches, and the outputs wanted.
         start: its factors, as truncated.
-        unchanged: the error of the layer as it is, on the same inputs.
+        unchanged: the factors as they are.
         is_rectified: whether outputs that a ReLU cuts off are left free.
     """
-    before, folds = unchanged.relative, folds_to_judge(problem, unchanged)
-    if not folds:
+    if len(problem.folds) < 2:
+        return BestRefit("left", None, 0.0, 0.0)
+    judging = problem.folds[0]
+    given, held = _quick(problem.training(without=judging)), problem.held_out(judging)
+    before = relative_error(_fit_of(unchanged, problem), held, problem.rectifier)
+    if before <= ROUNDING:
         return BestRefit("left", None, before, before)
-    given, held = problem.training(without=folds[0]), problem.held_out(folds[0])
     device = next(leaves(start)).weight.device
-    # Sums lie on the CPU, and steps of small matrices are quicker there.
-    best, ridge = _best_ridge(_moved(balanced(start), torch.device("cpu")), given, held)
+    # Sums lie on the CPU, and steps of small matrices are quicker there. One wide chain is composed in one
+    # product, its branches in one each.
+    first = _moved(merged(balanced(start)), torch.device("cpu"))
+    best, ridge = _best_ridge(first, given, held)
     after = relative_error(best.fit, held, problem.rectifier)
     if not after < before:
         return BestRefit("left", None, before, before)
-    every = problem.training()
+    every = given + held
     found = joint_fit(best.factors, every.ridge_path, ridge, steps=_STEPS_AGAIN)
     how = f"all factors, ridge {ridge:g}"
     if is_rectified and problem.rectifier is not None:
         found, how = _rectified(found, every, ridge, problem.rectifier), f"{how}, rectified"
     bias = found.fit.bias.flatten()
-    refitted = scale_outputs(found.factors, torch.ones_like(bias), bias)
+    refitted = split_like(scale_outputs(found.factors, torch.ones_like(bias), bias), start)
     return BestRefit(how, _moved(refitted, device), before, after)
+
+
+def _fit_of(expression: Expression, problem: RefitProblem) -> Fit:
+    """The kernel and bias that factors compose to, as a fit of the outputs to patches."""
+    groups, outputs = problem.prior.shape[:2]
+    composed = compose(expression)
+    bias = composed.weight.new_zeros(groups * outputs) if composed.bias is None else composed.bias
+    return Fit(_kernel(composed, groups).double().cpu(), bias.view(groups, -1).double().cpu())
+
+
+def _quick(data: FitData) -> FitData:
+    """The same, with equations solved in the precision of the steps."""
+    return replace(data, dtype=torch.float32)
 
 
 def _moved(expression: Expression, device: torch.device) -> Expression:
@@ -155,20 +174,20 @@ def joint_fit(
     wanted, metric = (part.float() for part in (path.fit(ridge, rows).weights, path.metric(ridge)))
     energy = float(((wanted @ metric) * wanted).sum()) or 1.0
 
-    def loss(point: Any) -> tuple[float, Any]:
-        # Whatever mode the caller is in, this takes a gradient.
-        with torch.inference_mode(False), torch.enable_grad():
-            vector = torch.from_numpy(point).float().requires_grad_()
-            kernel = _kernel(_with_weights(start, vector), len(wanted))
-            error = kernel.detach() - wanted
-            product = error @ metric
-            (gradient,) = torch.autograd.grad(kernel, vector, 2 / energy * product)
-        return float((product * error).sum()) / energy, gradient.double().numpy()
+    def loss(point: Tensor) -> tuple[float, Tensor]:
+        vector = point.clone().requires_grad_()
+        kernel = _kernel(_with_weights(start, vector), len(wanted))
+        error = kernel.detach() - wanted
+        product = error @ metric
+        (gradient,) = torch.autograd.grad((kernel * product).sum(), vector)
+        return float(torch.dot(product.flatten(), error.flatten())) / energy, gradient * (
+            2 / energy
+        )
 
-    first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)]).double()
-    options = {"maxiter": steps}
-    found = minimize(loss, first.numpy(), method="L-BFGS-B", jac=True, options=options)
-    point = torch.from_numpy(found.x).to(next(leaves(start)).weight)
+    first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)])
+    # Whatever mode the caller is in, this takes gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        point = minimized(loss, first.clone(), steps)
     factors = _with_weights(start, point)
     return JointFit(factors, shift_fit(rows, _kernel(factors, len(rows.z)).double()))
 

@@ -62,9 +62,8 @@ class MomentSums:
         self._waiting.clear()
         self._is_mirrored = False
         if self._total is None:
-            self._total = Moments.of(features, targets)
-        else:
-            self._total.add_rows_(features, targets)
+            self._total = Moments.none(features, targets)
+        self._total.add_rows_(features, targets)
 
 
 def _joined(portions: Sequence[Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ from decompose.layers.suspended_passes import (
     suspending_before,
     suspending_behind,
 )
-from decompose.utils.batches import Example
+from decompose.utils.batches import Example, first
 
 _MOST_BYTES = 3 << 27
 """What all suspended passes may hold together."""
@@ -107,7 +107,8 @@ class PairedPasses:
         last = len(self._batches) - 1
         contents = dict(self._batches.chosen({0, last}))
         small, original = ({n: self._layers[n][which] for n in self._order} for which in (0, 1))
-        if not are_independent(self._model, original, contents[0], contents[last]):
+        one, other = first(contents[0]), first(contents[last])
+        if not are_independent(self._model, original, one, other):
             self._order.clear()
             return self
         self._stack.enter_context(suspending_before(small))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
 from operator import add
 
@@ -45,6 +45,10 @@ class FitData:
     chunks: Sequence[RowChunk]
     prior: Tensor
     dtype: torch.dtype = torch.float64
+
+    def __add__(self, other: FitData) -> FitData:
+        """The data of both, of one problem."""
+        return replace(self, rows=self.rows + other.rows, chunks=[*self.chunks, *other.chunks])
 
     @cached_property
     def ridge_path(self) -> RidgePath:

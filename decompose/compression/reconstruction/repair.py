@@ -34,10 +34,10 @@ from decompose.algebra import Conv, Expression, leaves, map_leaves, widened
 from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
-from decompose.compression.reconstruction.cross_validation import best_refit
+from decompose.compression.reconstruction.cross_validation import BestRefit, best_refit
 from decompose.compression.reconstruction.factor_regression import (
-    FEWEST_PATCHES,
     Targets,
+    patches_of_each,
     positions_of_each,
 )
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
@@ -52,6 +52,7 @@ from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import largest_batch
 from decompose.layers.modules import DecomposedLayer, to_conv
+from decompose.layers.relu import Rectifier
 from decompose.layers.survey import Survey, survey
 from decompose.utils.batches import Batches, Example, InputBatches
 from decompose.utils.errors import DecomposeError
@@ -147,35 +148,22 @@ def repair_layers_(
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
     convs = {name: to_conv(original) for name, (_, original) in todo.items()}
     narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
-    covariances = gather_covariances(model, inputs, narrow, effort.num_whitening)
-    rectifiers = known.rectifiers(todo)
     size = largest_batch(model, list(islice(inputs, 2)))
+    covariances = gather_covariances(model, inputs, narrow, effort.num_whitening, size)
+    rectifiers = known.rectifiers(todo)
     batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
     are_many = sum(1 for _ in islice(inputs, FEWEST_INPUTS)) == FEWEST_INPUTS
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
+        refits = _Refits(passes, size, are_many, effort.is_rectified)
         layers = track(todo.items(), "repairing", total=len(todo))
         for index, (name, (layer, _)) in enumerate(layers):
             if checkpoints is not None and (kept := checkpoints.repaired(index)):
                 layer.assign(_with_tensors(layer.expression, kept["factors"]))
                 repairs.append(LayerRepair(**kept["repair"]))
                 continue
-            rectifier = rectifiers.get(name)
-            unchanged = LayerError(widened(layer.expression), rectifier)
-            truncated, label = _truncated(layer, convs[name], covariances.get(name))
-            joint = are_many and can_fit_jointly(truncated, convs[name])
-            problem = RefitProblem(label, widened(convs[name]) if joint else truncated, rectifier)
-            num_inputs, fewest = size * passes.num_batches(name), FEWEST_PATCHES if joint else None
-            most = size * positions_of_each(problem.num_features, num_inputs, fewest)
-            for fold, seen, wanted in passes.behind(name):
-                targets = Targets.of(convs[name], wanted, most)
-                unchanged.add(fold, seen, targets)
-                problem.add(fold, seen, targets)
-            free = effort.is_rectified
-            if joint:
-                best = best_joint_fit(problem, truncated, unchanged, is_rectified=free)
-            else:
-                best = best_refit(problem, unchanged, is_rectified=free)
+            truncated = _truncated(layer, convs[name], covariances.get(name))
+            best = refits.best(name, layer, convs[name], truncated, rectifiers.get(name))
             if best.expression is not None:
                 layer.assign(best.expression)
             repairs.append(LayerRepair(name, best.how, best.before, best.after))
@@ -184,6 +172,60 @@ def repair_layers_(
                 kept = {"repair": asdict(repairs[-1]), "factors": factors}
                 checkpoints.keep_repaired(index, kept)
     return repairs
+
+
+@dataclass(frozen=True, eq=False)
+class _Refits:
+    """Refits of one layer after another.
+
+    Attributes:
+        passes: through both models.
+        size: inputs in a batch, at most.
+        are_many: whether inputs are many enough to fit all factors together.
+        is_rectified: whether outputs that a ReLU cuts off may be left free.
+    """
+
+    passes: PairedPasses
+    size: int
+    are_many: bool
+    is_rectified: bool
+
+    def best(
+        self,
+        name: str,
+        layer: DecomposedLayer,
+        conv: Conv,
+        truncated: tuple[Expression, str],
+        rectifier: Rectifier | None,
+    ) -> BestRefit:
+        """The best refit of a layer on inputs held out.
+
+        Args:
+            name: of the layer; each once, in order.
+            layer: as it is.
+            conv: the original.
+            truncated: the factors to start from, and their label.
+            rectifier: of the ReLU that follows, if one does.
+        """
+        start, label = truncated
+        if self.are_many and can_fit_jointly(start, conv):
+            problem = RefitProblem(label, widened(conv), rectifier)
+            most = patches_of_each(problem.num_features, self._num_inputs(name))
+            for fold, seen, wanted in self.passes.behind(name):
+                problem.add(fold, seen, Targets.of(conv, wanted, self.size * most))
+            unchanged = widened(layer.expression)
+            return best_joint_fit(problem, start, unchanged, is_rectified=self.is_rectified)
+        problem = RefitProblem(label, start, rectifier)
+        error = LayerError(widened(layer.expression), rectifier)
+        most = positions_of_each(problem.num_features, self._num_inputs(name))
+        for fold, seen, wanted in self.passes.behind(name):
+            targets = Targets.of(conv, wanted, self.size * most)
+            error.add(fold, seen, targets)
+            problem.add(fold, seen, targets)
+        return best_refit(problem, error, is_rectified=self.is_rectified)
+
+    def _num_inputs(self, name: str) -> int:
+        return self.size * self.passes.num_batches(name)
 
 
 def _aids(example: Example, model: nn.Module, num: int) -> Iterable[Any]:

@@ -50,8 +50,8 @@ class Moments:
     yy: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, targets: Tensor) -> Moments:
-        """Add up the rows of one portion.
+    def none(cls, features: Tensor, targets: Tensor) -> Moments:
+        """Sums over no rows yet, for rows like these.
 
         Args:
             features: ``(groups, n, F)``.
@@ -61,7 +61,7 @@ class Moments:
         num_targets, dtype = targets.shape[2], _widest(features)
         wide = features.new_zeros((), dtype=dtype)
         zz = wide if num_features <= _MOST_FEATURES_WIDE else features
-        rows = cls(
+        return cls(
             0,
             wide.new_zeros(groups, num_features),
             wide.new_zeros(groups, num_targets),
@@ -69,6 +69,11 @@ class Moments:
             wide.new_zeros(groups, num_targets, num_features),
             wide.new_zeros(groups, num_targets),
         )
+
+    @classmethod
+    def of(cls, features: Tensor, targets: Tensor) -> Moments:
+        """Add up the rows of one portion; arguments as for ``none``."""
+        rows = cls.none(features, targets)
         rows.add_rows_(features, targets)
         mirror_(rows.zz)
         return rows

@@ -42,7 +42,7 @@ def best_of(
         problem.add(index % 4, x, targets)
         unchanged.add(index % 4, x, targets)
     if jointly:
-        return best_joint_fit(problem, start, unchanged, is_rectified=True)
+        return best_joint_fit(problem, start, start, is_rectified=True)
     return best_refit(problem, unchanged, is_rectified=True)
 
 
@@ -63,7 +63,7 @@ def test_a_fit_of_low_rank_is_the_reduced_rank_regression() -> None:
     path = RidgePath(rows_of(z, z @ conv.weight.mT), conv.weight.double().unsqueeze(0))
     found = get_method("svd")(conv, 2)
     for _ in range(5):
-        found = joint_fit(found, path, 0.01).factors
+        found = joint_fit(found, path, 0.01, steps=10).factors
     metric = path.metric(0.01)[0]
     root = torch.linalg.cholesky(metric)
     # Eckart and Young: in the coordinates of the root the truncated SVD is best.
