@@ -12,8 +12,11 @@ from the strongest pull to weaker ones, as long as inputs held out gain.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,13 +53,14 @@ from decompose.layers.relu import Rectifier
 JOINT_RIDGES = (1.0, 0.1, 0.01)
 """Pulls towards the layer's own kernel that are tried, one after another."""
 
-_STEPS, _STEPS_AGAIN = 6, 4
-"""Of L-BFGS with each pull, from where the last one ended, and with the same pull on other rows."""
+_STEPS, _STEPS_AGAIN, _STEPS_ALONE = 6, 4, 8
+"""Of L-BFGS with each pull, from where the last one ended; with the same pull on other rows; and with one
+pull alone."""
 
 _ROUNDS = 2
 """Of targets moved to where a ReLU cuts off, and all factors fitted to them."""
 
-FEWEST_INPUTS = 32
+_FEWEST_INPUTS = 32
 """Fewer do not show how the numbers of a patch vary together: then the last factors alone are refitted."""
 
 _MOST_FEATURES = 1152
@@ -101,11 +105,7 @@ def best_joint_fit(
     before = relative_error(_fit_of(unchanged, problem), held, problem.rectifier)
     if before <= ROUNDING:
         return BestRefit("left", None, before, before)
-    device = next(leaves(start)).weight.device
-    # Sums lie on the CPU, and steps of small matrices are quicker there. One wide chain is composed in one
-    # product, its branches in one each.
-    first = _moved(merged(balanced(start)), torch.device("cpu"))
-    best, ridge = _best_ridge(first, given, held)
+    best, ridge = _best_ridge(_prepared(start), given, held)
     after = relative_error(best.fit, held, problem.rectifier)
     if not after < before:
         return BestRefit("left", None, before, before)
@@ -114,9 +114,41 @@ def best_joint_fit(
     how = f"all factors, ridge {ridge:g}"
     if is_rectified and problem.rectifier is not None:
         found, how = _rectified(found, every, ridge, problem.rectifier), f"{how}, rectified"
+    return BestRefit(how, _like(start, found), before, after)
+
+
+def jointly_fitted(start: Expression, data: FitData, ridge: float) -> Expression:
+    """Fit all factors with one pull, to be judged.
+
+    Args:
+        start: the factors.
+        data: of a problem of the layer itself.
+        ridge: the pull.
+    """
+    return _like(
+        start, joint_fit(_prepared(start), _quick(data).ridge_path, ridge, steps=_STEPS_ALONE)
+    )
+
+
+def are_many(inputs: Iterable[Any]) -> bool:
+    """Whether inputs are enough to fit all factors."""
+    return sum(1 for _ in islice(inputs, _FEWEST_INPUTS)) == _FEWEST_INPUTS
+
+
+def _prepared(start: Expression) -> Expression:
+    """The factors to go on from.
+
+    Sums lie on the CPU, and steps of small matrices are quicker there. One wide chain is composed in one
+    product, its branches in one each.
+    """
+    return _moved(merged(balanced(start)), torch.device("cpu"))
+
+
+def _like(start: Expression, found: JointFit) -> Expression:
+    """The factors found, with the structure and on the device of those that were prepared."""
     bias = found.fit.bias.flatten()
-    refitted = split_like(scale_outputs(found.factors, torch.ones_like(bias), bias), start)
-    return BestRefit(how, _moved(refitted, device), before, after)
+    factors = split_like(scale_outputs(found.factors, torch.ones_like(bias), bias), start)
+    return _moved(factors, next(leaves(start)).weight.device)
 
 
 def _fit_of(expression: Expression, problem: RefitProblem) -> Fit:
@@ -159,7 +191,7 @@ def joint_fit(
     ridge: float,
     rows: Moments | None = None,
     *,
-    steps: int = _STEPS,
+    steps: int,
 ) -> JointFit:
     """Fit all factors with one pull.
 
@@ -196,7 +228,7 @@ def _best_ridge(start: Expression, given: FitData, held: FitData) -> tuple[Joint
     """Fit with weaker and weaker pulls, as long as data held out gain; the last that did."""
     best, least, factors = None, inf, start
     for ridge in JOINT_RIDGES:
-        found = joint_fit(factors, given.ridge_path, ridge)
+        found = joint_fit(factors, given.ridge_path, ridge, steps=_STEPS)
         error = excess_error(held.rows, found.fit)
         if best is not None and error >= least:
             break

@@ -42,7 +42,7 @@ from decompose.compression.reconstruction.factor_regression import (
 )
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.compression.reconstruction.joint_fit import (
-    FEWEST_INPUTS,
+    are_many,
     best_joint_fit,
     can_fit_jointly,
 )
@@ -152,10 +152,9 @@ def repair_layers_(
     covariances = gather_covariances(model, inputs, narrow, effort.num_whitening, size)
     rectifiers = known.rectifiers(todo)
     batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
-    are_many = sum(1 for _ in islice(inputs, FEWEST_INPUTS)) == FEWEST_INPUTS
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
-        refits = _Refits(passes, size, are_many, effort.is_rectified)
+        refits = _Refits(passes, size, are_many(inputs), effort.is_rectified)
         layers = track(todo.items(), "repairing", total=len(todo))
         for index, (name, (layer, _)) in enumerate(layers):
             if checkpoints is not None and (kept := checkpoints.repaired(index)):

@@ -20,17 +20,24 @@ from decompose.algebra import Deviation, Expression, widened
 from decompose.compression.effort import Effort
 from decompose.compression.reconstruction.factor_regression import (
     Targets,
+    patches_of_each,
     positions_of_each,
     prior_of,
     refitted,
     samples_of,
 )
+from decompose.compression.reconstruction.joint_fit import (
+    are_many,
+    can_fit_jointly,
+    jointly_fitted,
+)
 from decompose.compression.reconstruction.moment_sums import MomentSums
-from decompose.compression.reconstruction.refit_problem import FitData
+from decompose.compression.reconstruction.refit_problem import FitData, RefitProblem
 from decompose.compression.reconstruction.ridge import Moments, RidgePath, excess_error
 from decompose.compression.score_balance import ScoreBalance
 from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
+from decompose.data.synthetic import are_cheap
 from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import replacing
 from decompose.layers.modules import to_conv, to_module
@@ -45,12 +52,16 @@ _SHARE = 0.4
 _WORTHWHILE = 3.0
 """Methods that lose this many times more than another of their cost are not measured."""
 
+_JOINT_RIDGE = 0.03
+"""Of the fit of all factors: as strong as what repair chooses, more or less."""
+
 _RIDGES = (3.0, 0.3, 0.03, 0.003)
 _EVERY = 3
 """One in this number of inputs is held out to choose the ridge."""
 
-_HELD, _FITTED = 4, 12
-"""Inputs that errors are measured on, and that repairs are fitted to, at most."""
+_HELD, _FITTED, _MANY_FITTED = 4, 12, 44
+"""Inputs that errors are measured on, and that repairs are fitted to, at most: more where all factors are
+fitted to small ones."""
 
 _ENOUGH_NUMBERS = 2**15
 """Numbers in the outputs of held inputs from which on no further input is measured on: maps have many."""
@@ -90,7 +101,10 @@ class Sensitivity:
         self._survey = survey
         self._num_measured = effort.num_measured if repaired else _NUM_UNREPAIRED
         model, originals = survey.model, survey.layers
-        every = list(islice(InputBatches(images, model), _HELD + (_FITTED if repaired else 0)))
+        inputs = InputBatches(images, model)
+        self._are_many = are_many(inputs)
+        num_fitted = _MANY_FITTED if self._are_many and are_cheap(survey.example) else _FITTED
+        every = list(islice(inputs, _HELD + (num_fitted if repaired else 0)))
         held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
@@ -126,20 +140,32 @@ class Sensitivity:
         if not expressions:
             return {}
         if self.calls is not None:
-            num_features = max(prior_of(widened(e)).shape[2] for e in expressions)
-            most = positions_of_each(num_features, self._num_fitted)
-            conv = to_conv(self._survey.layers[name])
-            calls = [
-                (seen, Targets.of(conv, output, most * batch_size(x)))
-                for x, seen, output in self.calls.of(name)
-            ]
-            expressions = [_repaired(expression, calls) for expression in expressions]
+            expressions = self._repaired(name, [widened(e) for e in expressions])
         measured = {
             candidate.label: self._output_error(name, e) / candidate.error
             for candidate, e in zip(chosen, expressions, strict=True)
         }
         middle = median(measured.values())
         return {label: measured.get(label, middle) for label in {o.label for o in candidates}}
+
+    def _repaired(self, name: str, expressions: Sequence[Expression]) -> list[Expression]:
+        """Expressions instead of a layer, refitted as ``repair`` does, more or less."""
+        assert self.calls is not None
+        conv = to_conv(self._survey.layers[name])
+        if self._are_many and all(can_fit_jointly(e, conv) for e in expressions):
+            problem = RefitProblem("", widened(conv))
+            most = patches_of_each(problem.num_features, self._num_fitted)
+            for x, seen, output in self.calls.of(name):
+                problem.add(0, seen, Targets.of(conv, output, most * batch_size(x)))
+            data = problem.training()
+            return [jointly_fitted(expression, data, _JOINT_RIDGE) for expression in expressions]
+        num_features = max(prior_of(expression).shape[2] for expression in expressions)
+        most = positions_of_each(num_features, self._num_fitted)
+        calls = [
+            (seen, Targets.of(conv, output, most * batch_size(x)))
+            for x, seen, output in self.calls.of(name)
+        ]
+        return [_refitted(expression, calls) for expression in expressions]
 
     def _output_error(self, name: str, expression: Expression) -> float:
         """Relative squared error of the model's output with one layer decomposed."""
@@ -176,9 +202,8 @@ def _distance(candidate: Candidate, dense: int) -> float:
     return abs(candidate.cost / dense - _SHARE)
 
 
-def _repaired(expression: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
-    """The expression refitted to the original layer's inputs and outputs."""
-    wide = widened(expression)
+def _refitted(wide: Expression, calls: Sequence[tuple[Tensor, Targets]]) -> Expression:
+    """The expression with its last factors refitted to the original layer's inputs and outputs."""
     held, others = MomentSums(), MomentSums()
     for index, (x, y) in enumerate(calls):
         (others if index % _EVERY else held).add(*samples_of(wide, x, y))
