@@ -60,7 +60,7 @@ pull alone."""
 _ROUNDS = 2
 """Of targets moved to where a ReLU cuts off, and all factors fitted to them."""
 
-_FEWEST_INPUTS = 32
+FEWEST_INPUTS = 32
 """Fewer do not show how the numbers of a patch vary together: then the last factors alone are refitted."""
 
 _MOST_FEATURES = 1152
@@ -132,7 +132,7 @@ def jointly_fitted(start: Expression, data: FitData, ridge: float) -> Expression
 
 def are_many(inputs: Iterable[Any]) -> bool:
     """Whether inputs are enough to fit all factors."""
-    return sum(1 for _ in islice(inputs, _FEWEST_INPUTS)) == _FEWEST_INPUTS
+    return sum(1 for _ in islice(inputs, FEWEST_INPUTS)) == FEWEST_INPUTS
 
 
 def _prepared(start: Expression) -> Expression:

@@ -2,7 +2,8 @@
 
 The correction of a layer and of a combination of methods is the relative squared error of the model's
 output with that layer alone decomposed, over the error that ``error_prediction`` gives. Where decomposed
-layers will be repaired, so is this one, on three quarters of the inputs; its error is measured on others.
+layers will be repaired, so is this one, on most of the inputs (all its factors where repair will fit all:
+``joint_fit``); its error is measured on others.
 Methods differ in how much repair wins back: the pointwise kernels of DW+PW have more freedom
 than the depthwise ones of PW+DW.
 """
