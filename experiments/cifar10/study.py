@@ -30,7 +30,6 @@ from experiments.cifar10.peers import uniform_tucker, whitened_svd
 from experiments.cifar10.ways import HALF, WAYS, Way
 
 _BATCH = 250
-_SEED = 0
 
 
 class Study:
@@ -42,10 +41,13 @@ class Study:
             finetuning.
         test: images to measure on.
         cache: file for what the original makes of the test images.
+        seed: of the draw of unlabelled images.
     """
 
-    def __init__(self, network: nn.Module, train: Images, test: Images, cache: Path) -> None:
-        self.network, self.train, self.test = network, train, test
+    def __init__(
+        self, network: nn.Module, train: Images, test: Images, cache: Path, seed: int = 0
+    ) -> None:
+        self.network, self.train, self.test, self._seed = network, train, test, seed
         self.example = torch.zeros(1, 3, SIZE, SIZE)
         self.macs = executed_macs(network, self.example)
         if cache.exists() and len(known := np.load(cache)) == len(test):
@@ -56,8 +58,9 @@ class Study:
         self._statistics: dict[int, Statistics] = {}
 
     def calibration(self, num: int) -> Tensor:
-        """Training images drawn at random, always the same, ``(num, 3, 32, 32)``."""
-        drawn = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(_SEED))
+        """Training images drawn at random, the same for one seed, ``(num, 3, 32, 32)``."""
+        generator = torch.Generator().manual_seed(self._seed)
+        drawn = torch.randperm(len(self.train), generator=generator)
         return self.train.prepared(drawn[:num])
 
     def original(self) -> dict[str, Any]:

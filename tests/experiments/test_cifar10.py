@@ -125,6 +125,19 @@ def test_ways_that_finetune_make_the_checkpoints_folder_and_keep_the_budget(
     assert found["macs"] <= share * study.macs
 
 
+def test_a_seed_draws_other_images_the_same_ones_each_time(
+    trained: CifarResNet, tmp_path: Path
+) -> None:
+    pixels = torch.randint(0, 256, (320, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.randint(0, 10, (320,)))
+    first, again, other = (
+        Study(trained, images, images.first(8), tmp_path / "hits.npy", seed).calibration(16)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_whitened_svd_keeps_to_its_budget_and_loses_less_with_more(trained: CifarResNet) -> None:
     x = torch.randn(12, 3, 32, 32)
     lost = []
