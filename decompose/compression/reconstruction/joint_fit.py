@@ -117,17 +117,19 @@ def best_joint_fit(
     return BestRefit(how, _like(start, found), before, after)
 
 
-def jointly_fitted(start: Expression, data: FitData, ridge: float) -> Expression:
-    """Fit all factors with one pull, to be judged.
+def jointly_fitted(starts: Iterable[Expression], data: FitData, ridge: float) -> list[Expression]:
+    """Fit all factors of several expressions instead of one layer, with one pull.
 
     Args:
-        start: the factors.
+        starts: the expressions.
         data: of a problem of the layer itself.
         ridge: the pull.
     """
-    return _like(
-        start, joint_fit(_prepared(start), _quick(data).ridge_path, ridge, steps=_STEPS_ALONE)
-    )
+    path = _quick(data).ridge_path
+    return [
+        _like(start, joint_fit(_prepared(start), path, ridge, steps=_STEPS_ALONE))
+        for start in starts
+    ]
 
 
 def are_many(inputs: Iterable[Any]) -> bool:

@@ -158,8 +158,7 @@ class Sensitivity:
             most = patches_of_each(problem.num_features, self._num_fitted)
             for x, seen, output in self.calls.of(name):
                 problem.add(0, seen, Targets.of(conv, output, most * batch_size(x)))
-            data = problem.training()
-            return [jointly_fitted(expression, data, _JOINT_RIDGE) for expression in expressions]
+            return jointly_fitted(expressions, problem.training(), _JOINT_RIDGE)
         num_features = max(prior_of(expression).shape[2] for expression in expressions)
         most = positions_of_each(num_features, self._num_fitted)
         calls = [

@@ -13,6 +13,7 @@ from decompose.compression.reconstruction.joint_fit import (
     best_joint_fit,
     can_fit_jointly,
     joint_fit,
+    jointly_fitted,
 )
 from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.compression.reconstruction.ridge import Moments, RidgePath
@@ -122,3 +123,14 @@ def test_factors_that_compose_to_no_kernel_of_the_layer_cannot() -> None:
     assert not can_fit_jointly(twice, CONV)
     wide = Conv(torch.ones(2, 200, 3, 3))
     assert not can_fit_jointly(get_method("channel")(wide, 1), wide)
+
+
+def test_several_expressions_are_fitted_as_each_alone() -> None:
+    problem = RefitProblem("", CONV)
+    problem.add(0, SEEN, Targets.of(CONV, run(CONV, SEEN)))
+    starts = [get_method(name)(CONV, 2) for name in ("dw_pw", "spatial")]
+    together = jointly_fitted(starts, problem.training(), 0.03)
+    for start, found in zip(starts, together, strict=True):
+        (alone,) = jointly_fitted([start], problem.training(), 0.03)
+        assert torch.equal(compose(found).weight, compose(alone).weight)
+        assert error(found) < error(start)
