@@ -143,7 +143,7 @@ def _prepared(start: Expression) -> Expression:
     Sums lie on the CPU, and steps of small matrices are quicker there. One wide chain is composed in one
     product, its branches in one each.
     """
-    return _moved(merged(balanced(start)), torch.device("cpu"))
+    return _moved(balanced(merged(start)), torch.device("cpu"))
 
 
 def _like(start: Expression, found: JointFit) -> Expression:
