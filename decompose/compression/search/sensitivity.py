@@ -158,6 +158,9 @@ class Sensitivity:
             most = patches_of_each(problem.num_features, self._num_fitted)
             for x, seen, output in self.calls.of(name):
                 problem.add(0, seen, Targets.of(conv, output, most * batch_size(x)))
+            # A layer may see nothing finite on these inputs.
+            if not problem.folds:
+                return list(expressions)
             return jointly_fitted(expressions, problem.training(), _JOINT_RIDGE)
         num_features = max(prior_of(expression).shape[2] for expression in expressions)
         most = positions_of_each(num_features, self._num_fitted)
