@@ -36,6 +36,7 @@ def minimized(objective: Objective, start: Tensor, steps: int) -> Tensor:
         The last point, ``(n,)``: never higher than the start.
 
     Example:
+        >>> import torch
         >>> found = minimized(lambda x: (float(x @ x), 2 * x), torch.tensor([3.0, -1.0]), steps=5)
         >>> found.abs().max().item() < 1e-6
         True
