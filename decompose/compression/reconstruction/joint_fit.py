@@ -209,19 +209,18 @@ def joint_fit(
     energy = float(((wanted @ metric) * wanted).sum()) or 1.0
 
     def loss(point: Tensor) -> tuple[float, Tensor]:
-        vector = point.clone().requires_grad_()
+        vector = point.detach().requires_grad_()
         kernel = _kernel(_with_weights(start, vector), len(wanted))
         error = kernel.detach() - wanted
         product = error @ metric
         (gradient,) = torch.autograd.grad((kernel * product).sum(), vector)
-        return float(torch.dot(product.flatten(), error.flatten())) / energy, gradient * (
-            2 / energy
-        )
+        value = float(torch.dot(product.flatten(), error.flatten())) / energy
+        return value, gradient * (2 / energy)
 
-    first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)])
     # Whatever mode the caller is in, this takes gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        point = minimized(loss, first.clone(), steps)
+        first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)])
+        point = minimized(loss, first, steps)
     factors = _with_weights(start, point)
     return JointFit(factors, shift_fit(rows, _kernel(factors, len(rows.z)).double()))
 

@@ -103,7 +103,8 @@ class Sensitivity:
         self._num_measured = effort.num_measured if repaired else _NUM_UNREPAIRED
         model, originals = survey.model, survey.layers
         inputs = InputBatches(images, model)
-        self._are_many = are_many(inputs)
+        # Counting reads inputs, which may be files.
+        self._are_many = repaired and are_many(inputs)
         num_fitted = _MANY_FITTED if self._are_many and are_cheap(survey.example) else _FITTED
         every = list(islice(inputs, _HELD + (num_fitted if repaired else 0)))
         held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
