@@ -1,8 +1,8 @@
 """Choose the best candidates under a budget, one for each layer, by integer programming.
 
 With candidates c of layer l that cost a_lc and lose e_lc, minimise ``sum e_lc x_lc`` over binary x
-with one candidate a layer and ``sum a_lc x_lc <= budget``: a multiple-choice knapsack, which
-scipy's HiGHS solves to optimality.
+with one candidate a layer and ``sum a_lc x_lc <= budget``: a multiple-choice knapsack (``knapsack``). Where
+losses are nearly proportional to costs, scipy's HiGHS solves it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from decompose.compression.search.candidates import Candidate, undominated
+from decompose.compression.search.knapsack import best_items
 from decompose.methods.choices import Note
 from decompose.models.plans import Plan
 from decompose.utils.errors import BudgetError
@@ -42,9 +43,29 @@ def allocate(
         raise BudgetError(
             f"no plan meets the budget of {budget:,.0f} {unit}: the least is {least:,} {unit}"
         )
-    flat = [(name, candidate) for name, group in candidates.items() for candidate in group]
-    if not flat:
+    if not candidates:
         return {}
+    items = _best_items(list(candidates.values()), budget)
+    if items is None:
+        return _by_integer_program(candidates, budget)
+    return {n: candidates[n][item] for n, item in zip(candidates, items, strict=True)}
+
+
+def _best_items(groups: Sequence[Sequence[Candidate]], budget: float) -> list[int] | None:
+    """Index of each layer's candidate; ``None`` where that takes too long to find."""
+    shape = len(groups), max(map(len, groups))
+    costs, losses = np.zeros(shape), np.full(shape, np.inf)
+    for row, group in enumerate(groups):
+        costs[row, : len(group)] = [candidate.cost for candidate in group]
+        losses[row, : len(group)] = [candidate.loss for candidate in group]
+    return best_items(costs, losses, budget)
+
+
+def _by_integer_program(
+    candidates: Mapping[str, Sequence[Candidate]], budget: float
+) -> dict[str, Candidate]:
+    """The best candidates, by HiGHS."""
+    flat = [(name, candidate) for name, group in candidates.items() for candidate in group]
     rows = {name: row for row, name in enumerate(candidates)}
     one_each = csr_array(
         (np.ones(len(flat)), ([rows[name] for name, _ in flat], range(len(flat)))),

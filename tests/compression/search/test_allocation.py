@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decompose import Choice
+from decompose.compression.search import allocation
 from decompose.compression.search.allocation import allocate, mixture
 from decompose.compression.search.candidates import Candidate
 from decompose.utils.errors import DecomposeError
@@ -19,8 +20,11 @@ GROUPS = st.lists(
 )
 
 
-@given(GROUPS, st.floats(0, 1))
-def test_it_is_the_best_there_is_and_within_the_budget(groups: list, share: float) -> None:
+@pytest.mark.parametrize("is_left_to_solver", [False, True])
+@given(groups=GROUPS, share=st.floats(0, 1))
+def test_it_is_the_best_there_is_and_within_the_budget(
+    is_left_to_solver: bool, groups: list, share: float
+) -> None:
     candidates = {
         str(index): [Candidate(None, cost, -math.expm1(-loss)) for cost, loss in group]
         for index, group in enumerate(groups)
@@ -28,7 +32,10 @@ def test_it_is_the_best_there_is_and_within_the_budget(groups: list, share: floa
     least = sum(min(c.cost for c in group) for group in candidates.values())
     most = sum(max(c.cost for c in group) for group in candidates.values())
     budget = least + share * (most - least)
-    picked = allocate(candidates, budget, "MACs")
+    with pytest.MonkeyPatch.context() as patch:
+        if is_left_to_solver:
+            patch.setattr(allocation, "best_items", lambda *_: None)
+        picked = allocate(candidates, budget, "MACs")
     assert sum(candidate.cost for candidate in picked.values()) <= budget
     best = min(
         sum(c.loss for c in combination)
