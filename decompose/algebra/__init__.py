@@ -47,6 +47,7 @@ from decompose.algebra.rewrites import merge_branches, merged, split_branches, s
 from decompose.algebra.svd import balanced_svd, gram_eigenvalues, thin_svd
 from decompose.algebra.unfolding import (
     Subsampling,
+    grouped_patches,
     on_patches,
     outputs_at,
     patches,
@@ -74,6 +75,7 @@ __all__ = [
     "features",
     "finite_rows",
     "gram_eigenvalues",
+    "grouped_patches",
     "is_exact",
     "keep_inputs",
     "keep_outputs",

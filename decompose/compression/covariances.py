@@ -109,10 +109,11 @@ class AxisMoments(InputMoments):
         self._taps = torch.zeros(self.num_taps, self.num_taps, dtype=torch.float64)
 
     def _add_products(self, rows: Tensor) -> None:
-        flat = rows.transpose(1, 2).flatten(2)
-        self._channels += (flat @ flat.mT).cpu().double()
-        taps = flat.reshape(-1, self.num_taps)
-        self._taps += (taps.mT @ taps).cpu().double()
+        # Columns of patches lie together.
+        channels = rows.permute(0, 2, 3, 1).flatten(2)
+        self._channels += (channels @ channels.mT).cpu().double()
+        taps = rows.permute(3, 0, 2, 1).flatten(1)
+        self._taps += (taps @ taps.mT).cpu().double()
 
     def covariances(self) -> AxisCovariances:
         """Compute the covariances by channel and by tap."""

@@ -13,7 +13,7 @@ from decompose.algebra import (
     Subsampling,
     at_least_float32,
     finite_rows,
-    patches,
+    grouped_patches,
     subsampling_for,
 )
 
@@ -56,7 +56,6 @@ class InputMoments(ABC):
         if not rows.shape[1]:
             return
         if self.is_shifted:
-            rows = rows.contiguous()
             if self._shift is None:
                 self._shift = rows.mean(1, keepdim=True)
             rows = rows - self._shift
@@ -82,7 +81,7 @@ class InputMoments(ABC):
             grid = (slice(None), slice(None), *[slice(None, None, stride)] * num_axes)
             rows = x[grid].movedim(1, -1).flatten(0, num_axes)
         else:
-            rows = patches(conv, x, step).flatten(1)
+            return grouped_patches(conv, x, step)
         return rows.unflatten(1, (conv.groups, -1)).transpose(0, 1)
 
     @abstractmethod
