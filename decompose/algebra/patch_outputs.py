@@ -111,7 +111,8 @@ def _multiply(conv: Conv, x: Tensor) -> Tensor:
     if conv.groups == 1:
         y = F.linear(rows.flatten(first), kernel)
     elif conv.is_depthwise and conv.out_channels == conv.groups:
-        y = (rows.flatten(first, -2) if covered else rows.unsqueeze(-2)).mul(kernel.mT).sum(-2)
+        taps = kernel.mT.contiguous()
+        y = (rows.flatten(first, -2) if covered else rows.unsqueeze(-2)).mul(taps).sum(-2)
     else:
         blocks = rows.unflatten(-1, (conv.groups, -1)).movedim(-2, first).flatten(first + 1)
         kernels = kernel.unflatten(0, (conv.groups, -1))

@@ -69,8 +69,7 @@ class Method(ABC):
             DecomposeError: the method cannot take the convolution; the function raises it where
                 the rank is out of bounds.
         """
-        if reason := self.why_not(conv):
-            raise DecomposeError(f"{self.name} cannot take it: {reason}")
+        self._require(conv)
         bound = self.max_rank(conv)
         truncate = self._factorize(conv)
 
@@ -87,9 +86,14 @@ class Method(ABC):
     def prepare_quickly(self, conv: Conv) -> Callable[[int], Expression]:
         """Factorise quickly, for a search that tries many ranks.
 
-        Expressions have the shapes of those of ``prepare``, and errors no smaller.
+        Expressions have the shapes of those of ``prepare``, and errors no smaller. They share memory, and
+        their ranks are to be within bounds.
+
+        Raises:
+            DecomposeError: the method cannot take the convolution.
         """
-        return self.prepare(conv)
+        self._require(conv)
+        return self._factorize(conv)
 
     @abstractmethod
     def why_not(self, conv: Conv) -> str | None:
@@ -123,6 +127,10 @@ class Method(ABC):
         if not 0 < threshold <= 1:
             raise DecomposeError(f"energy {threshold} is out of bounds: it lies in (0, 1]")
         return int((self.energy(conv) < threshold).sum()) + 1
+
+    def _require(self, conv: Conv) -> None:
+        if reason := self.why_not(conv):
+            raise DecomposeError(f"{self.name} cannot take it: {reason}")
 
     @abstractmethod
     def _factorize(self, conv: Conv) -> Callable[[int], Expression]:

@@ -11,6 +11,9 @@ from decompose.methods import get_method
 class FactorisationCache:
     """Caches the expressions of methods and ranks for convolutions; to be dropped with the layer.
 
+    Args:
+        quickly: whether methods factorise by ``prepare_quickly``, for a search.
+
     >>> import torch
     >>> conv = Conv(torch.randn(8, 8, 3, 3))
     >>> known = FactorisationCache()
@@ -18,7 +21,8 @@ class FactorisationCache:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quickly: bool = False) -> None:
+        self._quickly = quickly
         # The convolution is kept, so that no other takes its identity.
         self._factorised: dict[tuple[int, str], tuple[Conv, Callable[[int], Expression]]] = {}
         self._made: dict[tuple[int, str, int], Expression] = {}
@@ -37,6 +41,8 @@ class FactorisationCache:
         key = id(conv), method
         if (*key, rank) not in self._made:
             if key not in self._factorised:
-                self._factorised[key] = conv, get_method(method).prepare(conv)
+                taken = get_method(method)
+                prepare = taken.prepare_quickly if self._quickly else taken.prepare
+                self._factorised[key] = conv, prepare(conv)
             self._made[*key, rank] = self._factorised[key][1](rank)
         return self._made[*key, rank]

@@ -85,12 +85,16 @@ class NetworkDecoupling(Method):
         left, right = thin_svd(self.slices(conv))
         pointwise = left.unbind(2)
         depthwise = right.reshape(*right.shape[:2], *conv.kernel_size).split(1, dim=1)
-        return lambda rank: Sum(
-            *(
-                self._term(conv if t == 0 else replace(conv, bias=None), pointwise[t], depthwise[t])
-                for t in range(rank)
-            )
-        )
+        terms: list[Chain] = []
+
+        def truncate(rank: int) -> Expression:
+            """The first terms; each is made once for all ranks."""
+            for t in range(len(terms), rank):
+                biased = conv if t == 0 else replace(conv, bias=None)
+                terms.append(self._term(biased, pointwise[t], depthwise[t]))
+            return Sum(*terms[:rank])
+
+        return truncate
 
     @abstractmethod
     def _term(self, conv: Conv, pointwise: Tensor, depthwise: Tensor) -> Chain:

@@ -67,7 +67,7 @@ class Tucker2(Method):
     def prepare_quickly(self, conv: Conv) -> Callable[[int], Expression]:
         """Factorise by the truncated higher-order SVD, from which the iteration starts."""
         if conv.weight.is_meta:
-            return self.prepare(conv)
+            return super().prepare_quickly(conv)
         kernel = at_least_float32(conv.taps_last)
         a, b = _bases(kernel)
         core = _rotated(kernel, a, b)

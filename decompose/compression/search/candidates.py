@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain
 
-import numpy as np
-
 from decompose.algebra import (
     Conv,
     Expression,
@@ -25,7 +23,7 @@ from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
-from decompose.methods.ranks import largest_rank, rank_step
+from decompose.methods.ranks import rank_step
 
 COMBINATIONS = (
     "pw_dw",
@@ -43,11 +41,8 @@ COMBINATIONS = (
 )
 """Combinations that a budget chooses from by default: all but CP, which iterates too long."""
 
-_SHARES = np.geomspace(0.85, 0.05, 24)
-"""Shares of a layer's weights at which a low-rank method is tried by itself."""
-
 _OUTER_STEP = 5
-"""Of those, every fifth is tried as the outer method of a combination."""
+"""Of a method's ranks, every fifth is tried as the outer method of a combination."""
 
 _MOST_WON = 3.0
 """Factor by which repair may win back more with a combination than with its outer method."""
@@ -149,7 +144,7 @@ class _Outer:
         self._truncations = truncations
         self._outlines = outlines_of(conv)
         step = rank_step(method, conv, multiple)
-        self._ranks = ranks_to_try(self._outline, method.max_rank(conv), conv, step)
+        self._ranks = self._outlines.ranks(method, step)
 
     def alone(self) -> list[Candidate]:
         """Candidates of the method alone, one for every rank."""
@@ -167,7 +162,7 @@ class _Outer:
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._errors[rank]
-            known = FactorisationCache()
+            known = FactorisationCache(quickly=True)
             made = cache(partial(self._truncations.made, self.method, rank))
             inner = [self._outlines.of_combinations(each, rank) for each in combinations]
             for choice, outline in chain.from_iterable(inner):
@@ -220,13 +215,3 @@ def undominated(found: Sequence[Candidate]) -> list[Candidate]:
 def loss(error: float) -> float:
     """-log(1 - e) of a relative squared error e, capped short of infinity; the cap where e is NaN."""
     return -math.log(1e-6) if math.isnan(error) else max(0.0, -math.log(max(1 - error, 1e-6)))
-
-
-def ranks_to_try(
-    rewrite: Callable[[int], Expression], bound: int, conv: Conv, step: int = 1
-) -> list[int]:
-    """All multiples of a step if they are few, and else those next to the shares of ``_SHARES``."""
-    if bound // step <= len(_SHARES):
-        return list(range(step, bound + 1, step))
-    kept = (largest_rank(rewrite, bound, share * conv.weight.numel()) for share in _SHARES)
-    return sorted({max(step, rank // step * step) for rank in kept})

@@ -8,7 +8,8 @@ from functools import partial
 from itertools import count
 
 from decompose.algebra import Conv, Expression, leaves, map_leaves
-from decompose.compression.search.candidates import Candidate, ranks_to_try, undominated
+from decompose.compression.search.candidates import Candidate, undominated
+from decompose.compression.search.outlines import ranks_to_try
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
