@@ -34,6 +34,7 @@ from decompose.algebra.expressions import (
     owned,
 )
 from decompose.algebra.finite import finite_rows
+from decompose.algebra.kernel_gradients import ComposedKernel
 from decompose.algebra.output_factors import (
     bias_of,
     features,
@@ -59,6 +60,7 @@ from decompose.algebra.whitening import Whitening
 
 __all__ = [
     "Chain",
+    "ComposedKernel",
     "Conv",
     "Deviation",
     "Expression",

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from decompose.algebra import (
+    ComposedKernel,
     Conv,
     Expression,
     balanced,
@@ -187,6 +188,7 @@ class JointFit:
     fit: Fit
 
 
+@torch.no_grad()
 def joint_fit(
     start: Expression,
     path: RidgePath,
@@ -208,19 +210,17 @@ def joint_fit(
     wanted, metric = (part.float() for part in (path.fit(ridge, rows).weights, path.metric(ridge)))
     energy = float(((wanted @ metric) * wanted).sum()) or 1.0
 
-    def loss(point: Tensor) -> tuple[float, Tensor]:
-        vector = point.detach().requires_grad_()
-        kernel = _kernel(_with_weights(start, vector), len(wanted))
-        error = kernel.detach() - wanted
-        product = error @ metric
-        (gradient,) = torch.autograd.grad((kernel * product).sum(), vector)
-        value = float(torch.dot(product.flatten(), error.flatten())) / energy
-        return value, gradient * (2 / energy)
+    composed = ComposedKernel(start)
 
-    # Whatever mode the caller is in, this takes gradients.
-    with torch.inference_mode(False), torch.enable_grad():
-        first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)])
-        point = minimized(loss, first, steps)
+    def loss(point: Tensor) -> tuple[float, Tensor]:
+        kernel, gradients_of = composed(point)
+        error = kernel.reshape(wanted.shape) - wanted
+        product = error @ metric
+        value = float(torch.dot(product.flatten(), error.flatten())) / energy
+        return value, gradients_of(product.view(kernel.shape)) * (2 / energy)
+
+    first = torch.cat([leaf.weight.flatten() for leaf in leaves(start)])
+    point = minimized(loss, first, steps)
     factors = _with_weights(start, point)
     return JointFit(factors, shift_fit(rows, _kernel(factors, len(rows.z)).double()))
 
