@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from decompose.layers.forward import floating_tensors
 from decompose.layers.hooks import hooked, layer_input
-from decompose.utils.batches import Example, call, tensors
+from decompose.utils.batches import Example, batch_size, call, first, map_tensors, tensors
 from decompose.utils.errors import DecomposeError
 
 
@@ -159,7 +159,7 @@ def live_bytes(
     """Count the bytes that a pass holds while it is suspended at each layer.
 
     Counted are inputs and outputs of modules that are still referred to; temporaries of functions that no
-    module reads are not.
+    module reads are not. A pass of the first input tells for all of the batch.
 
     Args:
         model: in evaluation mode, gradients off.
@@ -167,6 +167,9 @@ def live_bytes(
         x: one batch.
         before: whether it is suspended before the layer, or behind it.
     """
+    # A slice would count for the whole batch.
+    one = map_tensors(Tensor.clone, first(x))
+    times = batch_size(x) // batch_size(one)
     alive: list[ref[Tensor]] = []
     found: dict[str, int] = {}
     names = {id(layer): name for name, layer in layers.items()}
@@ -190,8 +193,8 @@ def live_bytes(
         for module in model.modules():
             handle = module.register_forward_pre_hook(enter, with_kwargs=True)
             stack.callback(handle.remove)
-        call(model, x)
-    return found
+        call(model, one)
+    return {name: times * held for name, held in found.items()}
 
 
 def are_independent(

@@ -108,9 +108,11 @@ def test_a_model_that_keeps_its_pass_in_itself_is_known() -> None:
 
 def test_bytes_that_a_pass_holds() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 4, 1)).eval()
-    x = torch.zeros(1, 1, 8, 8)
-    with torch.no_grad():
-        held = live_bytes(model, {"0": model[0], "1": model[1]}, x)
-        before = live_bytes(model, {"0": model[0], "1": model[1]}, x, before=True)
-    assert held == {"0": 4 * 64 * (1 + 2), "1": 4 * 64 * (1 + 2 + 4)}
-    assert before == {"0": 4 * 64, "1": 4 * 64 * (1 + 2)}
+    for num in (1, 3):
+        x = torch.zeros(num, 1, 8, 8)
+        with torch.no_grad():
+            held = live_bytes(model, {"0": model[0], "1": model[1]}, x)
+            before = live_bytes(model, {"0": model[0], "1": model[1]}, x, before=True)
+        pixels = 4 * 64 * num
+        assert held == {"0": pixels * (1 + 2), "1": pixels * (1 + 2 + 4)}
+        assert before == {"0": pixels, "1": pixels * (1 + 2)}

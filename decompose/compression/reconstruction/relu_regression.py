@@ -72,13 +72,14 @@ def rectified_fit(
     """
     fit = start
     share = rows.count / sum(z.shape[1] for z, _ in chunks)
-    kept = [rectifier.passes(wanted) for _, wanted in chunks]
+    # Multiplied by, which is quicker than to fill by a mask.
+    cuts = [rectifier.passes(wanted).logical_not_() for _, wanted in chunks]
     for _ in range(rounds):
         y = yz = torch.zeros(())
-        for (features, wanted), passes in zip(chunks, kept, strict=True):
+        for (features, wanted), cut in zip(chunks, cuts, strict=True):
             # To ``Rectifier.targets``, in place: targets that pass stay.
             moved = rectifier.cut_off(_predict(fit, features))
-            moved = moved.sub_(wanted).masked_fill_(passes, 0)
+            moved = moved.sub_(wanted).mul_(cut)
             # On the rows' device, to be moved once.
             y = y.to(moved) + moved.sum(1)
             yz = yz.to(moved) + moved.mT @ features
