@@ -3,7 +3,8 @@
 Kim, Park, Yoo, Choi, Yang, Shin: "Compression of Deep Convolutional Neural Networks for Fast and Low
 Power Mobile Applications", ICLR 2016 (arXiv 1511.06530), section 3.1: a Tucker decomposition
 along the two channel modes, ``W[o, i, taps] = sum C[p, q, taps] A[o, p] B[i, q]``, by higher-order
-orthogonal iteration (tensorly's ``partial_tucker``).
+orthogonal iteration (De Lathauwer, De Moor, Vandewalle 2000, algorithm 4.2), each basis in turn for the
+other one.
 
 One rank sets both: r output channels of the core, of at most R_O = min(O, I K), and the same share
 of its input channels, ceil(r R_I / R_O) of at most R_I = min(I, O K), so that R_O is exact.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from decompose.algebra import Chain, Conv, Expression, Geometry, at_least_float3
 from decompose.methods.base import Method
 
 _ITERATIONS = 5
+
+_SETTLED = 1e-6
+"""Share of the energy by which a core that has settled gains less in an iteration."""
 
 
 class Tucker2(Method):
@@ -125,13 +128,13 @@ def _partial_tucker(kernel: Tensor, outputs: int, inputs: int) -> tuple[Tensor, 
             kernel.new_empty(kernel.shape[0], outputs),
             kernel.new_empty(kernel.shape[1], inputs),
         )
-    from tensorly import backend
-    from tensorly.decomposition import partial_tucker
-
-    # tensorly makes this name as it is imported.
-    with backend.backend_context("pytorch"):  # pyright: ignore[reportAttributeAccessIssue]
-        decomposition: Any = partial_tucker(
-            kernel, rank=[outputs, inputs], modes=[0, 1], n_iter_max=_ITERATIONS, init="svd"
-        )
-    (core, (a, b)), _ = decomposition
+    a, b = (basis[:, :size] for basis, size in zip(_bases(kernel), (outputs, inputs), strict=True))
+    core, held = _rotated(kernel, a, b), 0.0
+    for _ in range(_ITERATIONS):
+        a = _left_singular_vectors(torch.einsum("oik,iq->oqk", kernel, b).flatten(1))[:, :outputs]
+        b = _left_singular_vectors(torch.einsum("oik,op->ipk", kernel, a).flatten(1))[:, :inputs]
+        core = _rotated(kernel, a, b)
+        before, held = held, float(core.double().square().sum())
+        if held - before <= _SETTLED * held:
+            break
     return core, a, b
