@@ -24,7 +24,8 @@ from decompose.algebra.dtypes import converted
 from decompose.algebra.expressions import Chain, Conv, Expression, Sum, leaves
 
 _MOST_SWEEPS = 200
-_SETTLED = 1e-9
+_SETTLED = 1e-6
+"""Logarithm of a scale that is rounding in float32."""
 
 
 def balanced(expression: Expression) -> Expression:

@@ -102,6 +102,8 @@ def _run(expression: Expression, x: Tensor) -> Tensor:
 
 
 def _multiply(conv: Conv, x: Tensor) -> Tensor:
+    if conv.is_pointwise and conv.groups == 1:
+        return F.linear(x, conv.weight.flatten(1), conv.bias)
     axes = range(1, 1 + conv.geometry.num_axes)
     covered = [axis for axis in axes if conv.kernel_size[axis - 1] > 1]
     visited = [axis for axis in axes if axis not in covered]

@@ -75,7 +75,8 @@ class OutputError:
             expression: of the layer's channels and kernel size.
             channels: whether the channels are whitened, of a truncation of the whitened kernel.
         """
-        return self._of(run_on_patches(expression, self._patches(channels)))
+        (error,) = self._of(run_on_patches(expression, self._patches(channels)).unsqueeze(0))
+        return error
 
     def of_truncations(
         self,
@@ -86,7 +87,7 @@ class OutputError:
     ) -> list[float]:
         """Predict the errors of several truncations of an expression (``truncations_on_patches``)."""
         seen = self._patches(channels)
-        return [self._of(y) for y in truncations_on_patches(expression, seen, outlines)]
+        return self._of(torch.stack(list(truncations_on_patches(expression, seen, outlines))))
 
     def _patches(self, channels: bool | None) -> Tensor:
         if channels not in self._seen:
@@ -96,12 +97,12 @@ class OutputError:
             self._seen[channels] = seen.movedim(1, -1).contiguous()
         return self._seen[channels]
 
-    def _of(self, output: Tensor) -> float:
-        difference = output - self._expected
-        blocks = difference.unflatten(1, (self._groups, -1)).transpose(0, 1)
+    def _of(self, outputs: Tensor) -> list[float]:
+        """The errors of outputs ``(errors, rows, O)``."""
+        blocks = (outputs - self._expected).unflatten(2, (self._groups, -1)).transpose(1, 2)
         blocks = blocks if self._basis is None else blocks @ self._basis
-        error = float(((blocks @ self._metric) * blocks).sum(dtype=torch.float64))
-        return inf if isnan(error) else max(0.0, error)
+        errors = ((blocks @ self._metric) * blocks).sum((1, 2, 3), dtype=torch.float64)
+        return [inf if isnan(error) else max(0.0, error) for error in errors.tolist()]
 
 
 def _compressed(metric: Tensor) -> tuple[Tensor | None, Tensor]:
