@@ -43,7 +43,7 @@ from decompose.algebra.output_factors import (
     scale_outputs,
     with_last_weights,
 )
-from decompose.algebra.patch_outputs import run_on_patches, truncations_on_patches
+from decompose.algebra.patch_outputs import FactorOutputs, run_on_patches, truncations_on_patches
 from decompose.algebra.rewrites import merge_branches, merged, split_branches, split_like
 from decompose.algebra.svd import balanced_svd, gram_eigenvalues, thin_svd
 from decompose.algebra.unfolding import (
@@ -64,6 +64,7 @@ __all__ = [
     "Conv",
     "Deviation",
     "Expression",
+    "FactorOutputs",
     "Geometry",
     "Subsampling",
     "Sum",

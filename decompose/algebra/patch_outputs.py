@@ -6,7 +6,7 @@ by one: a product of matrices, with the channels last. Quicker than convolutions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -17,12 +17,33 @@ from torch import Tensor
 from decompose.algebra.expressions import Chain, Conv, Expression, Sum
 
 
-def run_on_patches(expression: Expression, seen: Tensor) -> Tensor:
+class FactorOutputs:
+    """Outputs of factors, each kept for other expressions that run the same factor on the same input.
+
+    To be dropped with the expressions, whose first factors they share.
+    """
+
+    def __init__(self) -> None:
+        # The factor and its input are kept, so that no others take their identities.
+        self._kept: dict[tuple[int, int], tuple[Conv, Tensor, Tensor]] = {}
+
+    def __call__(self, conv: Conv, x: Tensor) -> Tensor:
+        """The output of a factor."""
+        key = id(conv), id(x)
+        if key not in self._kept:
+            self._kept[key] = conv, x, _multiply(conv, x)
+        return self._kept[key][2]
+
+
+def run_on_patches(
+    expression: Expression, seen: Tensor, outputs: FactorOutputs | None = None
+) -> Tensor:
     """Evaluate an expression on patches, one output position each.
 
     Args:
         expression: I input channels, O output channels; a factor has one tap or all along each axis.
         seen: ``(n, *kernel_size, I)``.
+        outputs: of factors that other expressions share.
 
     Returns:
         ``(n, O)``.
@@ -31,7 +52,7 @@ def run_on_patches(expression: Expression, seen: Tensor) -> Tensor:
         >>> run_on_patches(Conv(torch.ones(2, 3, 3, 3)), torch.ones(5, 3, 3, 3))[0]
         tensor([27., 27.])
     """
-    return _run(expression, seen).flatten(1)
+    return _run(expression, seen, outputs or _multiply).flatten(1)
 
 
 def truncations_on_patches(
@@ -65,15 +86,15 @@ def truncations_on_patches(
             yield total
         return
     first, second, *others = map(_factor, _parts(expression))
-    between = _run(first, seen)
+    between = _multiply(first, seen)
     for outline in outlines:
         width, *widths = (_factor(part).out_channels for part in _parts(outline)[:-1])
         if width > done:
-            total = total + _run(_reading(second, done, width), between[..., done:width])
+            total = total + _multiply(_reading(second, done, width), between[..., done:width])
             done = width
         y = total
         for factor, kept in zip(others, widths, strict=True):
-            y = _run(_reading(factor, 0, kept), y[..., :kept])
+            y = _multiply(_reading(factor, 0, kept), y[..., :kept])
         yield y.flatten(1)
 
 
@@ -92,13 +113,13 @@ def _reading(conv: Conv, start: int, stop: int) -> Conv:
     return replace(conv, weight=conv.weight[:, start:stop], bias=None if start else conv.bias)
 
 
-def _run(expression: Expression, x: Tensor) -> Tensor:
+def _run(expression: Expression, x: Tensor, multiply: Callable[[Conv, Tensor], Tensor]) -> Tensor:
     """From ``(n, *size, I)`` to ``(n, *size, O)``, one pixel along each axis that was covered."""
     if isinstance(expression, Conv):
-        return _multiply(expression, x)
+        return multiply(expression, x)
     if isinstance(expression, Chain):
-        return reduce(lambda y, part: _run(part, y), expression.parts, x)
-    return reduce(torch.add, (_run(part, x) for part in expression.parts))
+        return reduce(lambda y, part: _run(part, y, multiply), expression.parts, x)
+    return reduce(torch.add, (_run(part, x, multiply) for part in expression.parts))
 
 
 def _multiply(conv: Conv, x: Tensor) -> Tensor:

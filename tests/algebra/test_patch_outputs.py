@@ -8,6 +8,8 @@ from decompose.algebra import (
     Chain,
     Conv,
     Expression,
+    FactorOutputs,
+    Sum,
     on_patches,
     run,
     run_on_patches,
@@ -45,6 +47,16 @@ def test_so_do_fully_connected_layers_and_factors_in_few_groups() -> None:
     x = torch.randn(4, 8, 3, 3)
     expected = run(mixed, x).flatten(1)
     torch.testing.assert_close(run_on_patches(mixed, x.movedim(1, -1)), expected)
+
+
+def test_outputs_of_shared_factors_are_kept() -> None:
+    first, second, third = Conv(torch.randn(4, 5)), Conv(torch.randn(3, 4)), Conv(torch.randn(3, 4))
+    x, outputs = torch.randn(6, 5), FactorOutputs()
+    for expression in (Chain(first, second), Sum(Chain(first, second), Chain(first, third))):
+        expected = run_on_patches(expression, x)
+        assert torch.equal(run_on_patches(expression, x, outputs), expected)
+    assert outputs(first, x) is outputs(first, x)
+    assert outputs(first, x.clone()) is not outputs(first, x)
 
 
 @given(conv_cases(groups=False), st.sampled_from(sorted(METHODS)))

@@ -12,6 +12,7 @@ from itertools import chain
 from decompose.algebra import (
     Conv,
     Expression,
+    FactorOutputs,
     Sum,
     leaves,
     weight_deviation,
@@ -162,7 +163,7 @@ class _Outer:
         for rank in self._ranks[::_OUTER_STEP]:
             # The factors' own truncation only adds to the error.
             least = self._errors[rank]
-            known = FactorisationCache(quickly=True)
+            known, outputs = FactorisationCache(quickly=True), FactorOutputs()
             made = cache(partial(self._truncations.made, self.method, rank))
             inner = [self._outlines.of_combinations(each, rank) for each in combinations]
             for choice, outline in chain.from_iterable(inner):
@@ -170,7 +171,8 @@ class _Outer:
                 if not any(o.cost <= price and o.error * _MOST_WON <= least for o in others):
                     channels = self._truncations.whitens_channels(outline)
                     expression = choice.go_on(made(channels), known)
-                    found.append(Candidate(choice, price, self._error_of(expression, channels)))
+                    error = self._error_of(expression, channels, outputs)
+                    found.append(Candidate(choice, price, error))
         return found
 
     def _outline(self, rank: int) -> Expression:
@@ -192,10 +194,12 @@ class _Outer:
             errors = [self._error(made(rank), channels=channels) for rank in self._ranks]
         return dict(zip(self._ranks, errors, strict=True))
 
-    def _error_of(self, expression: Expression, channels: bool | None) -> float:
+    def _error_of(
+        self, expression: Expression, channels: bool | None, outputs: FactorOutputs
+    ) -> float:
         if self._error is None:
             return weight_deviation(expression, self._conv).relative
-        return self._error(expression, channels=channels)
+        return self._error(expression, channels=channels, outputs=outputs)
 
 
 def _is_cut_by_channels(outline: Expression) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from decompose.algebra import (
     Conv,
     Expression,
+    FactorOutputs,
     Whitening,
     run_on_patches,
     truncations_on_patches,
@@ -68,14 +69,21 @@ class OutputError:
             metric = torch.eye(metric.shape[1]).to(metric).expand_as(metric) / (energy or 1.0)
         self._basis, self._metric = _compressed(metric)
 
-    def __call__(self, expression: Expression, *, channels: bool | None = None) -> float:
+    def __call__(
+        self,
+        expression: Expression,
+        *,
+        channels: bool | None = None,
+        outputs: FactorOutputs | None = None,
+    ) -> float:
         """Predict the error of an expression.
 
         Args:
             expression: of the layer's channels and kernel size.
             channels: whether the channels are whitened, of a truncation of the whitened kernel.
+            outputs: of factors that other expressions share.
         """
-        (error,) = self._of(run_on_patches(expression, self._patches(channels)).unsqueeze(0))
+        (error,) = self._of(run_on_patches(expression, self._patches(channels), outputs)[None])
         return error
 
     def of_truncations(
