@@ -122,7 +122,10 @@ def _at_positions(
     """An expression, an input for it, and the step between the positions sampled of its output."""
     every, step = wanted.strides
     x = at_least_float32(seen[::every])
-    if _is_quicker_on_patches(wanted.conv, x, len(wanted.rows)):
+    # Of a single factor the patches are the features, which ``features`` copies sooner.
+    if not isinstance(expression, Conv) and _is_quicker_on_patches(
+        wanted.conv, x, len(wanted.rows)
+    ):
         return on_patches(expression), patches(wanted.conv, x, step), 1
     return expression, x, step
 
