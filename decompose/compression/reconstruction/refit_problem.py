@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
-from operator import add
+from operator import iadd
 
 import torch
 from torch import Tensor
@@ -141,8 +141,12 @@ class RefitProblem:
         return self._gathered([f for f in self._sums if f is None or f != without])
 
     def _gathered(self, folds: Sequence[int | None]) -> FitData:
-        rows = reduce(add, (self._sums[fold].total() for fold in folds)).cpu()
-        return FitData(rows, [c for fold in folds for c in self._kept[fold].chunks], self.prior)
+        first, *others = (self._sums[fold].total() for fold in folds)
+        # The first sum makes room for the others.
+        rows = reduce(iadd, others[1:], first + others[0]) if others else first
+        return FitData(
+            rows.cpu(), [c for fold in folds for c in self._kept[fold].chunks], self.prior
+        )
 
 
 @dataclass(frozen=True, eq=False)
