@@ -17,7 +17,8 @@ so that shapes and costs follow from an expression that has no weights.
 
 from decompose.algebra.approximation_error import Deviation, is_exact, weight_deviation
 from decompose.algebra.balancing import balanced
-from decompose.algebra.channel_subsets import keep_inputs, keep_outputs
+from decompose.algebra.channel_elimination import eliminations, keep_inputs_refitted
+from decompose.algebra.channel_subsets import behind_selection, keep_inputs, keep_outputs
 from decompose.algebra.composition import compose, with_groups
 from decompose.algebra.costs import macs, output_size, params
 from decompose.algebra.dtypes import at_least_float32, widened
@@ -72,8 +73,10 @@ __all__ = [
     "at_least_float32",
     "balanced",
     "balanced_svd",
+    "behind_selection",
     "bias_of",
     "compose",
+    "eliminations",
     "equalized",
     "features",
     "finite_rows",
@@ -81,6 +84,7 @@ __all__ = [
     "grouped_patches",
     "is_exact",
     "keep_inputs",
+    "keep_inputs_refitted",
     "keep_outputs",
     "last_factors",
     "last_weights",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, isnan
 
 import torch
 from torch import Tensor
 
 from decompose.algebra.composition import compose, with_groups
-from decompose.algebra.expressions import Conv, Expression
+from decompose.algebra.expressions import Conv, Expression, Geometry
 
 _COMPUTING = 30.0
 """Relative error of a kernel that computing its factors makes, amply, in units of the last place."""
@@ -77,7 +77,7 @@ def weight_deviation(expression: Expression, conv: Conv) -> Deviation:
         0.25
     """
     composed = compose(expression)
-    if composed.geometry != conv.geometry:
+    if _movement(composed) != _movement(conv):
         raise ValueError("its stride, padding or dilation is another")
     if composed.groups != conv.groups:
         composed, conv = with_groups(composed, 1), with_groups(conv, 1)
@@ -107,6 +107,13 @@ def is_exact(expression: Expression, conv: Conv) -> bool:
     computed = torch.promote_types(conv.weight.dtype, torch.float32)
     rounding = _COMPUTING * torch.finfo(computed).eps + torch.finfo(conv.weight.dtype).eps
     return weight_deviation(expression, conv).relative <= rounding**2
+
+
+def _movement(conv: Conv) -> Geometry:
+    """The geometry of a convolution; a single tap has no distance to others."""
+    pairs = zip(conv.geometry.dilation, conv.kernel_size, strict=True)
+    dilation = tuple(1 if taps == 1 else distance for distance, taps in pairs)
+    return replace(conv.geometry, dilation=dilation)
 
 
 def _energy(tensor: Tensor) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from decompose.algebra.expressions import Chain, Conv, Expression, Sum
+from decompose.algebra.expressions import Chain, Conv, Expression, Geometry, Sum
 
 
 def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
@@ -31,6 +32,25 @@ def keep_inputs(conv: Conv, kept: Tensor) -> Conv:
     if conv.groups != 1:
         raise ValueError("the input channels of a grouped convolution cannot be chosen one by one")
     return replace(conv, weight=conv.weight.index_select(1, kept.to(conv.weight.device)))
+
+
+def behind_selection(conv: Conv, kept: Tensor, num_channels: int) -> Chain:
+    """Select the channels that a convolution reads first, for inputs that have more of them.
+
+    Args:
+        conv: of one group.
+        kept: indices of its channels among all, ``(I,)``, int64.
+        num_channels: of all.
+
+    Example:
+        >>> import torch
+        >>> selecting = behind_selection(Conv(torch.randn(4, 2, 3, 3)), torch.tensor([0, 5]), 6)
+        >>> [tuple(part.weight.shape) for part in selecting.parts]
+        [(2, 6, 1, 1), (4, 2, 3, 3)]
+    """
+    unit = torch.eye(num_channels).to(conv.weight)[kept.to(conv.weight.device)]
+    unit = unit.reshape(*unit.shape, *(1 for _ in conv.kernel_size))
+    return Chain(Conv(unit, geometry=Geometry.pointwise(conv.geometry.num_axes)), conv)
 
 
 def keep_outputs(expression: Expression, kept: Tensor) -> Expression:

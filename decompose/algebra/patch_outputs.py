@@ -21,6 +21,11 @@ class FactorOutputs:
     """Outputs of factors, each kept for other expressions that run the same factor on the same input.
 
     To be dropped with the expressions, whose first factors they share.
+
+    Example:
+        >>> outputs, first, seen = FactorOutputs(), Conv(torch.ones(2, 3)), torch.ones(5, 3)
+        >>> outputs(first, seen) is outputs(first, seen)
+        True
     """
 
     def __init__(self) -> None:

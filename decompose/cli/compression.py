@@ -49,7 +49,7 @@ from decompose.cli.outputs import (
 from decompose.compression.application import apply
 from decompose.compression.checkpoints import CompressionCheckpoints, key_of
 from decompose.compression.effort import DEFAULT_EFFORT, EFFORTS, effort_of
-from decompose.compression.search.candidates import COMBINATIONS
+from decompose.compression.search.candidates import DEFAULT_METHODS
 from decompose.compression.search.planning import plan
 from decompose.data.matched_inputs import matched_inputs
 from decompose.data.synthetic import are_cheap, num_to_repair_on
@@ -125,7 +125,7 @@ def compress_model(
     ] = False,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Methods of the mixture. Default: {','.join(COMBINATIONS)}."),
+        typer.Option(help=f"Methods of the mixture. Default: {','.join(DEFAULT_METHODS)}."),
     ] = None,
     method: Annotated[
         str | None,

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from decompose.algebra import Deviation, compose, weight_deviation
-from decompose.compression.layerwise.channel_pruning import embedded, kept_outputs
 from decompose.evaluation.output_comparison import RunningComparison
 from decompose.layers.batchnorm import fold_pairs, folded_of
+from decompose.layers.channel_pruning import embedded, kept_outputs
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
 from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from decompose.algebra import is_exact
 from decompose.layers.bound_functions import rebind_closures_
+from decompose.layers.channel_pruning import with_kept_outputs
 from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, Layer, to_conv
 from decompose.utils.errors import DecomposeError
 
@@ -133,8 +134,12 @@ def find_lossy(
     found = {}
     for name in filter(decomposed.__contains__, names):
         layer, original = decomposed[name], originals[name]
+        conv, pruned = with_kept_outputs(to_conv(original), layer), layer.choice.pruned
+        if pruned is not None and not pruned.is_done(conv):
+            found[name] = layer, original
+            continue
         try:
-            exact = is_exact(layer.expression, to_conv(original))
+            exact = is_exact(layer.expression, conv)
         except ValueError as error:
             raise DecomposeError(
                 f"layer {name} was not made from the original's: {error}"

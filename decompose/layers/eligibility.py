@@ -12,6 +12,7 @@ from decompose.layers.modules import DECOMPOSABLE, DecomposedLayer, Layer, to_ex
 from decompose.utils.name_patterns import matches
 
 UNREACHED = "not reached by the example"
+SKIPPED = "skipped by name"
 
 
 def find_quantised(model: nn.Module) -> dict[str, str]:
@@ -81,7 +82,7 @@ def why_skipped(name: str, module: Layer, skip: Sequence[str], *, reached: bool)
         reached: whether the example's pass calls it.
     """
     if any(matches(name, pattern) for pattern in skip):
-        return "skipped by name"
+        return SKIPPED
     if not reached:
         return UNREACHED
     return why_not_decomposable(module)

@@ -66,6 +66,11 @@ class Rectifier:
         all_pass = (self.slope == 0) & (self.offset > 0)
         return low.masked_fill(all_pass, 0), high.masked_fill(all_pass, 0)
 
+    def of(self, channels: Tensor) -> Rectifier:
+        """The same of some of the channels, ``(n,)`` int64."""
+        rows = channels.to(self.slope.device)
+        return Rectifier(self.slope[rows], self.offset[rows])
+
     def by_group(self, groups: int) -> Rectifier:
         """The same for outputs ``(groups, N, O / groups)``."""
         return Rectifier(self.slope.view(groups, 1, -1), self.offset.view(groups, 1, -1))

@@ -124,6 +124,7 @@ def survey(model: nn.Module, example: Example, skip: Sequence[str] = ()) -> Surv
 
 def _others(model: nn.Module, watched: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """The other layers of a model, and its BatchNorms."""
+    # timm's have a rectifier inside and are subclasses.
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    norms = {name: module for name, module in model.named_modules() if type(module) in kinds}
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     return {name: m for name, m in {**find_layers(model), **norms}.items() if name not in watched}

@@ -159,7 +159,7 @@ def live_bytes(
     """Count the bytes that a pass holds while it is suspended at each layer.
 
     Counted are inputs and outputs of modules that are still referred to; temporaries of functions that no
-    module reads are not. A pass of the first input tells for all of the batch.
+    module reads are not. It is measured on the first input of the batch, and multiplied.
 
     Args:
         model: in evaluation mode, gradients off.

@@ -5,19 +5,24 @@ A combination of methods is a choice whose factors have choices of their own. ::
     {"method": "spatial", "rank": 120, "then": [{"method": "pw_dw", "rank": 2}, null]}
 
 is spatial decomposition, whose first kernel is decoupled and whose second stays. With ``"factors"`` in
-place of a method, ``then`` goes on with the factors of a layer that is decomposed already.
+place of a method, ``then`` goes on with the factors of a layer that is decomposed already. ::
+
+    {"method": "prune", "rank": 6, "kept": "0-4,7", "of": 8, "writers": ["conv1", "bn1"]}
+
+leaves the layer six of its input channels, and those modules write no others (``pruning``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, leaves, map_leaves
+from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, leaves, map_leaves, owned
 from decompose.methods import get_method
 from decompose.methods.factorisation_cache import FactorisationCache
+from decompose.methods.pruning import PRUNE, PrunedChannels
 from decompose.utils.errors import DecomposeError
 
 FACTORS = "factors"
@@ -32,10 +37,11 @@ class Choice:
     """The method and rank of one layer.
 
     Attributes:
-        method: the method's name, or ``FACTORS``.
-        rank: its rank; of ``FACTORS``, their number.
+        method: the method's name, ``FACTORS`` or ``PRUNE``.
+        rank: its rank; of ``FACTORS``, their number; of ``PRUNE``, that of the channels that stay.
         then: a choice for each convolution that the method makes, in their order; ``None`` leaves
             one as it is. Empty if all are left.
+        pruned: of ``PRUNE``: the channels.
 
     Examples:
         >>> import decompose
@@ -49,6 +55,7 @@ class Choice:
     method: str
     rank: int
     then: tuple[Choice | None, ...] = ()
+    pruned: PrunedChannels | None = field(default=None, repr=False)
 
     def rewrite(self, conv: Conv, whitening: Whitening | None = None) -> Expression:
         """Rewrite a convolution by this choice.
@@ -64,6 +71,8 @@ class Choice:
         """
         if self.method == FACTORS:
             raise DecomposeError("it is not decomposed yet and has no factors to go on with")
+        if self.pruned is not None:
+            return self.go_on(owned(self.pruned.of(conv)))
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
     def go_on(self, expression: Expression, known: FactorisationCache | None = None) -> Expression:
@@ -101,8 +110,8 @@ class Choice:
         return joined
 
     def _joined(self, conv: Conv, following: Iterator[Choice | None]) -> Choice:
-        factors = leaves(get_method(self.method)(conv, self.rank))
-        inner = iter(self.then)
+        made = replace(self, then=()).rewrite(conv)
+        factors, inner = leaves(made), iter(self.then)
         then = tuple(
             next(following, None) if choice is None else choice._joined(factor, following)
             for factor, choice in ((factor, next(inner, None)) for factor in factors)
@@ -140,7 +149,7 @@ class Choice:
         record: dict[str, Any] = {"method": self.method, "rank": self.rank}
         if any(self.then):
             record["then"] = [None if c is None else c.to_dict() for c in self.then]
-        return record
+        return record if self.pruned is None else {**record, **self.pruned.to_dict()}
 
     @classmethod
     def from_dict(cls, record: Any, depth: int = 1) -> Choice:
@@ -157,7 +166,8 @@ class Choice:
         if depth > _DEEPEST:
             raise DecomposeError(f"more than {_DEEPEST} methods lie one inside the other")
         keys = {"method", "rank"}
-        if not isinstance(record, dict) or not keys <= set(record) <= keys | {"then"}:
+        more = {"kept", "of", "writers"} if _is_pruning(record) else set()
+        if not isinstance(record, dict) or not keys | more <= set(record) <= keys | more | {"then"}:
             raise DecomposeError(
                 'must be {"method": NAME, "rank": NUMBER} or have a "then" as well'
             )
@@ -168,10 +178,17 @@ class Choice:
             raise DecomposeError(f"method {method!r} is no name")
         if not isinstance(then, list):
             raise DecomposeError('"then" must be a list, with an entry for each factor')
-        if method != FACTORS:
+        pruned = PrunedChannels.from_dict(record) if _is_pruning(record) else None
+        if pruned is not None and len(pruned.kept) != rank:
+            raise DecomposeError(f"rank {rank}: {len(pruned.kept)} channels are kept")
+        if method not in (FACTORS, PRUNE):
             get_method(method)
         inner = (None if c is None else cls.from_dict(c, depth + 1) for c in then)
-        return cls(method, rank, tuple(inner))
+        return cls(method, rank, tuple(inner), pruned)
+
+
+def _is_pruning(record: Any) -> bool:
+    return isinstance(record, dict) and record.get("method") == PRUNE
 
 
 def _follow(

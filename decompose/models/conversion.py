@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from decompose.algebra import Conv, map_leaves, owned
+from decompose.algebra import Conv, keep_outputs, map_leaves, owned
+from decompose.layers.channel_pruning import (
+    Kept,
+    embedded,
+    kept_channels,
+    narrow_,
+    remember_kept,
+    set_channels_,
+    widen_,
+)
 from decompose.layers.discovery import copied, find_decomposable, find_decomposed, find_layers
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.execution_forms import DEFAULT_FORM
-from decompose.layers.modules import DecomposedLayer, Layer, is_channels_last, to_conv
+from decompose.layers.modules import DecomposedLayer, Layer, is_channels_last, to_conv, to_module
 from decompose.methods.choices import FACTORS, Choice
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
@@ -63,13 +73,29 @@ def recomposed(small: nn.Module) -> nn.Module:
 
     Returns:
         A new model of the original architecture, without a plan. A bias that repair gave to a
-        layer stays with it.
+        layer stays with it. Channels that were pruned are there again, of zeros.
     """
-    dense = copied(small)
-    layers = find_decomposed(dense).values()
-    for layer in layers:
+    dense, plan = copied(small), plan_of(small)
+    layers = find_decomposed(dense)
+    for layer in layers.values():
         layer.take_form("dense")
-    return copied(dense, {id(layer): layer.body for layer in layers})
+    bodies = {name: _with_every_input(layer) for name, layer in layers.items()}
+    whole = copied(dense, {id(layer): bodies[name] for name, layer in layers.items()})
+    for choice in plan.layers.values():
+        if (pruned := choice.pruned) is not None:
+            for writer in pruned.writers:
+                widen_(whole, writer, torch.tensor(pruned.kept), pruned.num_channels)
+    return whole
+
+
+def _with_every_input(layer: DecomposedLayer) -> nn.Module:
+    """The dense layer, with zeros for input channels that were pruned."""
+    pruned = layer.choice.pruned
+    if pruned is None:
+        return layer.body
+    conv = to_conv(layer)
+    whole = embedded(conv, layer, conv.out_channels, pruned.num_channels)
+    return like_original(layer, to_module(whole))
 
 
 def plan_of(model: nn.Module) -> Plan:
@@ -103,6 +129,7 @@ def substitute(
     """
     modules = find_decomposable(model) if modules is None else modules
     replacements: dict[int, nn.Module] = {}
+    written = _written(plan)
     for name, choice in plan.layers.items():
         if name not in modules:
             raise DecomposeError(
@@ -112,26 +139,59 @@ def substitute(
         module = modules[name]
         if reason := why_not_decomposable(module):
             raise DecomposeError(f"layer {name} cannot be rewritten: {reason}")
+        kept = Kept(_inputs_of(choice), written.get(name))
         try:
-            layer = _decomposed(module, choice, prepare)
+            layer = _decomposed(module, choice, prepare, kept)
         except DecomposeError as error:
             raise DecomposeError(f"layer {name}: {error}") from None
         layer.note = plan.notes.get(name)
         replacements[id(module)] = like_original(module, layer)
-    return copied(model, replacements)
+    small = copied(model, replacements)
+    for name in (writer for writer in written if writer not in plan.layers):
+        try:
+            narrow_(small, name, written[name])
+        except (DecomposeError, AttributeError) as error:
+            raise DecomposeError(f"{name} cannot lose channels: {error}") from None
+    return small
 
 
-def _decomposed(module: Layer, choice: Choice, prepare: Callable[[Conv], Conv]) -> DecomposedLayer:
+def _written(plan: Plan) -> dict[str, Tensor]:
+    """The channels that modules still write, by full name."""
+    return {
+        writer: torch.tensor(choice.pruned.kept)
+        for choice in plan.layers.values()
+        if choice.pruned is not None
+        for writer in choice.pruned.writers
+    }
+
+
+def _inputs_of(choice: Choice) -> Tensor | None:
+    return None if choice.pruned is None else torch.tensor(choice.pruned.kept)
+
+
+def _decomposed(
+    module: Layer, choice: Choice, prepare: Callable[[Conv], Conv], kept: Kept
+) -> DecomposedLayer:
     """Decompose a layer, or the factors that it has already."""
     conv = to_conv(module)
     factors = module.factors if isinstance(module, DecomposedLayer) else None
+    if isinstance(module, DecomposedLayer) and module.choice.pruned and choice.method != FACTORS:
+        # Its writers stay narrow, whatever becomes of its kernel.
+        choice = replace(module.choice, then=(choice,))
     if choice.method != FACTORS or factors is None:
-        return DecomposedLayer(module, choice.rewrite(prepare(conv)), choice)
+        if kept.outputs is not None and len(kept.outputs) < conv.out_channels:
+            conv = keep_outputs(conv, kept.outputs)
+            assert isinstance(conv, Conv)
+        layer = DecomposedLayer(module, choice.rewrite(prepare(conv)), choice)
+        remember_kept(layer, kept_channels(module))
+        set_channels_(layer, kept)
+        return layer
     assert isinstance(module, DecomposedLayer)
     joined = module.choice.followed_by(choice, conv)
     # Repair changes a layer in place, and a factor may be one of the model's own.
     made = map_leaves(owned, choice.go_on(map_leaves(prepare, factors)))
     layer = DecomposedLayer(module, made, joined)
+    remember_kept(layer, kept_channels(module))
     layer.is_made_in_turn = True
     return layer
 

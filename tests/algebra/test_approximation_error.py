@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from decompose.algebra import Conv, Deviation, Sum, weight_deviation
+from decompose.algebra import Conv, Deviation, Geometry, Sum, weight_deviation
 
 
 def test_it_is_the_squared_error_over_the_energy() -> None:
@@ -43,3 +43,15 @@ def test_kernels_are_compared_through_their_groups() -> None:
     )
     with pytest.raises(ValueError, match="shape"):
         weight_deviation(Conv(torch.randn(4, 4, 1)), dense)
+
+
+def test_a_single_tap_has_no_dilation() -> None:
+    weight = torch.randn(2, 2, 1, 3)
+    moving = Geometry((1, 1), ((0, 0), (1, 1)), (2, 1))
+    still = Geometry((1, 1), ((0, 0), (1, 1)), (1, 1))
+    assert (
+        weight_deviation(Conv(weight, geometry=still), Conv(weight, geometry=moving)).relative == 0
+    )
+    wide = Geometry((1, 1), ((0, 0), (1, 1)), (1, 2))
+    with pytest.raises(ValueError, match="dilation"):
+        weight_deviation(Conv(weight, geometry=wide), Conv(weight, geometry=still))

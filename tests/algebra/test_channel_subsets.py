@@ -5,7 +5,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from decompose.algebra import Conv, keep_inputs, keep_outputs, merged, params, run
+from decompose.algebra import (
+    Conv,
+    behind_selection,
+    keep_inputs,
+    keep_outputs,
+    merged,
+    params,
+    run,
+)
 from decompose.layers.modules import to_conv
 from decompose.methods import METHODS, get_method
 from tests.support.strategies import Case, conv_cases
@@ -42,3 +50,10 @@ def test_groups_are_refused() -> None:
     conv = Conv(torch.randn(4, 6, 3, 3))
     with pytest.raises(ValueError, match="grouped"):
         keep_outputs(merged(get_method("pw_dw")(conv, 2)), KEPT)
+
+
+def test_behind_a_selection_it_reads_some_of_all_channels() -> None:
+    conv, x = Conv(torch.randn(5, 4, 3, 3)), torch.randn(2, 4, 8, 8)
+    selecting = behind_selection(keep_inputs(conv, KEPT), KEPT, 4)
+    torch.testing.assert_close(run(selecting, x), run(keep_inputs(conv, KEPT), x[:, KEPT]))
+    assert params(selecting) == params(keep_inputs(conv, KEPT)) + 2 * 4

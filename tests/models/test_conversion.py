@@ -13,10 +13,19 @@ import decompose
 from decompose import Choice, DecomposeError, Plan
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, give_bias
+from decompose.methods.pruning import PrunedChannels
 from decompose.models.conversion import plan_of, rebuild, recomposed
+from tests.support.inverted_bottleneck import HIDDEN, InvertedBottleneck
 from tests.support.strategies import Mixed
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
+IMAGES = torch.randn(40, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def error_of(model: nn.Module, small: nn.Module) -> float:
+    error = decompose.compare(model, small, IMAGES).output_error
+    assert error is not None
+    return error
 
 
 FULL_RANKS = {"stem": 3, "blocks.0.0": 9, "blocks.1.0": 9, "heads.mask": 16, "grouped": 9}
@@ -171,3 +180,54 @@ def test_factors_are_multiplied_back_into_the_original_architecture(tmp_path: Pa
     decompose.save(dense, tmp_path / "dense.safetensors")
     again = decompose.load(tmp_path / "dense.safetensors", Mixed()).eval()
     assert torch.equal(again(EXAMPLE), dense(EXAMPLE))
+
+
+def test_pruned_channels_go_through_a_file_and_are_decomposed_further(tmp_path: Path) -> None:
+    model = InvertedBottleneck()
+    images = IMAGES
+    plan = decompose.plan(model, images[:1], macs=0.75, methods=["prune"], calibrate=images)
+    small = decompose.apply(plan, model, calibrate=images)
+    assert plan_of(small).layers == plan.layers
+    assert model.expand.out_channels == HIDDEN
+    path = tmp_path / "small.safetensors"
+    decompose.save(small, path)
+    loaded = decompose.load(path, model)
+    assert torch.equal(loaded(images), small(images))
+    compared = str(decompose.compare(model, loaded, images))
+    assert compared == str(decompose.compare(model, small, images))
+
+    further = decompose.plan(
+        small, images[:1], macs=0.8, methods=["svd", "spatial"], calibrate=images
+    )
+    assert "expand" in further.layers
+    smaller = decompose.apply(further, small, calibrate=images)
+    assert plan_of(smaller).layers["project"].pruned == plan.layers["project"].pruned
+    decompose.save(smaller, path)
+    assert torch.equal(decompose.load(path, model)(images), smaller(images))
+    at_once = decompose.apply(plan_of(smaller), model, calibrate=images)
+    assert [p.shape for p in at_once.parameters()] == [p.shape for p in smaller.parameters()]
+    assert error_of(model, at_once) < 2 * error_of(model, smaller) + 1e-6
+
+
+def test_recomposed_pruned_channels_are_zeros() -> None:
+    model = InvertedBottleneck()
+    plan = decompose.plan(model, IMAGES[:1], macs=0.6, calibrate=IMAGES)
+    assert plan.layers["project"].method == "prune"
+    small = decompose.apply(plan, model, calibrate=IMAGES)
+    further = decompose.plan(small, IMAGES[:1], method="svd", ratio=1.1)
+    for made in (small, decompose.apply(further, small)):
+        dense = recomposed(made)
+        assert not plan_of(dense).layers
+        sizes = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        assert {name: tuple(t.shape) for name, t in dense.state_dict().items()} == sizes
+        torch.testing.assert_close(dense(IMAGES), made(IMAGES))
+
+
+def test_writers_that_cannot_lose_channels_are_named() -> None:
+    for writer, message in (
+        ("depth", "depth cannot lose channels: .*no attribute"),
+        ("head", "head cannot lose channels: a Linear"),
+    ):
+        choice = Choice("prune", 2, pruned=PrunedChannels((0, 3), HIDDEN, (writer,)))
+        with pytest.raises(DecomposeError, match=message):
+            decompose.apply(Plan({"project": choice}), InvertedBottleneck())

@@ -13,15 +13,15 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, Expression, keep_outputs, widened
-from decompose.compression.layerwise.channel_pruning import (
+from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
+from decompose.compression.layerwise.sampling import Samples
+from decompose.layers.channel_pruning import (
     Kept,
     put_,
     remember_kept,
     shrink_normalisations_,
 )
-from decompose.compression.layerwise.channel_selection import moments, refit_inputs, select_inputs
-from decompose.compression.layerwise.dependencies import Dependency
-from decompose.compression.layerwise.sampling import Samples
+from decompose.layers.dependencies import Dependency
 from decompose.layers.discovery import copied
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.modules import DecomposedLayer, Layer, to_conv, to_module

@@ -21,8 +21,6 @@ from functools import partial
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, Expression, at_least_float32, leaves
-from decompose.compression.layerwise.channel_pruning import put_
-from decompose.compression.layerwise.dependencies import find_dependencies
 from decompose.compression.layerwise.low_rank_regression import (
     RIDGE,
     ROUNDS,
@@ -32,6 +30,8 @@ from decompose.compression.layerwise.low_rank_regression import (
 )
 from decompose.compression.layerwise.partial_model import PartialModel
 from decompose.compression.layerwise.sampling import Sampler, Samples
+from decompose.layers.channel_pruning import put_
+from decompose.layers.dependencies import find_dependencies
 from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.forward import evaluating
 from decompose.layers.modules import Layer, to_conv

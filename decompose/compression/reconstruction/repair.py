@@ -23,14 +23,15 @@ the number of inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from decompose.algebra import Conv, Expression, leaves, map_leaves, widened
+from decompose.algebra import Conv, Expression, keep_inputs_refitted, leaves, map_leaves, widened
 from decompose.compression.checkpoints import CompressionCheckpoints
 from decompose.compression.covariances import AxisCovariances, gather_covariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
@@ -49,6 +50,7 @@ from decompose.compression.reconstruction.joint_fit import (
 from decompose.compression.reconstruction.paired_passes import PairedPasses
 from decompose.compression.reconstruction.refit_problem import LayerError, RefitProblem
 from decompose.data.synthetic import synthetic_inputs
+from decompose.layers.channel_pruning import kept_outputs, kept_rows, with_kept_outputs
 from decompose.layers.discovery import find_lossy
 from decompose.layers.forward import largest_batch
 from decompose.layers.modules import DecomposedLayer, to_conv
@@ -146,7 +148,9 @@ def repair_layers_(
         return []
     if len(list(islice(inputs, 2))) < 2:
         raise DecomposeError("repair needs two inputs at least: one to fit, one to check on")
-    convs = {name: to_conv(original) for name, (_, original) in todo.items()}
+    convs = {
+        n: with_kept_outputs(to_conv(original), layer) for n, (layer, original) in todo.items()
+    }
     narrow = {n: m for n, m in known.chosen(todo).items() if is_whitenable(convs[n])}
     size = largest_batch(model, list(islice(inputs, 2)))
     covariances = gather_covariances(model, inputs, narrow, effort.num_whitening, size)
@@ -156,13 +160,17 @@ def repair_layers_(
     with PairedPasses(small, model, todo, calls, batches) as passes:
         refits = _Refits(passes, size, are_many(inputs), effort.is_rectified)
         layers = track(todo.items(), "repairing", total=len(todo))
-        for index, (name, (layer, _)) in enumerate(layers):
+        for index, (name, (layer, original)) in enumerate(layers):
             if checkpoints is not None and (kept := checkpoints.repaired(index)):
                 layer.assign(_with_tensors(layer.expression, kept["factors"]))
                 repairs.append(LayerRepair(**kept["repair"]))
                 continue
             truncated = _truncated(layer, convs[name], covariances.get(name))
-            best = refits.best(name, layer, convs[name], truncated, rectifiers.get(name))
+            seen, rectifier = _seen_by(layer, convs[name]), rectifiers.get(name)
+            rows = kept_rows(layer, to_conv(original).out_channels)
+            if rectifier is not None and rows is not None:
+                rectifier = rectifier.of(rows)
+            best = refits.best(name, layer, seen, truncated, rectifier)
             if best.expression is not None:
                 layer.assign(best.expression)
             repairs.append(LayerRepair(name, best.how, best.before, best.after))
@@ -207,21 +215,28 @@ class _Refits:
             rectifier: of the ReLU that follows, if one does.
         """
         start, label = truncated
-        if self.are_many and can_fit_jointly(start, conv):
+        if self.are_many and not isinstance(start, Conv) and can_fit_jointly(start, conv):
             problem = RefitProblem(label, widened(conv), rectifier)
             most = patches_of_each(problem.num_features, self._num_inputs(name))
-            for fold, seen, wanted in self.passes.behind(name):
+            for fold, seen, wanted in self._calls(name, layer):
                 problem.add(fold, seen, Targets.of(conv, wanted, self.size * most))
             unchanged = widened(layer.expression)
             return best_joint_fit(problem, start, unchanged, is_rectified=self.is_rectified)
         problem = RefitProblem(label, start, rectifier)
         error = LayerError(widened(layer.expression), rectifier)
         most = positions_of_each(problem.num_features, self._num_inputs(name))
-        for fold, seen, wanted in self.passes.behind(name):
+        for fold, seen, wanted in self._calls(name, layer):
             targets = Targets.of(conv, wanted, self.size * most)
             error.add(fold, seen, targets)
             problem.add(fold, seen, targets)
         return best_refit(problem, error, is_rectified=self.is_rectified)
+
+    def _calls(
+        self, name: str, layer: DecomposedLayer
+    ) -> Iterator[tuple[int | None, Tensor, Tensor]]:
+        """Fold and input of every call, and the original's output, of the channels that are left."""
+        for fold, seen, wanted in self.passes.behind(name):
+            yield fold, seen, kept_outputs(layer, wanted)
 
     def _num_inputs(self, name: str) -> int:
         return self.size * self.passes.num_batches(name)
@@ -232,6 +247,12 @@ def _aids(example: Example, model: nn.Module, num: int) -> Iterable[Any]:
     if isinstance(example, Tensor) and not example.is_floating_point():
         return []
     return InputBatches(synthetic_inputs(example, model, num=num, seed=_AIDS_SEED), model)
+
+
+def _seen_by(layer: DecomposedLayer, conv: Conv) -> Conv:
+    """The original's kernel for the input channels that are left."""
+    pruned = layer.choice.pruned
+    return conv if pruned is None else pruned.of(conv)
 
 
 def _truncated(
@@ -245,7 +266,15 @@ def _truncated(
         return widened(layer.expression), ""
     wide = widened(conv)
     assert isinstance(wide, Conv)
-    return layer.choice.rewrite(wide, covariances.whitening()), "whitened, "
+    choice = layer.choice
+    if (pruned := choice.pruned) is not None:
+        if not pruned.is_done(wide):
+            kept = torch.tensor(pruned.kept)
+            return choice.go_on(keep_inputs_refitted(wide, covariances.channels[0], kept)), ""
+        (choice,) = choice.then or (None,)
+        if choice is None:
+            return wide, ""
+    return choice.rewrite(wide, covariances.whitening()), "whitened, "
 
 
 def _with_tensors(expression: Expression, factors: Sequence[Sequence[Tensor]]) -> Expression:

@@ -2,12 +2,13 @@
 
 With candidates c of layer l that cost a_lc and lose e_lc, minimise ``sum e_lc x_lc`` over binary x
 with one candidate a layer and ``sum a_lc x_lc <= budget``: a multiple-choice knapsack (``knapsack``). Where
-losses are nearly proportional to costs, scipy's HiGHS solves it.
+candidates take several layers, or losses are nearly proportional to costs, scipy's HiGHS solves it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -34,7 +35,7 @@ def allocate(
     Raises:
         BudgetError: even the cheapest candidates cost more.
     """
-    least = sum(min(c.cost for c in group) for group in candidates.values())
+    least = _least(candidates)
     if budget < 0:
         raise BudgetError(
             f"no plan meets the budget: what is not decomposed takes {-budget:,.0f} {unit} more than it"
@@ -52,7 +53,9 @@ def allocate(
 
 
 def _best_items(groups: Sequence[Sequence[Candidate]], budget: float) -> list[int] | None:
-    """Index of each layer's candidate; ``None`` where that takes too long to find."""
+    """Index of each layer's candidate; ``None`` where that takes too long, or some take several layers."""
+    if any(candidate.covers for group in groups for candidate in group):
+        return None
     shape = len(groups), max(map(len, groups))
     costs, losses = np.zeros(shape), np.full(shape, np.inf)
     for row, group in enumerate(groups):
@@ -67,9 +70,9 @@ def _by_integer_program(
     """The best candidates, by HiGHS."""
     flat = [(name, candidate) for name, group in candidates.items() for candidate in group]
     rows = {name: row for row, name in enumerate(candidates)}
+    entries = [(rows[n], i) for i, (name, c) in enumerate(flat) for n in (name, *c.covers)]
     one_each = csr_array(
-        (np.ones(len(flat)), ([rows[name] for name, _ in flat], range(len(flat)))),
-        shape=(len(rows), len(flat)),
+        (np.ones(len(entries)), tuple(zip(*entries, strict=True))), shape=(len(rows), len(flat))
     )
     # Costs in units of the budget: the solver's tolerances are absolute.
     costs = np.array([[candidate.cost / max(budget, 1) for _, candidate in flat]])
@@ -88,6 +91,15 @@ def _by_integer_program(
     return _within(picked, candidates, budget)
 
 
+def _least(candidates: Mapping[str, Sequence[Candidate]]) -> float:
+    """The cost of the cheapest candidates of all layers."""
+    alone = {name: min(c.cost for c in found if not c.covers) for name, found in candidates.items()}
+    return sum(
+        min(c.cost - sum(alone[other] for other in c.covers) for c in found)
+        for found in candidates.values()
+    )
+
+
 def _within(
     picked: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], budget: float
 ) -> dict[str, Candidate]:
@@ -97,7 +109,7 @@ def _within(
                 (name, c)
                 for name, group in candidates.items()
                 for c in group
-                if c.cost < picked[name].cost
+                if name in picked and c.covers == picked[name].covers and c.cost < picked[name].cost
             ),
             key=lambda step: step[1].loss - picked[step[0]].loss,
         )
@@ -122,12 +134,19 @@ def mixture(
     Raises:
         DecomposeError: even the cheapest candidates cost more.
     """
-    groups = {name: undominated(found) for name, found in scored.items()}
+    groups = {name: _undominated(found) for name, found in scored.items()}
     picked = allocate(groups, allowed, unit)
     layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
     kept = {name: "worth its cost" for name in picked if name not in layers}
+    kept |= {name: "pruned with its reader" for c in picked.values() for name in c.covers}
     notes = {name: _note(picked[name], scored[name], unit) for name in layers}
     return Plan(layers, {**dense, **kept}, notes)
+
+
+def _undominated(found: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other of the same layers beats in cost and error."""
+    by_layers = groupby(sorted(found, key=lambda o: o.covers), key=lambda o: o.covers)
+    return [candidate for _, group in by_layers for candidate in undominated(list(group))]
 
 
 def _note(picked: Candidate, found: Sequence[Candidate], unit: str) -> Note:
@@ -135,7 +154,8 @@ def _note(picked: Candidate, found: Sequence[Candidate], unit: str) -> Note:
 
     Where a layer was decomposed already: the best of the other way, its factors in turn or all anew.
     """
-    others = [c for c in found if c.label != picked.label and c.cost <= picked.cost]
+    others = [c for c in found if c.label != picked.label and c.covers == picked.covers]
+    others = [c for c in others if c.cost <= picked.cost]
     others = [c for c in others if c.is_in_turn != picked.is_in_turn] or others
     best = min(others, key=lambda c: c.error, default=None)
     if best is None or best.choice is None:

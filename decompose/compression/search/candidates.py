@@ -24,6 +24,7 @@ from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
+from decompose.methods.pruning import PRUNE
 from decompose.methods.ranks import rank_step
 
 COMBINATIONS = (
@@ -42,6 +43,9 @@ COMBINATIONS = (
 )
 """Combinations that a budget chooses from by default: all but CP, which iterates too long."""
 
+DEFAULT_METHODS = (*COMBINATIONS, PRUNE)
+"""What a budget chooses from by default."""
+
 _OUTER_STEP = 5
 """Of a method's ranks, every fifth is tried as the outer method of a combination."""
 
@@ -57,11 +61,13 @@ class Candidate:
         choice: the method and rank; ``None`` leaves the layer as it is.
         cost: MACs, parameters or microseconds.
         error: relative squared error, of the kernel or of the model's output.
+        covers: other layers that the choice takes as well; the cost is that of all.
     """
 
     choice: Choice | None
     cost: int
     error: float
+    covers: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ from decompose import algebra
 from decompose.algebra import Conv
 from decompose.compression.effort import DEFAULT_EFFORT, effort_of
 from decompose.compression.search.allocation import mixture
-from decompose.compression.search.candidates import COMBINATIONS
+from decompose.compression.search.candidates import DEFAULT_METHODS
 from decompose.compression.search.latency_budget import plan_for_latency
 from decompose.compression.search.scoring import Cost, score
 from decompose.compression.statistics import Statistics
@@ -34,6 +34,7 @@ from decompose.layers.survey import Survey, survey
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import parse_combination
+from decompose.methods.pruning import PRUNE
 from decompose.methods.ranks import rank_rule
 from decompose.models.plans import KEPT, Plan
 from decompose.utils.batches import Batches, Example, device_of
@@ -91,7 +92,8 @@ def plan(
         threads: the engine's number of CPU threads; torch's own number by default.
         int8: count the time of both models in INT8 (``quantize``), in ``onnxruntime`` or ``openvino``.
         methods: methods and combinations that the budget may choose from; by default
-            ``decompose.compression.search.candidates.COMBINATIONS``.
+            ``decompose.compression.search.candidates.DEFAULT_METHODS``. ``prune``, of hidden channels
+            behind depthwise layers, is for ``macs`` and ``params``, and takes inputs to calibrate on.
         skip: names of layers, or of modules that hold them, or patterns, to leave as they are.
         calibrate: for a budget: unlabelled inputs, a tensor ``(batch, ...)`` or an iterable of batches,
             that the plan will also be repaired on; or the statistics that ``measure`` took from such.
@@ -141,20 +143,20 @@ def plan(
     for pattern in (*skip, *ranks):
         require_match(known.layers, pattern)
     known.warn_of_readers(stacklevel=2)
-    macs_of = macs_counters(known.shapes, known.convs)
+    macs_of = macs_counters(known.shapes, known.shapes)
     if macs is None and params is None and latency is None:
         for pattern, number in ranks.items():
             _require_within_bound(combination[-1], known.layers, pattern, number)
         rule = rank_rule(combination, ranks, partial(last_match, ranks), energy, ratio, step)
         return _uniform(rule, known, macs_of, named=ranks)
-    combinations = [parse_combination(name) for name in methods or COMBINATIONS]
+    names = methods or DEFAULT_METHODS
     if params is not None:
         known = _without_sharers(known)
-        params_of = dict.fromkeys(known.convs, algebra.params)
-        scored = score(known, combinations, params_of, calibrate, settings, step)
+        params_of = dict.fromkeys(known.shapes, algebra.params)
+        scored = score(known, names, params_of, calibrate, settings, step)
         chosen = mixture(scored, known.dense, _allowed_params(known, params), "parameters")
         return _with_kept(chosen, known)
-    scored = score(known, combinations, macs_of, calibrate, settings, step)
+    scored = score(known, names, macs_of, calibrate, settings, step)
     if macs is not None:
         chosen = mixture(scored, known.dense, _allowed_macs(known, macs), "MACs")
         return _with_kept(chosen, known)
@@ -169,13 +171,18 @@ def _step(multiple: int | None, methods: Sequence[str] | None) -> int:
         return 1
     if multiple < 1:
         raise DecomposeError(f"multiple {multiple}: must be 1 or more")
-    names = COMBINATIONS if methods is None else methods
-    if multiple > 1 and not any(parse_combination(name)[0].rank_is_width for name in names):
+    names = DEFAULT_METHODS if methods is None else methods
+    if multiple > 1 and not any(_has_width(name) for name in names):
         raise DecomposeError(
             f"multiple {multiple} is without effect: the ranks of {', '.join(names)} are numbers of terms, "
             "not of channels"
         )
     return multiple
+
+
+def _has_width(name: str) -> bool:
+    """Whether the rank of a method or combination is a number of channels."""
+    return name == PRUNE or parse_combination(name)[0].rank_is_width
 
 
 def _hint(model: nn.Module) -> str:

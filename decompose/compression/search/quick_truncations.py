@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from decompose.algebra import Conv, Expression, Whitening
+import torch
+
+from decompose.algebra import Conv, Expression, Whitening, behind_selection, keep_inputs
 from decompose.methods import Method, get_method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.factorisation_cache import FactorisationCache
@@ -59,6 +61,10 @@ class QuickTruncations:
         """
         if choice.method == FACTORS and self.factors is not None:
             return choice.go_on(self.factors)
+        if choice.pruned is not None:
+            # Not refitted to the statistics, which the inputs that judge it are part of.
+            kept = torch.tensor(choice.pruned.kept)
+            return behind_selection(keep_inputs(self.conv, kept), kept, self.conv.in_channels)
         channels = self.whitens_channels(choice.rewrite(self.conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
         made = choice.go_on(made, FactorisationCache())

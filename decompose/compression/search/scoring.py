@@ -15,16 +15,20 @@ from decompose import algebra
 from decompose.algebra import Conv, Expression, Whitening
 from decompose.compression.covariances import AxisCovariances, is_whitenable
 from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
-from decompose.compression.search.candidates import COMBINATIONS, Candidate, find_candidates
+from decompose.compression.search.candidates import DEFAULT_METHODS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.factor_candidates import find_factor_candidates
+from decompose.compression.search.pruning_candidates import find_pruning_candidates
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import Sensitivity, measuring_sensitivity
 from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import macs_counters
+from decompose.layers.dependencies import HiddenChannels, find_hidden_channels
 from decompose.layers.survey import Survey, survey
 from decompose.methods.combinations import Combination, parse_combination
+from decompose.methods.pruning import PRUNE
+from decompose.models.onnx.module import OnnxModule
 from decompose.utils.batches import Batches, Example, first
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
@@ -74,14 +78,14 @@ def measure(
     """
     known = survey(model, example, skip)
     known.warn_of_readers(stacklevel=2)
-    combinations = [parse_combination(name) for name in methods or COMBINATIONS]
-    costs = macs_counters(known.shapes, known.convs)
-    return _score_on(known, images, combinations, costs, effort_of(effort), repaired=True)[1]
+    costs = macs_counters(known.shapes, known.shapes)
+    names = methods or DEFAULT_METHODS
+    return _score_on(known, images, names, costs, effort_of(effort), repaired=True)[1]
 
 
 def score(
     known: Survey,
-    combinations: Sequence[Combination],
+    methods: Sequence[str],
     costs: Mapping[str, Cost],
     calibrate: Batches | Statistics | None,
     effort: Effort,
@@ -91,8 +95,9 @@ def score(
 
     Args:
         known: the survey of the model.
-        combinations: methods and combinations to choose from.
-        costs: by layer, from an expression instead of it to its cost.
+        methods: methods and combinations to choose from; channels are pruned only where layers are
+            repaired.
+        costs: by layer, from an expression instead of it to its cost; of all layers that are reached.
         calibrate: inputs, or the statistics that ``measure`` took from them; synthetic ones by default,
             and no repair is then supposed.
         effort: its settings.
@@ -102,9 +107,12 @@ def score(
         DecomposeError: the statistics are those of another model, or there are no inputs.
     """
     if isinstance(calibrate, Statistics):
+        combinations, hidden = _choices(methods, known, repaired=True)
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        candidates = _LayerCandidates(known, combinations, costs, calibrate, whitenings, multiple)
+        candidates = _LayerCandidates(
+            known, combinations, hidden, costs, calibrate, whitenings, multiple
+        )
         scored = {name: candidates.of(name)[0] for name in _tracked(known)}
         return _scaled(scored, calibrate.corrections)
     images = calibrate
@@ -112,7 +120,7 @@ def score(
         images = synthetic_inputs(first(known.example), known.model, num=_NUM_SYNTHETIC)
     repaired = calibrate is not None
     scored, statistics = _score_on(
-        known, images, combinations, costs, effort, multiple, repaired=repaired
+        known, images, methods, costs, effort, multiple, repaired=repaired
     )
     return _scaled(scored, statistics.corrections)
 
@@ -120,7 +128,7 @@ def score(
 def _score_on(
     known: Survey,
     images: Batches,
-    combinations: Sequence[Combination],
+    methods: Sequence[str],
     costs: Mapping[str, Cost],
     effort: Effort,
     multiple: int = 1,
@@ -128,13 +136,16 @@ def _score_on(
     repaired: bool,
 ) -> tuple[dict[str, list[Candidate]], Statistics]:
     """The candidates of every layer, and the statistics with their corrections."""
+    combinations, hidden = _choices(methods, known, repaired=repaired)
     # Gone through twice.
     images = list(images) if isinstance(images, Iterator) else images
     statistics = gather(known.model, images, known.chosen(known.convs))
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
     scored: dict[str, list[Candidate]] = {}
     corrections: dict[str, dict[str, float]] = {}
-    candidates = _LayerCandidates(known, combinations, costs, statistics, whitenings, multiple)
+    candidates = _LayerCandidates(
+        known, combinations, hidden, costs, statistics, whitenings, multiple
+    )
     with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
         for name in _tracked(known):
             scored[name], corrections[name] = candidates.corrected(name, sensitivity)
@@ -143,6 +154,16 @@ def _score_on(
         # An output that nothing moves, such as a class, has no sensitivity.
         corrections = {}
     return scored, replace(statistics, corrections=corrections)
+
+
+def _choices(
+    methods: Sequence[str], known: Survey, *, repaired: bool
+) -> tuple[list[Combination], dict[str, HiddenChannels]]:
+    """The methods and combinations for single layers, and the channels that may be pruned."""
+    combinations = [parse_combination(name) for name in methods if name != PRUNE]
+    # Of an ONNX model only nodes of decomposed layers are written anew.
+    can_prune = PRUNE in methods and repaired and not isinstance(known.model, OnnxModule)
+    return combinations, find_hidden_channels(known) if can_prune else {}
 
 
 def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
@@ -167,6 +188,7 @@ class _LayerCandidates:
     Attributes:
         known: the survey of the model.
         combinations: methods and combinations to choose from.
+        hidden: channels that may be pruned, by the layer that reads them.
         costs: by layer, from an expression instead of it to its cost.
         statistics: of the layers.
         whitenings: the coordinates in which repair may truncate, by layer.
@@ -175,6 +197,7 @@ class _LayerCandidates:
 
     known: Survey
     combinations: Sequence[Combination]
+    hidden: Mapping[str, HiddenChannels]
     costs: Mapping[str, Cost]
     statistics: Statistics
     whitenings: Mapping[str, Whitening]
@@ -193,6 +216,9 @@ class _LayerCandidates:
         found = find_candidates(truncations, combinations, cost, error, multiple)
         if factors is not None and error is not None:
             found += find_factor_candidates(factors, combinations, cost, error, multiple)
+        if layer is not None and name in self.hidden:
+            hidden = self.hidden[name]
+            found += find_pruning_candidates(hidden, self.known, layer, self.costs, multiple)
         return found, truncations
 
     def corrected(

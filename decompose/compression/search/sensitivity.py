@@ -105,6 +105,9 @@ class Sensitivity:
         inputs = InputBatches(images, model)
         # Counting reads inputs, which may be files.
         self._are_many = repaired and are_many(inputs)
+        if self._are_many:
+            # Fitted in all their factors, methods differ less.
+            self._num_measured = max(1, self._num_measured - 1)
         num_fitted = _MANY_FITTED if self._are_many and are_cheap(survey.example) else _FITTED
         every = list(islice(inputs, _HELD + (num_fitted if repaired else 0)))
         held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
@@ -137,24 +140,44 @@ class Sensitivity:
             By label of the choice; labels that were not measured have the median. Empty where nothing
             was measured.
         """
-        chosen = _worth_measuring(candidates)[: self._num_measured]
-        expressions = [truncations.expression(o.choice) for o in chosen if o.choice is not None]
+        alone = [candidate for candidate in candidates if not candidate.covers]
+        chosen = _worth_measuring(alone)[: self._num_measured]
+        measured = self._measured(name, chosen, truncations)
+        if measured:
+            middle = median(measured.values())
+            measured = {o.label: measured.get(o.label, middle) for o in alone}
+        covering = [candidate for candidate in candidates if candidate.covers]
+        return measured | self._measured(name, _middle_of(covering), truncations)
+
+    def _measured(
+        self, name: str, candidates: Sequence[Candidate], truncations: QuickTruncations
+    ) -> dict[str, float]:
+        """The errors of the output over the predicted ones, by label."""
+        expressions = [truncations.expression(o.choice) for o in candidates if o.choice is not None]
         if not expressions:
             return {}
         if self.calls is not None:
-            expressions = self._repaired(name, [widened(e) for e in expressions])
-        measured = {
+            jointly = not any(candidate.covers for candidate in candidates)
+            wide = [widened(expression) for expression in expressions]
+            expressions = self._repaired(name, wide, jointly=jointly)
+        return {
             candidate.label: self._output_error(name, e) / candidate.error
-            for candidate, e in zip(chosen, expressions, strict=True)
+            for candidate, e in zip(candidates, expressions, strict=True)
         }
-        middle = median(measured.values())
-        return {label: measured.get(label, middle) for label in {o.label for o in candidates}}
 
-    def _repaired(self, name: str, expressions: Sequence[Expression]) -> list[Expression]:
-        """Expressions instead of a layer, refitted as ``repair`` does, more or less."""
+    def _repaired(
+        self, name: str, expressions: Sequence[Expression], *, jointly: bool
+    ) -> list[Expression]:
+        """Expressions instead of a layer, refitted as ``repair`` does, more or less.
+
+        Args:
+            name: of the layer.
+            expressions: in float32 at least.
+            jointly: whether all their factors may be fitted; a selection of channels is none.
+        """
         assert self.calls is not None
         conv = to_conv(self._survey.layers[name])
-        if self._are_many and all(can_fit_jointly(e, conv) for e in expressions):
+        if jointly and self._are_many and all(can_fit_jointly(e, conv) for e in expressions):
             problem = RefitProblem("", widened(conv))
             most = patches_of_each(problem.num_features, self._num_fitted)
             for x, seen, output in self.calls.of(name):
@@ -196,6 +219,12 @@ def _worth_measuring(candidates: Sequence[Candidate]) -> list[Candidate]:
             nearest[candidate.label] = candidate
     hopeful = [candidate for candidate in nearest.values() if not _hopeless(candidate, candidates)]
     return sorted(hopeful, key=lambda candidate: candidate.error)
+
+
+def _middle_of(covering: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate that takes several layers, of middling cost; none where there are none."""
+    worth = [candidate for candidate in covering if candidate.error >= _LEAST]
+    return sorted(worth, key=lambda candidate: candidate.cost)[len(worth) // 2 :][:1]
 
 
 def _hopeless(candidate: Candidate, others: Sequence[Candidate]) -> bool:

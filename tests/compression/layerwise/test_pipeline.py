@@ -14,7 +14,7 @@ from decompose.layers.modules import DecomposedLayer
 from decompose.models.conversion import plan_of
 from decompose.models.serialization import load, save
 from decompose.utils.errors import DecomposeError
-from tests.compression.layerwise.test_channel_pruning import X, make_model
+from tests.compression.layerwise.test_partial_model import X, make_model
 
 
 def error(model: nn.Module, small: nn.Module) -> float:

@@ -82,3 +82,30 @@ def test_a_note_names_what_was_chosen_and_the_runner_up() -> None:
 def test_a_budget_that_cannot_be_met() -> None:
     with pytest.raises(DecomposeError, match="the least is 80 MACs"):
         mixture(SCORED, {}, 79, "MACs")
+
+
+@given(GROUPS, st.lists(st.tuples(st.integers(0, 10**9), st.floats(0, 20)), min_size=1, max_size=3))
+def test_a_candidate_of_several_layers_takes_the_place_of_each(groups: list, several: list) -> None:
+    candidates = {
+        str(index): [Candidate(None, cost, -math.expm1(-loss)) for cost, loss in group]
+        for index, group in enumerate(groups)
+    }
+    name, *others = candidates
+    alone = list(candidates.values())
+    covering = [Candidate(None, c, -math.expm1(-x), tuple(others)) for c, x in several]
+    budget = sum(max(c.cost for c in group) for group in alone)
+    picked = allocate({**candidates, name: candidates[name] + covering}, budget, "MACs")
+    sums = [tuple(choice) for choice in product(*alone)] + [(c,) for c in covering]
+    best = min(sum(c.loss for c in o) for o in sums if sum(c.cost for c in o) <= budget)
+    assert sum(c.cost for c in picked.values()) <= budget
+    assert sum(c.loss for c in picked.values()) == pytest.approx(best, abs=1e-6)
+    taken = [layer for layer, c in picked.items() for layer in (layer, *c.covers)]
+    assert sorted(taken) == sorted(candidates)
+
+
+def test_the_least_cost_counts_candidates_of_several_layers() -> None:
+    both = Candidate(None, 3, 0.5, ("b",))
+    candidates = {"a": [Candidate(None, 5, 0.0), both], "b": [Candidate(None, 5, 0.0)]}
+    assert allocate(candidates, 4, "MACs") == {"a": both}
+    with pytest.raises(DecomposeError, match="the least is 3 MACs"):
+        allocate(candidates, 2, "MACs")

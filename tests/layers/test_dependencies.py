@@ -6,9 +6,15 @@ import torchvision
 from torch import Tensor, nn
 
 import decompose
-from decompose.compression.layerwise.dependencies import Dependency, find_dependencies
+from decompose.layers.dependencies import (
+    Dependency,
+    HiddenChannels,
+    find_dependencies,
+    find_hidden_channels,
+)
 from decompose.layers.survey import survey
 from decompose.models.vgg16 import vgg16_features
+from tests.support.inverted_bottleneck import EXAMPLE, InvertedBottleneck
 from tests.support.strategies import Mixed
 
 X = torch.zeros(1, 3, 32, 32)
@@ -88,3 +94,35 @@ def test_a_model_that_decides_as_it_runs_has_those_of_its_example() -> None:
         return F.relu(y) if y.shape[2] > 1 else y.flip(1)
 
     assert set(found(Mixing(decide))) == {"second"}
+
+
+def hidden(model: nn.Module, x: Tensor = X) -> dict[str, HiddenChannels]:
+    return find_hidden_channels(survey(model, x))
+
+
+def test_hidden_channels_lie_around_a_depthwise_layer() -> None:
+    channels = hidden(InvertedBottleneck(), EXAMPLE)
+    assert list(channels) == ["project"]
+    assert channels["project"].writers == ("depthwise", "expand", "bn2", "bn1")
+    assert not hidden(torchvision.models.resnet18(weights=None))
+
+
+def test_every_block_of_mobilenets_has_them_but_those_that_are_squeezed() -> None:
+    assert len(hidden(torchvision.models.mobilenet_v2(weights=None))) == 17
+    assert len(hidden(torchvision.models.mobilenet_v3_small(weights=None))) == 2
+
+
+def test_layers_that_a_user_skips_or_hooks_keep_their_channels() -> None:
+    model = InvertedBottleneck()
+    assert not find_hidden_channels(survey(model, EXAMPLE, skip=["depthwise"]))
+    model.expand.register_forward_hook(lambda *_: None)
+    assert not hidden(model, EXAMPLE)
+    model = InvertedBottleneck()
+    nn.utils.parametrizations.weight_norm(model.depthwise)
+    assert not hidden(model, EXAMPLE)
+
+
+def test_a_decomposed_layer_keeps_its_channels() -> None:
+    model = InvertedBottleneck()
+    plan = decompose.plan(model, EXAMPLE, method="svd", rank={"expand": 3})
+    assert not hidden(decompose.apply(plan, model), EXAMPLE)

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import decompose
-from decompose.compression.layerwise.channel_pruning import kept_channels, put_
 from decompose.compression.layerwise.pipeline import LayerSpec, compress_layerwise
 from decompose.compression.layerwise.sampling import Sampler
+from decompose.layers.channel_pruning import kept_channels, put_
 from decompose.layers.costs import count_macs, trace_shapes
 from decompose.layers.forward import evaluating
 from tests.support.strategies import Mixed
