@@ -22,7 +22,7 @@ import torch
 import typer
 
 from decompose.utils.environment import environment
-from experiments.common.records import keep, publish
+from experiments.common.records import keep, publish, take_up
 from experiments.common.shares_of_macs import measured
 from experiments.imagenet.networks import OFFLINE, ONLINE, load_subject
 from experiments.imagenet.study import WAYS, Study
@@ -43,15 +43,19 @@ def main(
         "free",
         "images64",
     ],
+    seed: Annotated[
+        int, typer.Option(help="Of the draw of unlabelled images; give each an output of its own.")
+    ] = 0,
 ) -> None:
     """Measure what is not measured yet, and render all that is."""
     for given, known in ((network, _NETWORKS), (way, WAYS)):
         if unknown := [name for name in given if name not in known]:
             raise typer.BadParameter(f"there is no {unknown[0]}; there are: {', '.join(known)}")
+    take_up(output / "setting.json", {"seed": seed})
     for name in network:
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)
-        study = Study(load_subject(name, packages), data, folder)
+        study = Study(load_subject(name, packages), data, folder, seed)
         keep(study.original(), folder / "original.json")
         for part in way:
             for fraction in share:

@@ -34,7 +34,6 @@ WAYS: Mapping[str, str] = {
 """Titles of the ways that are compared."""
 
 _BATCH = 20
-_SEED = 0
 
 
 class Study:
@@ -44,12 +43,13 @@ class Study:
         subject: the classifier; left as it was.
         data: folder of labelled images, in ImageNet's synset folders or torchvision's layout.
         cache: folder for what the original makes of the images.
+        seed: of the draw of unlabelled images.
     """
 
-    def __init__(self, subject: Subject, data: Path, cache: Path) -> None:
+    def __init__(self, subject: Subject, data: Path, cache: Path, seed: int = 0) -> None:
         self.network, self.example = subject.network, subject.example
         images = with_imagenet_labels(labelled_images(data, subject.transform))
-        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SEED)).tolist()
+        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
         self._calibrating = images.chosen(drawn[:NUM_CALIBRATED])
         self.test = images.chosen(sorted(drawn[NUM_CALIBRATED:]))
         self.macs = executed_macs(self.network, self.example)
