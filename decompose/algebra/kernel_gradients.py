@@ -112,16 +112,20 @@ class _Factor:
 
 
 @dataclass(frozen=True)
-class _Product:
-    """``Chain(first, second)``."""
+class _Pair:
+    """Two parts that compose to one kernel."""
 
     first: _Node
     second: _Node
 
     @property
     def groups(self) -> int:
-        """Groups of the product."""
+        """Groups of the whole."""
         return gcd(self.first.groups, self.second.groups)
+
+
+class _Product(_Pair):
+    """``Chain(first, second)``."""
 
     @property
     def kernel_size(self) -> tuple[int, ...]:
@@ -162,17 +166,8 @@ class _Product:
         return kernel.reshape(len(b), m * inputs, -1), pull_back
 
 
-@dataclass(frozen=True)
-class _Total:
+class _Total(_Pair):
     """``Sum(first, second)``."""
-
-    first: _Node
-    second: _Node
-
-    @property
-    def groups(self) -> int:
-        """Groups of the sum."""
-        return gcd(self.first.groups, self.second.groups)
 
     @property
     def kernel_size(self) -> tuple[int, ...]:

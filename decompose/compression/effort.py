@@ -15,7 +15,7 @@ class Effort:
 
     Attributes:
         num_measured: combinations of methods whose sensitivity is measured in each layer where layers
-            will be repaired; the others take the median.
+            will be repaired, one fewer where all factors are fitted; the others take the median.
         num_aids: synthetic inputs that help to fit a repair, beside the given ones.
         num_whitening: inputs from which the coordinates of a repair's truncations are gathered, at most.
         num_matching: gradient steps that fit synthetic inputs to a model's normalisations.
