@@ -51,14 +51,17 @@ class InputMoments(ABC):
             output: ``(batch, O, *output_size)``.
         """
         every, step = self.strides(output)
-        rows = self._rows(at_least_float32(x.detach()[::every]), step)
+        seen = at_least_float32(x.detach()[::every])
+        rows = self._rows(seen, step)
         (rows,) = finite_rows(rows)
         if not rows.shape[1]:
             return
         if self.is_shifted:
             if self._shift is None:
                 self._shift = rows.mean(1, keepdim=True)
-            rows = rows - self._shift
+            # Patches are a copy; pixels may be the layer's input itself.
+            is_copy = rows.untyped_storage().data_ptr() != seen.untyped_storage().data_ptr()
+            rows = rows.sub_(self._shift) if is_copy else rows - self._shift
         self.count += rows.shape[1]
         rows = rows.unflatten(2, (self.depth, self.num_taps))
         self.sum += rows.sum(1).cpu().double()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import reduce
 from math import isfinite, prod, sqrt
 from typing import Any, overload
 
@@ -182,12 +183,12 @@ def _dead_leaves(shape: Sequence[int], generator: torch.Generator) -> Tensor:
         )
         if not empty[box].any():
             continue
-        colour = np.clip(np.float32(brightness) + _HUE * hues.numpy(), 0, 1)
-        distance = np.zeros([1] * axes, dtype=np.float32)
-        for axis, (c, window) in enumerate(zip(centre, box, strict=True)):
-            along = np.square(grid[axis][window] - c)
-            distance = distance + along.reshape([-1 if a == axis else 1 for a in range(axes)])
-        new = (distance <= radius**2) & empty[box]
+        colour = (np.float32(brightness) + _HUE * hues.numpy()).clip(0, 1)
+        along = [
+            np.square(pixels[window] - c)
+            for pixels, window, c in zip(grid, box, centre, strict=True)
+        ]
+        new = (reduce(np.add.outer, along) <= radius**2) & empty[box]
         np.copyto(image[(slice(None), *box)], colour.reshape(-1, *[1] * axes), where=new)
         empty[box] &= ~new
         num_empty -= np.count_nonzero(new)

@@ -19,7 +19,7 @@ from decompose.inference.engine_models import EngineModel, OpenVinoModel
 from decompose.layers.discovery import copied
 from decompose.models.export import to_onnx_bytes
 from decompose.models.openvino_core import openvino_core
-from decompose.utils.batches import Example, call, device_of
+from decompose.utils.batches import Example, call, device_of, in_channels_last
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
@@ -103,7 +103,7 @@ class Eager(Engine):
         model = copied(model).to(device).eval()
         if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             model.to(memory_format=torch.channels_last)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = in_channels_last(x)
         return model, x
 
 

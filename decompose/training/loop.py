@@ -31,6 +31,7 @@ from decompose.training.objective import Objective
 from decompose.training.optimizer import make_optimiser, make_schedule
 from decompose.training.state import Epoch, TrainingState
 from decompose.training.validation import Validator
+from decompose.utils.batches import in_channels_last
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.hashing import weights_digest
 from decompose.utils.progress import watching
@@ -232,7 +233,8 @@ class Training:
 
     def _learn(self, batch: TrainBatch) -> Tensor:
         """Add a micro-batch's gradients; its loss and hits, ``(2,)``."""
-        images = batch.images.to(next(self.model.parameters()), non_blocking=True)
+        parameter = next(self.model.parameters())
+        images = in_channels_last(batch.images.to(parameter, non_blocking=True))
         labels = batch.labels.to(self.processes.device, non_blocking=True)
         with self.accelerator.autocast():
             loss, outputs = self.objective.loss(self.wrapped, images, labels)

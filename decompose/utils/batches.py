@@ -87,6 +87,24 @@ def moved(example: Any, like: Tensor) -> Any:
     )
 
 
+def in_channels_last(example: Any) -> Any:
+    """Lay images out with the channels last, which convolutions of few channels run quicker on.
+
+    Args:
+        example: of which tensors with four axes are taken for images.
+
+    Returns:
+        The same values.
+
+    Example:
+        >>> in_channels_last(torch.ones(1, 3, 4, 4)).stride()
+        (48, 1, 12, 3)
+    """
+    return map_tensors(
+        lambda x: x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, example
+    )
+
+
 def device_of(example: Example) -> torch.device:
     """Device of an example's tensors."""
     return next((tensor.device for tensor in tensors(example)), torch.device("cpu"))

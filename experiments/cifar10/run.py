@@ -25,7 +25,7 @@ from decompose.utils.environment import environment
 from experiments.cifar10.data import load_images
 from experiments.cifar10.networks import load_model
 from experiments.cifar10.plot import draw
-from experiments.cifar10.study import Study
+from experiments.cifar10.study import Study, distillation
 from experiments.cifar10.table import tables
 from experiments.cifar10.ways import HALF, WAYS
 from experiments.common.records import keep, publish, take_up
@@ -45,6 +45,9 @@ def main(
         "images64",
     ],
     epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 10,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of finetuning; the more is to be learnt, the higher.")
+    ] = 0.01,
     seed: Annotated[
         int, typer.Option(help="Of the draw of unlabelled images; give each an output of its own.")
     ] = 0,
@@ -56,6 +59,7 @@ def main(
     if "again" in way and max(share) >= HALF:
         raise typer.BadParameter(f"again goes on from {HALF:.0%} of the MACs: give smaller shares")
     take_up(output / "setting.json", {"seed": seed, "max_test": max_test})
+    recipe = distillation(epochs, learning_rate)
     train, test = (load_images(data, train=is_train) for is_train in (True, False))
     test = test.first(max_test)
     for layers in depth:
@@ -67,7 +71,7 @@ def main(
             for fraction in share:
                 path = folder / f"{name}_{fraction:g}.json"
                 if not path.exists():
-                    keep(study.measure(name, fraction, epochs, folder / "checkpoints"), path)
+                    keep(study.measure(name, fraction, recipe, folder / "checkpoints"), path)
     record = {
         "environment": environment(torch.device("cpu")),
         "networks": {path.name: measured(path, WAYS) for path in sorted(output.glob("resnet*"))},

@@ -23,6 +23,7 @@ from decompose.evaluation.confidence_intervals import paired_difference, share
 from decompose.layers.forward import evaluating
 from decompose.training.finetuning import finetune
 from decompose.training.recipe import Recipe
+from decompose.utils.batches import in_channels_last
 from decompose.utils.progress import track
 from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import MEAN, SIZE, STD, Images
@@ -71,22 +72,24 @@ class Study:
             "num_test": len(self.hits),
         }
 
-    def measure(self, name: str, share_of_macs: float, epochs: int, folder: Path) -> dict[str, Any]:
+    def measure(
+        self, name: str, share_of_macs: float, recipe: Recipe, folder: Path
+    ) -> dict[str, Any]:
         """Make a smaller network one way, and measure it.
 
         Args:
             name: of ``WAYS``.
             share_of_macs: to keep.
-            epochs: of finetuning.
+            recipe: of finetuning.
             folder: for its checkpoints.
         """
         way = WAYS[name]
-        make = self._maker(name, share_of_macs, epochs, folder)
+        make = self._maker(name, share_of_macs, recipe, folder)
         started = time.perf_counter()
         small = make()
         seconds = time.perf_counter() - started
         if way.is_finetuned:
-            small = self._finetuned(small, epochs, folder / f"{name}_{share_of_macs:g}")
+            small = self._finetuned(small, recipe, folder / f"{name}_{share_of_macs:g}")
         found = hits(small, self.test, f"{way.title}, {share_of_macs:g}")
         change = paired_difference(self.hits, found)
         return {
@@ -94,10 +97,10 @@ class Study:
             "accuracy": share(found)._asdict(),
             "change": change._asdict(),
             "seconds": seconds,
-        } | ({"epochs": epochs} if way.is_finetuned else {})
+        } | (_settings(recipe) if way.is_finetuned else {})
 
     def _maker(
-        self, name: str, share_of_macs: float, epochs: int, folder: Path
+        self, name: str, share_of_macs: float, recipe: Recipe, folder: Path
     ) -> Callable[[], nn.Module]:
         """Prepare a way to make a smaller network: statistics and what it goes on from are made here."""
         way = WAYS[name]
@@ -108,7 +111,7 @@ class Study:
             return partial(uniform_tucker, self.network, self.example, share_of_macs)
         if name == "again":
             half = self._decomposed(WAYS["finetuned"], HALF, self._measured(way.num_images))
-            tuned = self._finetuned(half, epochs, folder / f"finetuned_{HALF:g}")
+            tuned = self._finetuned(half, recipe, folder / f"finetuned_{HALF:g}")
             return partial(self._decomposed_again, tuned, share_of_macs, way)
         statistics = self._measured(way.num_images) if way.num_images else None
         return partial(self._decomposed, way, share_of_macs, statistics)
@@ -141,16 +144,8 @@ class Study:
             self._statistics[num] = decompose.measure(self.network, self.example, images)
         return self._statistics[num]
 
-    def _finetuned(self, small: nn.Module, epochs: int, folder: Path) -> nn.Module:
+    def _finetuned(self, small: nn.Module, recipe: Recipe, folder: Path) -> nn.Module:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(
-            epochs=epochs,
-            batch_size=256,
-            learning_rate=0.05,
-            labels=0.1,
-            outputs=0.9,
-            workers=default_workers(),
-        )
         found = finetune(
             small,
             self.train.dataset(),
@@ -164,6 +159,19 @@ class Study:
         return found.network
 
 
+def distillation(epochs: int, learning_rate: float) -> Recipe:
+    """The recipe of finetuning: mostly the original's outputs, a little of the labels."""
+    return Recipe(
+        epochs=epochs,
+        batch_size=128,
+        learning_rate=learning_rate,
+        weight_decay=0,
+        labels=0.1,
+        outputs=0.9,
+        workers=default_workers(),
+    )
+
+
 def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
     """Whether the class of each image has the highest score, ``(N,)`` bool."""
     network = network.eval().to(memory_format=torch.channels_last)
@@ -171,9 +179,13 @@ def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
     with evaluating(network):
         for start in track(range(0, len(images), _BATCH), doing):
             part = slice(start, start + _BATCH)
-            x = images.prepared(part).to(memory_format=torch.channels_last)
+            x = in_channels_last(images.prepared(part))
             found.append(network(x).argmax(1) == images.labels[part])
     return torch.cat(found).numpy()
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {"epochs": recipe.epochs, "learning_rate": recipe.peak, "batch_size": recipe.batch_size}
 
 
 def _augmented() -> v2.Compose:

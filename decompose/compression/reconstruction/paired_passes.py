@@ -27,7 +27,7 @@ from decompose.layers.suspended_passes import (
     suspending_before,
     suspending_behind,
 )
-from decompose.utils.batches import Example, first
+from decompose.utils.batches import Example, first, in_channels_last
 
 _MOST_BYTES = 3 << 27
 """What all suspended passes may hold together."""
@@ -148,12 +148,15 @@ class PairedPasses:
             pair = self._suspended.pop(index, None)
             if pair is None:
                 assert x is not None
+                x = in_channels_last(x)
                 pair = _Pair(SuspendedPass(self._small, x), SuspendedPass(self._model, x))
             given, wanted = (
                 passing.advance_to(name, self._order) for passing in (pair.small, pair.original)
             )
             if given is not None and wanted is not None:
-                yield PairedCall(self._batches.folds[index], given.value, wanted.value)
+                # Patches are copied along rows of the image.
+                seen, output = given.value.contiguous(), wanted.value.contiguous()
+                yield PairedCall(self._batches.folds[index], seen, output)
             if given is not None and wanted is not None and len(self._suspended) < room:
                 self._suspended[index] = pair
             else:

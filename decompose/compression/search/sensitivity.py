@@ -45,7 +45,14 @@ from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.stepwise_calls import StepwiseCalls
 from decompose.layers.survey import Survey
-from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
+from decompose.utils.batches import (
+    Batches,
+    Example,
+    InputBatches,
+    batch_size,
+    grouped,
+    in_channels_last,
+)
 
 _SHARE = 0.4
 """Cost at which a layer's methods are measured, as a share of its dense cost."""
@@ -114,7 +121,7 @@ class Sensitivity:
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
         self._held: list[tuple[Example, Recording]] = []
-        for x in grouped(held, size):
+        for x in map(in_channels_last, grouped(held, size)):
             self._held.append((x, Recording(model, originals, x)))
             if sum(y.numel() for _, r in self._held for y in r.outputs) >= _ENOUGH_NUMBERS:
                 break
