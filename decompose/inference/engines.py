@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from decompose.inference.allocator import keep_freed_memory
 from decompose.inference.engine_models import EngineModel, OpenVinoModel
 from decompose.layers.discovery import copied
+from decompose.layers.forward import takes_channels_last
 from decompose.models.export import to_onnx_bytes
 from decompose.models.openvino_core import openvino_core
-from decompose.utils.batches import Example, call, device_of, in_channels_last
+from decompose.utils.batches import Example, call, device_of, first, in_channels_last
 from decompose.utils.errors import DecomposeError
 from decompose.utils.optional_dependencies import required
 
@@ -101,10 +102,15 @@ class Eager(Engine):
         if device.type == "cpu":
             keep_freed_memory()
         model = copied(model).to(device).eval()
-        if self.channels_last and isinstance(x, Tensor) and x.ndim == 4:
+        if self.channels_last and self._takes_channels_last(model, x):
             model.to(memory_format=torch.channels_last)
             x = in_channels_last(x)
         return model, x
+
+    def _takes_channels_last(self, model: nn.Module, x: Example) -> bool:
+        is_image = isinstance(x, Tensor) and x.ndim == 4
+        with torch.no_grad():
+            return is_image and takes_channels_last(model, first(x))
 
 
 class Compiled(Eager):

@@ -11,12 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from decompose.layers.detectors import comparable
-from decompose.utils.batches import Example, call
+from decompose.utils.batches import Example, call, in_channels_last, tensors
 from decompose.utils.errors import DecomposeError
 
 _MOST_TOGETHER = 16
 _NUMBERS_TOGETHER = 2**17
 """Inputs and numbers of one batch, at most."""
+
+_REFUSALS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    DecomposeError,
+)
+"""What a model raises that does not take an input."""
 
 
 @contextmanager
@@ -119,7 +129,7 @@ def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:
     alone = [comparable_outputs(model, one) for one in (x, other)]
     try:
         together = comparable_outputs(model, torch.cat((x, other)))
-    except (RuntimeError, TypeError, ValueError, LookupError, AssertionError, DecomposeError):
+    except _REFUSALS:
         return False
     if len(together) != len(alone[0]) or any(not t.ndim or len(t) != 2 * len(x) for t in together):
         return False
@@ -127,8 +137,34 @@ def takes_batches(model: nn.Module, x: Example, other: Example) -> bool:
     return all(_nearly_equal(both, torch.cat((a, b))) for both, a, b in pairs)
 
 
+def takes_channels_last(model: nn.Module, x: Example) -> bool:
+    """Whether a model gives the same outputs for images laid out with the channels last.
+
+    One that views a convolution's output as rows does not take them.
+
+    Args:
+        model: in evaluation mode, gradients off.
+        x: one batch; without images there is nothing to lay out, and the answer is no.
+
+    Example:
+        >>> seen = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()).eval()
+        >>> with torch.no_grad():
+        ...     takes_channels_last(seen, torch.ones(1, 3, 2, 2))
+        True
+    """
+    if not any(tensor.ndim == 4 for tensor in tensors(x)):
+        return False
+    try:
+        expected, given = (comparable_outputs(model, seen) for seen in (x, in_channels_last(x)))
+    except _REFUSALS:
+        return False
+    return len(given) == len(expected) and all(map(_nearly_equal, given, expected))
+
+
 def _nearly_equal(given: Tensor, expected: Tensor) -> bool:
     """Whether two tensors agree to rounding, and are NaN or infinite in the same positions."""
+    if given.shape != expected.shape:
+        return False
     finite = given.isfinite()
     if not torch.equal(finite, expected.isfinite()):
         return False

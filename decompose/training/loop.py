@@ -23,6 +23,7 @@ from torch import Tensor
 
 from decompose.data.images import ImageDataset
 from decompose.layers.batchnorm import has_statistics, reestimate_
+from decompose.layers.forward import evaluating, takes_channels_last
 from decompose.models import serialization
 from decompose.training.augmentation import AugmentedImages, TrainBatch
 from decompose.training.batch_order import BatchOrder
@@ -100,6 +101,7 @@ class Training:
         self.schedule = make_schedule(optimiser, self.recipe, self.order.steps)
         self.wrapped, self.optimiser = accelerator.prepare(self.model, optimiser)
         self._saved_at = time.monotonic()
+        self._is_channels_last: bool | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a run resumes from."""
@@ -234,7 +236,9 @@ class Training:
     def _learn(self, batch: TrainBatch) -> Tensor:
         """Add a micro-batch's gradients; its loss and hits, ``(2,)``."""
         parameter = next(self.model.parameters())
-        images = in_channels_last(batch.images.to(parameter, non_blocking=True))
+        images = batch.images.to(parameter, non_blocking=True)
+        if self._take_channels_last(images[:1]):
+            images = in_channels_last(images)
         labels = batch.labels.to(self.processes.device, non_blocking=True)
         with self.accelerator.autocast():
             loss, outputs = self.objective.loss(self.wrapped, images, labels)
@@ -244,6 +248,15 @@ class Training:
         if self.objective.labelled:
             found[1] = _hits(outputs.detach(), labels)
         return found
+
+    def _take_channels_last(self, image: Tensor) -> bool:
+        """Whether model and teacher take images laid out so, asked once."""
+        if self._is_channels_last is None:
+            teacher = self.objective.teacher
+            models = [self.model] if teacher is None else [self.model, teacher]
+            with evaluating(*models):
+                self._is_channels_last = all(takes_channels_last(m, image) for m in models)
+        return self._is_channels_last
 
     def _means(self, found: Tensor) -> tuple[float, float]:
         """A step's loss and hits over all processes.

@@ -40,3 +40,18 @@ def test_a_call_without_finite_rows_adds_nothing() -> None:
     moments.add(torch.full((4, 3), float("inf")), torch.zeros(4, 2))
     assert moments.count == 0
     assert not moments.rows
+
+
+def test_the_layers_input_is_left_as_it_was() -> None:
+    for conv, x in (
+        (Conv(torch.randn(2, 3)), torch.randn(4, 3)),
+        (Conv(torch.randn(2, 3, 1, 1)), torch.randn(1, 3, 5, 5)),
+        (Conv(torch.randn(2, 3, 3, 3)), torch.randn(2, 3, 5, 5)),
+        (Conv(torch.randn(2, 1, 1, 1), groups=2), torch.randn(1, 2, 5, 5)),
+    ):
+        before = x.clone()
+        moments = Rows(conv)
+        moments.add(x, x[:, :2])
+        moments.add(x, x[:, :2])
+        assert torch.equal(x, before)
+        torch.testing.assert_close(moments.rows[0], moments.rows[1])

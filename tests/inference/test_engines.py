@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import decompose
 from decompose.inference.engines import _Replay, default_engine, get_engine
 from decompose.utils.errors import DecomposeError
+from tests.support.models import Viewing
 from tests.support.strategies import Mixed
 
 
@@ -29,6 +30,12 @@ def test_a_prepared_network_gives_what_it_gives_in_torch(name: str) -> None:
     first = given if isinstance(given, Tensor) else torch.from_numpy(given[0])
     torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)
     assert engine.version()
+
+
+def test_a_model_that_views_maps_as_rows_runs() -> None:
+    model, x = Viewing().eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(get_engine("eager").prepare(model, x, 1)(), model(x))
 
 
 def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

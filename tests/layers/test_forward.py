@@ -1,9 +1,10 @@
-"""Models that treat the inputs of a batch alone are known."""
+"""What inputs models take is known: several together, or laid out with the channels last."""
 
 import torch
 from torch import Tensor, nn
 
-from decompose.layers.forward import takes_batches
+from decompose.layers.forward import takes_batches, takes_channels_last
+from tests.support.models import Viewing
 
 
 class Centred(nn.Module):
@@ -40,3 +41,13 @@ def test_masked_scores_are_compared_where_they_are_finite() -> None:
         for masked in (float("-inf"), float("nan")):
             assert takes_batches(Masked(masked), x, other)
             assert not takes_batches(nn.Sequential(Centred(), Masked(masked)), x, other)
+
+
+def test_a_model_that_views_maps_as_rows_takes_no_channels_last() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    flattening = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    with torch.no_grad():
+        assert takes_channels_last(flattening, x)
+        assert takes_channels_last(flattening, (x,))
+        assert not takes_channels_last(Viewing(), x)
+        assert not takes_channels_last(nn.Linear(8, 2), x[0, 0])

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import decompose
 from decompose import DecomposeError
@@ -22,7 +22,17 @@ from decompose.training.validation import Validator
 from decompose.utils.distributed import Processes
 from decompose.utils.hashing import weights_digest
 from tests.models.onnx.cases import read, small_cnn
-from tests.training.cases import RECIPE, image_dataset, make_images, models, tuned
+from tests.support.models import Viewing
+from tests.training.cases import (
+    DRAWN,
+    RECIPE,
+    SIZE,
+    Tiny,
+    image_dataset,
+    make_images,
+    models,
+    tuned,
+)
 
 NORMED = {"norm": True, "dropout": 0.3}
 """A model whose steps draw at random, and with statistics to be estimated."""
@@ -63,6 +73,27 @@ def test_labels_teach(data: Path) -> None:
     assert found.history[-1].loss < found.history[0].loss
     assert not found.network.training
     assert "(best)" in str(found.table())
+
+
+@pytest.mark.parametrize("kind", [Tiny, Viewing])
+def test_images_are_laid_out_as_the_model_takes_them(kind: type[nn.Module], data: Path) -> None:
+    original, orders = kind().eval(), list[bool]()
+    plan = decompose.plan(original, torch.zeros(1, 3, SIZE, SIZE), method="dw_pw", rank=2)
+    small = decompose.apply(plan, original)
+    first = next(module for module in original.modules() if isinstance(module, nn.Conv2d))
+
+    def keep(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        orders.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    # The teacher is a copy, with its hooks.
+    first.register_forward_pre_hook(keep)
+    images = image_dataset(data)
+    found = decompose.finetune(
+        small, images, teacher=original, recipe=RECIPE, augment=DRAWN, device="cpu"
+    )
+    assert len(found.history) == RECIPE.epochs
+    assert orders[-1] is (kind is Tiny)
+    assert all(p.is_contiguous() for p in found.network.parameters())
 
 
 def test_the_original_teaches_without_labels(data: Path) -> None:

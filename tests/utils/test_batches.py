@@ -19,6 +19,7 @@ from decompose.utils.batches import (
     chunks,
     first,
     grouped,
+    in_channels_last,
     map_tensors,
     moved,
     split,
@@ -179,3 +180,11 @@ def test_inputs_are_grouped_in_their_order_where_their_shapes_agree() -> None:
         (1, 2),
     ]
     assert torch.equal(torch.cat(found[:2]), torch.cat(inputs[:3]))
+
+
+def test_images_alone_are_laid_out_with_the_channels_last() -> None:
+    image, row = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4)
+    (found,), same = in_channels_last(((image,), row))
+    assert torch.equal(found, image)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert same.is_contiguous()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from decompose.compression.reconstruction.folded_batches import FoldedBatches
 from decompose.layers.detectors import comparable
-from decompose.layers.forward import evaluating
+from decompose.layers.forward import evaluating, takes_channels_last
 from decompose.layers.hooks import calls_until
 from decompose.layers.suspended_passes import (
     SuspendedPass,
@@ -97,17 +97,20 @@ class PairedPasses:
         self._order = {name: index for index, name in enumerate(once)}
         self._suspended: dict[int, _Pair] = {}
         self._held_by_one: dict[str, int] = {}
+        self._is_channels_last = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Switch both models to evaluation mode and watch their layers."""
         self._stack.enter_context(evaluating(self._small, self._model))
-        for model in (self._small, self._model):
-            self._stack.enter_context(comparable(model))
         last = len(self._batches) - 1
         contents = dict(self._batches.chosen({0, last}))
-        small, original = ({n: self._layers[n][which] for n in self._order} for which in (0, 1))
         one, other = first(contents[0]), first(contents[last])
+        models = self._small, self._model
+        self._is_channels_last = all(takes_channels_last(model, one) for model in models)
+        for model in models:
+            self._stack.enter_context(comparable(model))
+        small, original = ({n: self._layers[n][which] for n in self._order} for which in (0, 1))
         if not are_independent(self._model, original, one, other):
             self._order.clear()
             return self
@@ -148,7 +151,7 @@ class PairedPasses:
             pair = self._suspended.pop(index, None)
             if pair is None:
                 assert x is not None
-                x = in_channels_last(x)
+                x = in_channels_last(x) if self._is_channels_last else x
                 pair = _Pair(SuspendedPass(self._small, x), SuspendedPass(self._model, x))
             given, wanted = (
                 passing.advance_to(name, self._order) for passing in (pair.small, pair.original)

@@ -39,7 +39,12 @@ from decompose.compression.score_balance import ScoreBalance
 from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.data.synthetic import are_cheap
-from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
+from decompose.layers.forward import (
+    comparable_outputs,
+    evaluating,
+    largest_batch,
+    takes_channels_last,
+)
 from decompose.layers.hooks import replacing
 from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
@@ -121,7 +126,9 @@ class Sensitivity:
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
         self._held: list[tuple[Example, Recording]] = []
-        for x in map(in_channels_last, grouped(held, size)):
+        is_channels_last = takes_channels_last(model, held[0])
+        for x in grouped(held, size):
+            x = in_channels_last(x) if is_channels_last else x
             self._held.append((x, Recording(model, originals, x)))
             if sum(y.numel() for _, r in self._held for y in r.outputs) >= _ENOUGH_NUMBERS:
                 break
