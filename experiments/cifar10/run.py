@@ -45,9 +45,9 @@ def main(
         "images64",
     ],
     epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 10,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of finetuning; the more is to be learnt, the higher.")
-    ] = 0.01,
+    learning_rate: Annotated[float, typer.Option(help="Highest, of finetuning.")] = 0.05,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 256,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Of finetuning.")] = 1e-4,
     seed: Annotated[
         int, typer.Option(help="Of the draw of unlabelled images; give each an output of its own.")
     ] = 0,
@@ -59,7 +59,7 @@ def main(
     if "again" in way and max(share) >= HALF:
         raise typer.BadParameter(f"again goes on from {HALF:.0%} of the MACs: give smaller shares")
     take_up(output / "setting.json", {"seed": seed, "max_test": max_test})
-    recipe = distillation(epochs, learning_rate)
+    recipe = distillation(epochs, learning_rate, batch_size, weight_decay)
     train, test = (load_images(data, train=is_train) for is_train in (True, False))
     test = test.first(max_test)
     for layers in depth:

@@ -159,13 +159,13 @@ class Study:
         return found.network
 
 
-def distillation(epochs: int, learning_rate: float) -> Recipe:
+def distillation(epochs: int, learning_rate: float, batch_size: int, weight_decay: float) -> Recipe:
     """The recipe of finetuning: mostly the original's outputs, a little of the labels."""
     return Recipe(
         epochs=epochs,
-        batch_size=128,
+        batch_size=batch_size,
         learning_rate=learning_rate,
-        weight_decay=0,
+        weight_decay=weight_decay,
         labels=0.1,
         outputs=0.9,
         workers=default_workers(),
@@ -185,7 +185,10 @@ def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"epochs": recipe.epochs, "learning_rate": recipe.peak, "batch_size": recipe.batch_size}
+    return {
+        name: getattr(recipe, name)
+        for name in ("epochs", "learning_rate", "batch_size", "weight_decay")
+    }
 
 
 def _augmented() -> v2.Compose:

@@ -19,7 +19,7 @@ from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import Images, load_images
 from experiments.cifar10.networks import CifarResNet, load_model
 from experiments.cifar10.peers import whitened_svd
-from experiments.cifar10.study import Study
+from experiments.cifar10.study import Study, distillation
 from experiments.cifar10.table import tables
 from experiments.common.records import render
 
@@ -120,7 +120,7 @@ def test_ways_that_finetune_make_the_checkpoints_folder_and_keep_the_budget(
     pixels = torch.randint(0, 256, (320, 3, 32, 32), dtype=torch.uint8)
     images = Images(pixels, torch.randint(0, 10, (320,)))
     study = Study(trained, images, images.first(8), tmp_path / "hits.npy")
-    found = study.measure(way, share, 1, tmp_path / "checkpoints")
+    found = study.measure(way, share, distillation(1, 0.05, 256, 0.0), tmp_path / "checkpoints")
     assert (tmp_path / "checkpoints" / finetuned).is_dir()
     assert found["macs"] <= share * study.macs
 
