@@ -39,25 +39,13 @@ from decompose.compression.score_balance import ScoreBalance
 from decompose.compression.search.candidates import Candidate
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.data.synthetic import are_cheap
-from decompose.layers.forward import (
-    comparable_outputs,
-    evaluating,
-    largest_batch,
-    takes_channels_last,
-)
+from decompose.layers.forward import comparable_outputs, evaluating, largest_batch
 from decompose.layers.hooks import replacing
 from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.stepwise_calls import StepwiseCalls
 from decompose.layers.survey import Survey
-from decompose.utils.batches import (
-    Batches,
-    Example,
-    InputBatches,
-    batch_size,
-    grouped,
-    in_channels_last,
-)
+from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
 
 _SHARE = 0.4
 """Cost at which a layer's methods are measured, as a share of its dense cost."""
@@ -126,9 +114,7 @@ class Sensitivity:
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
         self._held: list[tuple[Example, Recording]] = []
-        is_channels_last = takes_channels_last(model, held[0])
         for x in grouped(held, size):
-            x = in_channels_last(x) if is_channels_last else x
             self._held.append((x, Recording(model, originals, x)))
             if sum(y.numel() for _, r in self._held for y in r.outputs) >= _ENOUGH_NUMBERS:
                 break
