@@ -51,3 +51,18 @@ def test_a_model_that_views_maps_as_rows_takes_no_channels_last() -> None:
         assert takes_channels_last(flattening, (x,))
         assert not takes_channels_last(Viewing(), x)
         assert not takes_channels_last(nn.Linear(8, 2), x[0, 0])
+
+
+class Ordered(nn.Module):
+    """Rounds otherwise where the channels come last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, C, H, W)`` to the same."""
+        is_last = x.is_contiguous(memory_format=torch.channels_last)
+        return x * (1 + 2**-6 if is_last else 1)
+
+
+def test_outputs_may_differ_by_roundings_of_their_precision() -> None:
+    x = torch.rand(1, 3, 4, 4)
+    assert takes_channels_last(Ordered(), x.bfloat16())
+    assert not takes_channels_last(Ordered(), x)
