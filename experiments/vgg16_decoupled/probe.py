@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -21,6 +20,7 @@ from torchvision.transforms.functional import normalize
 
 from decompose.data.bundled import digits
 from decompose.layers.forward import evaluating
+from decompose.utils.batches import in_channels_last
 from decompose.utils.progress import track
 
 PIXELS = 64
@@ -64,14 +64,9 @@ def features(network: nn.Module, images: Tensor, description: str) -> np.ndarray
     with evaluating(network):
         return np.concatenate(
             [
-                network(_in_channels_last(normalize(batch, transform.mean, transform.std)))
+                network(in_channels_last(normalize(batch, transform.mean, transform.std)))
                 .flatten(1)
                 .numpy()
                 for batch in track(batches, description)
             ]
         )
-
-
-def _in_channels_last(images: Tensor) -> Tensor:
-    """In the order of numbers in which batches of small images run fastest."""
-    return images.contiguous(memory_format=torch.channels_last)
