@@ -110,10 +110,10 @@ def is_exact(expression: Expression, conv: Conv) -> bool:
 
 
 def _movement(conv: Conv) -> Geometry:
-    """The geometry of a convolution; a single tap has no distance to others."""
+    """The geometry of a convolution; a single tap has no distance to others, and may read their mean."""
     pairs = zip(conv.geometry.dilation, conv.kernel_size, strict=True)
     dilation = tuple(1 if taps == 1 else distance for distance, taps in pairs)
-    return replace(conv.geometry, dilation=dilation)
+    return replace(conv.geometry, dilation=dilation, pooled=False)
 
 
 def _energy(tensor: Tensor) -> float:

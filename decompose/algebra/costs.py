@@ -80,6 +80,8 @@ def params(expression: Expression) -> int:
 
 def _conv_output_size(conv: Conv, input_size: Sequence[int]) -> tuple[int, ...]:
     g = conv.geometry
+    if g.pooled:
+        return (1,) * g.num_axes
     size = []
     for axis, (pixels, taps) in enumerate(zip(input_size, conv.kernel_size, strict=True)):
         reach = g.dilation[axis] * (taps - 1)

@@ -65,6 +65,8 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
     geometry, num_axes = conv.geometry, conv.geometry.num_axes
     if num_axes == 0:
         return F.linear(x, with_groups(conv, 1).weight, conv.bias)
+    if geometry.pooled:
+        x = x.mean(tuple(range(2, x.ndim)), keepdim=True)
     if geometry.transposed:
         return _TRANSPOSED[num_axes](
             x,

@@ -24,10 +24,11 @@ class Geometry:
         padding_mode: one of ``PADDING_MODES``.
         transposed: whether the kernel scatters (``ConvTranspose``) instead of gathering.
         output_padding: extra output pixels at the end; only for transposed convolutions.
+        pooled: whether the kernel, of one tap, reads the mean over all pixels, once, instead of each.
 
     Raises:
         ValueError: the numbers of axes differ, or a transposed convolution pads otherwise than with zeros
-            and alike on both sides.
+            and alike on both sides, or a pooled one strides, pads or is transposed.
 
     Example:
         >>> geometry = Geometry(stride=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1))
@@ -43,6 +44,7 @@ class Geometry:
     padding_mode: str = "zeros"
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         if not self.output_padding:
@@ -56,6 +58,8 @@ class Geometry:
             )
         if self.transposed and (self.padding_mode != "zeros" or self.is_asymmetric):
             raise ValueError("a transposed convolution pads with zeros, alike on both sides")
+        if self.pooled and (self.transposed or not all(map(self._is_still, range(self.num_axes)))):
+            raise ValueError("a convolution of the mean over all pixels neither strides nor pads")
 
     @classmethod
     def pointwise(cls, num_axes: int) -> Geometry:
@@ -88,6 +92,9 @@ class Geometry:
 
     def is_trivial(self, axis: int) -> bool:
         """Whether a kernel of size 1 leaves this axis as it is."""
+        return not self.pooled and self._is_still(axis)
+
+    def _is_still(self, axis: int) -> bool:
         return (self.stride[axis], self.padding[axis], self.output_padding[axis]) == (1, (0, 0), 0)
 
 
@@ -129,6 +136,8 @@ class Conv:
                 f"a kernel of shape {tuple(self.weight.shape)} does not move over "
                 f"{self.geometry.num_axes} axes"
             )
+        if self.geometry.pooled and not self.is_pointwise:
+            raise ValueError("a convolution of the mean over all pixels has one tap")
         if self.out_channels % self.groups:
             raise ValueError(
                 f"{self.out_channels} output channels do not fall into {self.groups} groups"

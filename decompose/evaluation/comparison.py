@@ -17,6 +17,7 @@ from decompose.layers.channel_pruning import embedded, kept_outputs
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
 from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
+from decompose.layers.global_pooling import averaged_as
 from decompose.layers.hooks import observing
 from decompose.layers.modules import DecomposedLayer, to_expression
 from decompose.utils.batches import Batches, Example, batch_size, chunks
@@ -269,7 +270,8 @@ class _LayerOutputs:
             expected[name].append(output.clone())
 
         def compare_layer(name: str, _: Tensor, output: Tensor) -> None:
-            reference = kept_outputs(self._rewritten[name], expected[name].pop(0))
+            layer = self._rewritten[name]
+            reference = averaged_as(layer, kept_outputs(layer, expected[name].pop(0)))
             self.layers[name] += Deviation.between(output, reference)
 
         with evaluating(self._model, self._small):

@@ -51,7 +51,7 @@ class ReceptiveField:
         in_rows = all(
             g.num_axes == 2
             and g.stride[0] == 1
-            and not g.transposed
+            and not (g.transposed or g.pooled)
             and (g.padding_mode != "circular" or g.padding[0] == (0, 0))
             for g in (leaf.geometry for leaf in leaves(outline))
         )

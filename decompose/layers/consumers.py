@@ -36,7 +36,7 @@ NORMALISERS = frozenset(
     }
 )
 
-_POINTWISE = frozenset(
+POINTWISE = frozenset(
     name + suffix
     for name in (
         *("relu", "hardtanh", "leaky_relu", "hardswish", "silu"),
@@ -257,6 +257,6 @@ def _is_channelwise(operator: str, shape: Sequence[int], args: Sequence[Any]) ->
         axis = args[1] if len(args) > 1 else 0
         return isinstance(axis, int) and axis % (num_axes + (operator == "unsqueeze")) > 1
     if operator == "mean":
-        keeps_axes = len(args) > 2 and args[2]
-        return keeps_axes and bool(args[1]) and all(axis % num_axes > 1 for axis in args[1])
-    return operator in NORMALISERS or operator in _POINTWISE or operator in _POOLING
+        axes = args[1] if len(args) > 1 else None
+        return bool(axes) and all(axis % num_axes > 1 for axis in axes)
+    return operator in NORMALISERS or operator in POINTWISE or operator in _POOLING

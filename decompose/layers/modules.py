@@ -61,6 +61,33 @@ _COPIED = (
 )
 
 
+class PooledConv1d(nn.Conv1d):
+    """A pointwise convolution of the mean over all positions; its output has one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(batch, I, L)`` to ``(batch, O, 1)``."""
+        return super().forward(_pooled(input))
+
+
+class PooledConv2d(nn.Conv2d):
+    """As ``PooledConv1d``, of images."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(batch, I, H, W)`` to ``(batch, O, 1, 1)``."""
+        return super().forward(_pooled(input))
+
+
+class PooledConv3d(nn.Conv3d):
+    """As ``PooledConv1d``, of volumes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(batch, I, D, H, W)`` to ``(batch, O, 1, 1, 1)``."""
+        return super().forward(_pooled(input))
+
+
+_POOLED = (PooledConv1d, PooledConv2d, PooledConv3d)
+
+
 class Branches(nn.ModuleList):
     """Modules side by side on one input, with their outputs added."""
 
@@ -291,6 +318,7 @@ def _geometry(module: Convolution) -> Geometry:
         module.padding_mode,
         module.transposed,
         tuple(module.output_padding),
+        isinstance(module, _POOLED),
     )
 
 
@@ -310,11 +338,15 @@ def _to_leaf_module(conv: Conv) -> Decomposable:
         "padding_mode": g.padding_mode,
         "device": "meta",
     }
-    kind, weight = CONVOLUTIONS[g.num_axes - 1], conv.weight
+    kind, weight = (_POOLED if g.pooled else CONVOLUTIONS)[g.num_axes - 1], conv.weight
     if g.transposed:
         kind, weight = CONVOLUTIONS[g.num_axes + 2], swap_transposed_layout(weight, conv.groups)
         options["output_padding"] = g.output_padding
     return _filled(kind(conv.in_channels, conv.out_channels, **options), weight, conv.bias)
+
+
+def _pooled(x: Tensor) -> Tensor:
+    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def _filled(module: Decomposable, weight: Tensor, bias: Tensor | None) -> Decomposable:

@@ -10,6 +10,7 @@ place of a method, ``then`` goes on with the factors of a layer that is decompos
     {"method": "prune", "rank": 6, "kept": "0-4,7", "of": 8, "writers": ["conv1", "bn1"]}
 
 leaves the layer six of its input channels, and those modules write no others (``pruning``).
+``{"method": "pool", "rank": 1}`` runs it once, on the mean of its input (``pooling``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from decompose.algebra import Chain, Conv, Expression, Sum, Whitening, leaves, map_leaves, owned
 from decompose.methods import get_method
 from decompose.methods.factorisation_cache import FactorisationCache
+from decompose.methods.pooling import POOL, pooled
 from decompose.methods.pruning import PRUNE, PrunedChannels
 from decompose.utils.errors import DecomposeError
 
@@ -37,8 +39,9 @@ class Choice:
     """The method and rank of one layer.
 
     Attributes:
-        method: the method's name, ``FACTORS`` or ``PRUNE``.
-        rank: its rank; of ``FACTORS``, their number; of ``PRUNE``, that of the channels that stay.
+        method: the method's name, ``FACTORS``, ``PRUNE`` or ``POOL``.
+        rank: its rank; of ``FACTORS``, their number; of ``PRUNE``, that of the channels that stay; of
+            ``POOL``, that of the positions.
         then: a choice for each convolution that the method makes, in their order; ``None`` leaves
             one as it is. Empty if all are left.
         pruned: of ``PRUNE``: the channels.
@@ -73,6 +76,8 @@ class Choice:
             raise DecomposeError("it is not decomposed yet and has no factors to go on with")
         if self.pruned is not None:
             return self.go_on(owned(self.pruned.of(conv)))
+        if self.method == POOL:
+            return owned(pooled(conv))
         return self._in(whitening, conv, lambda c: get_method(self.method)(c, self.rank))
 
     def go_on(self, expression: Expression, known: FactorisationCache | None = None) -> Expression:
@@ -181,7 +186,9 @@ class Choice:
         pruned = PrunedChannels.from_dict(record) if _is_pruning(record) else None
         if pruned is not None and len(pruned.kept) != rank:
             raise DecomposeError(f"rank {rank}: {len(pruned.kept)} channels are kept")
-        if method not in (FACTORS, PRUNE):
+        if method == POOL and (rank != 1 or then or depth > 1):
+            raise DecomposeError(f"{POOL} has rank 1, and stands alone")
+        if method not in (FACTORS, PRUNE, POOL):
             get_method(method)
         inner = (None if c is None else cls.from_dict(c, depth + 1) for c in then)
         return cls(method, rank, tuple(inner), pruned)

@@ -24,6 +24,7 @@ from decompose.layers.eligibility import why_not_decomposable
 from decompose.layers.execution_forms import DEFAULT_FORM
 from decompose.layers.modules import DecomposedLayer, Layer, is_channels_last, to_conv, to_module
 from decompose.methods.choices import FACTORS, Choice
+from decompose.methods.pooling import POOL, spread
 from decompose.models.plans import Plan
 from decompose.utils.errors import DecomposeError
 
@@ -73,13 +74,14 @@ def recomposed(small: nn.Module) -> nn.Module:
 
     Returns:
         A new model of the original architecture, without a plan. A bias that repair gave to a
-        layer stays with it. Channels that were pruned are there again, of zeros.
+        layer stays with it. Channels that were pruned are there again, of zeros; layers that ran on the
+        mean of a map run over all of it again.
     """
     dense, plan = copied(small), plan_of(small)
     layers = find_decomposed(dense)
     for layer in layers.values():
         layer.take_form("dense")
-    bodies = {name: _with_every_input(layer) for name, layer in layers.items()}
+    bodies = {name: _whole(layer) for name, layer in layers.items()}
     whole = copied(dense, {id(layer): bodies[name] for name, layer in layers.items()})
     for choice in plan.layers.values():
         if (pruned := choice.pruned) is not None:
@@ -88,9 +90,11 @@ def recomposed(small: nn.Module) -> nn.Module:
     return whole
 
 
-def _with_every_input(layer: DecomposedLayer) -> nn.Module:
-    """The dense layer, with zeros for input channels that were pruned."""
+def _whole(layer: DecomposedLayer) -> nn.Module:
+    """The dense layer, with zeros for input channels that were pruned, over all positions."""
     pruned = layer.choice.pruned
+    if layer.choice.method == POOL:
+        return like_original(layer, to_module(spread(to_conv(layer))))
     if pruned is None:
         return layer.body
     conv = to_conv(layer)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from decompose.layers.discovery import find_decomposed, find_layers
 from decompose.layers.forward import evaluating
+from decompose.layers.global_pooling import averaged_as
 from decompose.layers.hooks import observing
 from decompose.training.frobenius_decay import composed_energy
 from decompose.training.recipe import Recipe
@@ -144,9 +145,10 @@ class Objective:
             distance = output_distance(outputs, wanted, self.recipe.temperature)
             yield self.recipe.outputs * distance
         if ours:
-            pairs = [[seen[name] for name in ours] for seen in (ours, theirs)]
-            flat = ([tensor for calls in seen for tensor in calls] for seen in pairs)
-            yield self._features * feature_distance(*flat)
+            layers = find_decomposed(self.student)
+            given = [output for name in ours for output in ours[name]]
+            aims = [averaged_as(layers[name], output) for name in ours for output in theirs[name]]
+            yield self._features * feature_distance(given, aims)
 
     def penalty(self) -> Tensor:
         """The decay of the kernels that factors compose to, a scalar."""

@@ -36,6 +36,11 @@ def test_a_geometry_needs_as_many_entries_as_axes() -> None:
         Geometry((1,), ((0, 0),), (1,), "mirror")
     with pytest.raises(ValueError, match="transposed"):
         Geometry((1,), ((0, 1),), (1,), transposed=True)
+    for stride, transposed in ((2, False), (1, True)):
+        with pytest.raises(ValueError, match="mean over all pixels"):
+            Geometry((stride,), ((0, 0),), (1,), transposed=transposed, pooled=True)
+    with pytest.raises(ValueError, match="one tap"):
+        Conv(torch.randn(2, 3, 3), geometry=Geometry((1,), ((0, 0),), (1,), pooled=True))
 
 
 def test_an_expression_has_parts() -> None:

@@ -13,6 +13,7 @@ from decompose import Choice
 from decompose.algebra import Chain, Conv, Geometry, Sum, run
 from decompose.layers.costs import layer_macs
 from decompose.layers.modules import (
+    CONVOLUTIONS,
     Branches,
     Decomposable,
     DecomposedLayer,
@@ -21,6 +22,7 @@ from decompose.layers.modules import (
     to_module,
 )
 from decompose.methods import METHODS
+from decompose.methods.pooling import pooled
 from decompose.utils.errors import DecomposeError
 from tests.support.strategies import Case, Mixed, conv_cases
 
@@ -132,3 +134,15 @@ def test_a_compiled_model_has_no_graph_breaks() -> None:
     with torch.no_grad():
         compiled = torch.compile(small, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x), small(x))
+
+
+@pytest.mark.parametrize("num_axes", [1, 2, 3])
+def test_a_convolution_of_the_mean_is_read_and_built_again(num_axes: int) -> None:
+    conv = pooled(Conv(torch.randn(4, 3, *[1] * num_axes), torch.randn(4)))
+    module = to_module(conv)
+    assert isinstance(module, CONVOLUTIONS)
+    assert list(module.state_dict()) == ["weight", "bias"]
+    assert to_conv(module).geometry == conv.geometry
+    x = torch.randn(2, 3, *range(4, 4 + num_axes))
+    torch.testing.assert_close(module(x), run(conv, x))
+    assert module(x).shape == (2, 4, *[1] * num_axes)

@@ -15,6 +15,7 @@ from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, give_bias
 from decompose.methods.pruning import PrunedChannels
 from decompose.models.conversion import plan_of, rebuild, recomposed
+from tests.support.averaged_head import averaged_head
 from tests.support.inverted_bottleneck import HIDDEN, InvertedBottleneck
 from tests.support.strategies import Mixed
 
@@ -231,3 +232,24 @@ def test_writers_that_cannot_lose_channels_are_named() -> None:
         choice = Choice("prune", 2, pruned=PrunedChannels((0, 3), HIDDEN, (writer,)))
         with pytest.raises(DecomposeError, match=message):
             decompose.apply(Plan({"project": choice}), InvertedBottleneck())
+
+
+def test_a_pooled_layer_goes_through_files_and_back(tmp_path: Path) -> None:
+    model = averaged_head(nn.ReLU())
+    small = decompose.apply(Plan({"3": Choice("pool", 1)}), model)
+    mean = model[:3](IMAGES).mean((2, 3), keepdim=True)
+    torch.testing.assert_close(small(IMAGES), model[3:](mean))
+    assert small.state_dict()["3.body.weight"].shape == model.state_dict()["3.weight"].shape
+
+    decompose.save(small, tmp_path / "small.safetensors")
+    loaded = decompose.load(tmp_path / "small.safetensors", averaged_head(nn.ReLU()))
+    assert torch.equal(loaded(IMAGES), small(IMAGES))
+    # What it gives is the mean of what the original gives.
+    layer = decompose.compare(model, loaded, IMAGES).layers[-1]
+    assert layer.name == "3"
+    assert layer.output_error == pytest.approx(0, abs=1e-10)
+    assert layer.weight_error == 0
+
+    whole = recomposed(small)
+    assert type(whole.get_submodule("3")) is nn.Conv2d
+    assert torch.equal(whole(IMAGES), model(IMAGES))

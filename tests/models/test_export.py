@@ -14,6 +14,7 @@ from decompose.models import export
 from decompose.models.export import to_onnx
 from decompose.utils.errors import DecomposeError
 from tests.models.onnx.cases import make_model, read
+from tests.support.averaged_head import averaged_head
 from tests.support.strategies import Mixed
 
 X = torch.randn(1, 3, 32, 32)
@@ -113,3 +114,14 @@ def test_without_the_extra_the_message_names_it(
 def test_masked_scores_are_compared_as_such(ours: list[float], expected: float) -> None:
     theirs = np.array([1.0, -np.inf, 2.0])
     assert export._relative_difference(np.array(ours), theirs) == pytest.approx(expected)
+
+
+def test_a_layer_that_runs_on_a_mean_is_exported(tmp_path: Path) -> None:
+    model = averaged_head(torch.nn.ReLU())
+    small = decompose.apply(decompose.Plan({"3": decompose.Choice("pool", 1)}), model)
+    x = torch.rand(2, 4, 12, 12)
+    path = tmp_path / "small.onnx"
+    assert to_onnx(small, x[:1], path) < 1e-5
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = session.run(None, {"input": x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(given), small(x), rtol=1e-4, atol=1e-5)

@@ -13,8 +13,14 @@ jsonschema = pytest.importorskip("jsonschema")
 PATH = Path(__file__).parents[2] / "docs" / "reference" / "plan.schema.json"
 SCHEMA = json.loads(PATH.read_text(encoding="utf-8"))
 PRUNED = Choice("prune", 3, pruned=PrunedChannels((0, 1, 4), 5, ("e",)))
+POOLED = Choice("pool", 1)
 PLAN = Plan(
-    {"a": Choice("spatial", 8, (Choice("pw_dw", 2), None)), "b": Choice("dw_pw", 3), "d": PRUNED},
+    {
+        "a": Choice("spatial", 8, (Choice("pw_dw", 2), None)),
+        "b": Choice("dw_pw", 3),
+        "d": PRUNED,
+        "f": POOLED,
+    },
     {"c": "skipped by name"},
     {"b": Note(10, "MACs", 0.1, "spatial", None)},
     LatencyReport("eager", 1, 9.0, 5.0, 6.0),

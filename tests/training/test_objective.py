@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import decompose
+from decompose import Choice, Plan
 from decompose.training.objective import (
     Objective,
     distillation,
@@ -17,6 +19,7 @@ from decompose.training.objective import (
 )
 from decompose.training.recipe import Recipe
 from decompose.utils.errors import DecomposeError
+from tests.support.averaged_head import averaged_head
 from tests.training.cases import models
 
 IMAGES, LABELS = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
@@ -145,3 +148,14 @@ def test_parts_of_a_batch_average_to_it() -> None:
     ):
         parts = torch.stack([loss(slice(0, 3)), loss(slice(3, 6))])
         torch.testing.assert_close(parts.mean(), loss(slice(0, 6)))
+
+
+def test_a_pooled_layer_learns_from_the_mean() -> None:
+    model = averaged_head(nn.ReLU())
+    small = decompose.apply(Plan({"3": Choice("pool", 1)}), model)
+    lesson = Objective(replace(NONE, features=1.0), small, model, labelled=False)
+    images = torch.rand(2, 4, 12, 12)
+    assert lesson.loss(small, images, LABELS)[0] < 1e-9
+    with torch.no_grad():
+        small.get_parameter("3.body.bias").add_(1)
+    assert lesson.loss(small, images, LABELS)[0] > 1e-3

@@ -24,6 +24,7 @@ from decompose.methods import Method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.combinations import Combination
 from decompose.methods.factorisation_cache import FactorisationCache
+from decompose.methods.pooling import POOL
 from decompose.methods.pruning import PRUNE
 from decompose.methods.ranks import rank_step
 
@@ -43,7 +44,7 @@ COMBINATIONS = (
 )
 """Combinations that a budget chooses from by default: all but CP, which iterates too long."""
 
-DEFAULT_METHODS = (*COMBINATIONS, PRUNE)
+DEFAULT_METHODS = (*COMBINATIONS, PRUNE, POOL)
 """What a budget chooses from by default."""
 
 _OUTER_STEP = 5

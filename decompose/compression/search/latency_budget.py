@@ -29,7 +29,7 @@ from decompose.layers.discovery import find_decomposed
 from decompose.layers.execution_forms import DEFAULT_FORM
 from decompose.layers.modules import DecomposedLayer
 from decompose.layers.survey import Survey
-from decompose.methods import get_method
+from decompose.methods import METHODS, get_method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.low_rank import LowRankMethod
 from decompose.models.conversion import set_forms_, substitute
@@ -177,7 +177,7 @@ def _hopeless(candidate: Candidate, others: Sequence[Candidate], share: float) -
 def _aligned(candidate: Candidate, conv: Conv, block: int) -> Candidate:
     """Raise the rank of a candidate to whole blocks of channels, which lose no more."""
     choice = candidate.choice
-    if choice is None or choice.then or choice.rank < block:
+    if choice is None or choice.then or choice.rank < block or choice.method not in METHODS:
         return candidate
     method = get_method(choice.method)
     if not isinstance(method, LowRankMethod):

@@ -29,11 +29,12 @@ from decompose.layers.costs import (
     macs_counters,
 )
 from decompose.layers.eligibility import find_quantised
-from decompose.layers.modules import Layer, to_conv
+from decompose.layers.modules import DecomposedLayer, Layer, to_conv
 from decompose.layers.survey import Survey, survey
 from decompose.methods import DEFAULT_METHOD, Method
 from decompose.methods.choices import Choice
 from decompose.methods.combinations import parse_combination
+from decompose.methods.pooling import POOL
 from decompose.methods.pruning import PRUNE
 from decompose.methods.ranks import rank_rule
 from decompose.models.plans import KEPT, Plan
@@ -182,7 +183,9 @@ def _step(multiple: int | None, methods: Sequence[str] | None) -> int:
 
 def _has_width(name: str) -> bool:
     """Whether the rank of a method or combination is a number of channels."""
-    return name == PRUNE or parse_combination(name)[0].rank_is_width
+    if name in (PRUNE, POOL):
+        return name == PRUNE
+    return parse_combination(name)[0].rank_is_width
 
 
 def _hint(model: nn.Module) -> str:
@@ -206,7 +209,8 @@ def _allowed_params(known: Survey, share: float) -> float:
 
 def _with_kept(chosen: Plan, known: Survey) -> Plan:
     """Say of layers that were decomposed already, and stay so, that they do."""
-    kept = dict.fromkeys(known.decomposed.keys() - chosen.layers.keys(), KEPT)
+    decomposed = {name for name, o in known.layers.items() if isinstance(o, DecomposedLayer)}
+    kept = dict.fromkeys(decomposed - chosen.layers.keys(), KEPT)
     return replace(chosen, dense={name: kept.get(name, why) for name, why in chosen.dense.items()})
 
 

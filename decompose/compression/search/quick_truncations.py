@@ -10,6 +10,7 @@ from decompose.algebra import Conv, Expression, Whitening, behind_selection, kee
 from decompose.methods import Method, get_method
 from decompose.methods.choices import FACTORS, Choice
 from decompose.methods.factorisation_cache import FactorisationCache
+from decompose.methods.pooling import POOL
 
 
 class QuickTruncations:
@@ -65,6 +66,8 @@ class QuickTruncations:
             # Not refitted to the statistics, which the inputs that judge it are part of.
             kept = torch.tensor(choice.pruned.kept)
             return behind_selection(keep_inputs(self.conv, kept), kept, self.conv.in_channels)
+        if choice.method == POOL:
+            return choice.rewrite(self.conv)
         channels = self.whitens_channels(choice.rewrite(self.conv.without_weights()))
         made = self.made(get_method(choice.method), choice.rank, channels)
         made = choice.go_on(made, FactorisationCache())

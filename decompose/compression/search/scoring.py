@@ -6,7 +6,7 @@ that the output shows when one layer at a time is decomposed (``sensitivity``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -18,6 +18,7 @@ from decompose.compression.effort import DEFAULT_EFFORT, Effort, effort_of
 from decompose.compression.search.candidates import DEFAULT_METHODS, Candidate, find_candidates
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.factor_candidates import find_factor_candidates
+from decompose.compression.search.pooling_candidates import find_pooling_candidates
 from decompose.compression.search.pruning_candidates import find_pruning_candidates
 from decompose.compression.search.quick_truncations import QuickTruncations
 from decompose.compression.search.sensitivity import Sensitivity, measuring_sensitivity
@@ -25,8 +26,10 @@ from decompose.compression.statistics import Statistics, gather
 from decompose.data.synthetic import synthetic_inputs
 from decompose.layers.costs import macs_counters
 from decompose.layers.dependencies import HiddenChannels, find_hidden_channels
+from decompose.layers.global_pooling import find_averaged
 from decompose.layers.survey import Survey, survey
 from decompose.methods.combinations import Combination, parse_combination
+from decompose.methods.pooling import POOL
 from decompose.methods.pruning import PRUNE
 from decompose.models.onnx.module import OnnxModule
 from decompose.utils.batches import Batches, Example, first
@@ -107,12 +110,10 @@ def score(
         DecomposeError: the statistics are those of another model, or there are no inputs.
     """
     if isinstance(calibrate, Statistics):
-        combinations, hidden = _choices(methods, known, repaired=True)
         _require_same_layers(known.convs, calibrate)
         whitenings = _whitenings(known.convs, calibrate)
-        candidates = _LayerCandidates(
-            known, combinations, hidden, costs, calibrate, whitenings, multiple
-        )
+        allowed = _Methods.of(methods, known, repaired=True)
+        candidates = _LayerCandidates(known, allowed, costs, calibrate, whitenings, multiple)
         scored = {name: candidates.of(name)[0] for name in _tracked(known)}
         return _scaled(scored, calibrate.corrections)
     images = calibrate
@@ -136,16 +137,14 @@ def _score_on(
     repaired: bool,
 ) -> tuple[dict[str, list[Candidate]], Statistics]:
     """The candidates of every layer, and the statistics with their corrections."""
-    combinations, hidden = _choices(methods, known, repaired=repaired)
+    allowed = _Methods.of(methods, known, repaired=repaired)
     # Gone through twice.
     images = list(images) if isinstance(images, Iterator) else images
     statistics = gather(known.model, images, known.chosen(known.convs))
     whitenings = _whitenings(known.convs, statistics) if repaired else {}
     scored: dict[str, list[Candidate]] = {}
     corrections: dict[str, dict[str, float]] = {}
-    candidates = _LayerCandidates(
-        known, combinations, hidden, costs, statistics, whitenings, multiple
-    )
+    candidates = _LayerCandidates(known, allowed, costs, statistics, whitenings, multiple)
     with measuring_sensitivity(known, images, effort, repaired=repaired) as sensitivity:
         for name in _tracked(known):
             scored[name], corrections[name] = candidates.corrected(name, sensitivity)
@@ -156,14 +155,32 @@ def _score_on(
     return scored, replace(statistics, corrections=corrections)
 
 
-def _choices(
-    methods: Sequence[str], known: Survey, *, repaired: bool
-) -> tuple[list[Combination], dict[str, HiddenChannels]]:
-    """The methods and combinations for single layers, and the channels that may be pruned."""
-    combinations = [parse_combination(name) for name in methods if name != PRUNE]
-    # Of an ONNX model only nodes of decomposed layers are written anew.
-    can_prune = PRUNE in methods and repaired and not isinstance(known.model, OnnxModule)
-    return combinations, find_hidden_channels(known) if can_prune else {}
+@dataclass(frozen=True, eq=False)
+class _Methods:
+    """What layers may become.
+
+    Attributes:
+        combinations: methods and combinations for single layers.
+        hidden: channels that may be pruned, by the layer that reads them.
+        averaged: layers before which may be pooled.
+    """
+
+    combinations: Sequence[Combination]
+    hidden: Mapping[str, HiddenChannels]
+    averaged: Collection[str]
+
+    @classmethod
+    def of(cls, names: Sequence[str], known: Survey, *, repaired: bool) -> _Methods:
+        """Look up methods, and the layers that those of several layers may take."""
+        # Of an ONNX model only nodes of decomposed layers are written anew.
+        is_graph = isinstance(known.model, OnnxModule)
+        return cls(
+            [parse_combination(name) for name in names if name not in (PRUNE, POOL)],
+            find_hidden_channels(known) if PRUNE in names and repaired and not is_graph else {},
+            find_averaged(known) - known.decomposed.keys()
+            if POOL in names and not is_graph
+            else (),
+        )
 
 
 def _whitenings(convs: Mapping[str, Conv], statistics: Statistics) -> dict[str, Whitening]:
@@ -187,8 +204,7 @@ class _LayerCandidates:
 
     Attributes:
         known: the survey of the model.
-        combinations: methods and combinations to choose from.
-        hidden: channels that may be pruned, by the layer that reads them.
+        methods: to choose from.
         costs: by layer, from an expression instead of it to its cost.
         statistics: of the layers.
         whitenings: the coordinates in which repair may truncate, by layer.
@@ -196,8 +212,7 @@ class _LayerCandidates:
     """
 
     known: Survey
-    combinations: Sequence[Combination]
-    hidden: Mapping[str, HiddenChannels]
+    methods: _Methods
     costs: Mapping[str, Cost]
     statistics: Statistics
     whitenings: Mapping[str, Whitening]
@@ -212,12 +227,14 @@ class _LayerCandidates:
         factors = self.known.factors.get(name)
         factors = None if factors is None else algebra.widened(factors)
         truncations = QuickTruncations(wide, whitening, factors)
-        combinations, cost, multiple = self.combinations, self.costs[name], self.multiple
+        combinations, cost, multiple = self.methods.combinations, self.costs[name], self.multiple
         found = find_candidates(truncations, combinations, cost, error, multiple)
         if factors is not None and error is not None:
             found += find_factor_candidates(factors, combinations, cost, error, multiple)
-        if layer is not None and name in self.hidden:
-            hidden = self.hidden[name]
+        if error is not None and name in self.methods.averaged:
+            found += find_pooling_candidates(wide, cost, error)
+        if layer is not None and name in self.methods.hidden:
+            hidden = self.methods.hidden[name]
             found += find_pruning_candidates(hidden, self.known, layer, self.costs, multiple)
         return found, truncations
 

@@ -45,6 +45,7 @@ from decompose.layers.modules import to_conv, to_module
 from decompose.layers.replay import Recording
 from decompose.layers.stepwise_calls import StepwiseCalls
 from decompose.layers.survey import Survey
+from decompose.methods.pooling import POOL
 from decompose.utils.batches import Batches, Example, InputBatches, batch_size, grouped
 
 _SHARE = 0.4
@@ -140,14 +141,17 @@ class Sensitivity:
             By label of the choice; labels that were not measured have the median. Empty where nothing
             was measured.
         """
-        alone = [candidate for candidate in candidates if not candidate.covers]
+        alone = [candidate for candidate in candidates if _is_decomposition(candidate)]
         chosen = _worth_measuring(alone)[: self._num_measured]
         measured = self._measured(name, chosen, truncations)
         if measured:
             middle = median(measured.values())
             measured = {o.label: measured.get(o.label, middle) for o in alone}
         covering = [candidate for candidate in candidates if candidate.covers]
-        return measured | self._measured(name, _middle_of(covering), truncations)
+        pooling = [candidate for candidate in candidates if candidate.label == POOL]
+        for others in (_middle_of(covering), _middle_of(pooling)):
+            measured |= self._measured(name, others, truncations)
+        return measured
 
     def _measured(
         self, name: str, candidates: Sequence[Candidate], truncations: QuickTruncations
@@ -156,7 +160,8 @@ class Sensitivity:
         expressions = [truncations.expression(o.choice) for o in candidates if o.choice is not None]
         if not expressions:
             return {}
-        if self.calls is not None:
+        # A layer that runs on a mean is left as it is.
+        if self.calls is not None and candidates[0].label != POOL:
             jointly = not any(candidate.covers for candidate in candidates)
             wide = [widened(expression) for expression in expressions]
             expressions = self._repaired(name, wide, jointly=jointly)
@@ -221,9 +226,14 @@ def _worth_measuring(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(hopeful, key=lambda candidate: candidate.error)
 
 
-def _middle_of(covering: Sequence[Candidate]) -> list[Candidate]:
-    """One candidate that takes several layers, of middling cost; none where there are none."""
-    worth = [candidate for candidate in covering if candidate.error >= _LEAST]
+def _is_decomposition(candidate: Candidate) -> bool:
+    """Whether a candidate, or the layer as it is, is judged beside others of its layer."""
+    return not candidate.covers and candidate.label != POOL
+
+
+def _middle_of(found: Sequence[Candidate]) -> list[Candidate]:
+    """One candidate of middling cost; none where there are none."""
+    worth = [candidate for candidate in found if candidate.error >= _LEAST]
     return sorted(worth, key=lambda candidate: candidate.cost)[len(worth) // 2 :][:1]
 
 

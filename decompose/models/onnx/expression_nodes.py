@@ -111,6 +111,8 @@ class Nodes:
             whole = conv if conv.groups == 1 else with_groups(conv, 1)
             product = self.node("MatMul", x, self._constant(whole.weight.T))
             return self.node("Add", product, *bias) if bias else product
+        if g.pooled:
+            x = self.node("ReduceMean", x, self.integers(range(2, 2 + g.num_axes)), keepdims=1)
         pads = [width for side in zip(*g.padding, strict=True) for width in side]
         if g.padding_mode != "zeros":
             wide = self.integers([0, 0, *pads[: g.num_axes], 0, 0, *pads[g.num_axes :]])

@@ -13,6 +13,7 @@ from torch import Tensor
 from decompose.algebra import Expression, run
 from decompose.layers.modules import to_conv
 from decompose.methods import METHODS
+from decompose.methods.pooling import pooled
 from decompose.models.onnx.expression_nodes import to_onnx_model
 from tests.support.strategies import Case, conv_cases
 
@@ -51,3 +52,9 @@ def test_fully_connected_layers_take_any_number_of_axes_before_the_last(bias: bo
     expression = to_conv(torch.nn.Linear(5, 3, bias=bias))
     for x in (torch.randn(2, 5), torch.randn(2, 7, 5)):
         torch.testing.assert_close(run_onnx(expression, x), run(expression, x))
+
+
+def test_the_mean_over_all_positions() -> None:
+    expression = pooled(to_conv(torch.nn.Conv2d(5, 3, 1)))
+    x = torch.randn(2, 5, 4, 6)
+    torch.testing.assert_close(run_onnx(expression, x), run(expression, x))
