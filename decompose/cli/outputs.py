@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from decompose.evaluation.agreement import Agreement
-from decompose.models.plans import KEPT, Plan
+from decompose.models.plans import KEPT, NARROWED, Plan
 from decompose.utils.errors import printable
 from decompose.utils.files import write_text
 from decompose.utils.name_patterns import abbreviated
@@ -34,6 +34,12 @@ class OutputMode:
 
 
 _FOR_PEOPLE = OutputMode()
+_HEADINGS = {
+    KEPT: "Left decomposed as before",
+    NARROWED: "Fewer channels, pruned with their reader",
+}
+"""Of layers without a method of their own, where they are not left dense, by the reason."""
+
 _MODE: ContextVar[OutputMode] = ContextVar("output mode", default=_FOR_PEOPLE)
 
 
@@ -88,7 +94,7 @@ def print_dense(plan: Plan) -> None:
     for name, reason in plan.dense.items():
         names[reason].append(name)
     for reason, group in names.items():
-        print_line(f"Left {'' if reason == KEPT else 'dense, '}{reason}: {abbreviated(group)}")
+        print_line(f"{_HEADINGS.get(reason, f'Left dense, {reason}')}: {abbreviated(group)}")
     if not plan.layers:
         print("warning: nothing was decomposed; the file holds the original model", file=sys.stderr)
 

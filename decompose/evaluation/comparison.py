@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from decompose.algebra import Deviation, compose, weight_deviation
 from decompose.evaluation.output_comparison import RunningComparison
 from decompose.layers.batchnorm import fold_pairs, folded_of
-from decompose.layers.channel_pruning import embedded, kept_outputs
+from decompose.layers.channel_pruning import embedded, kept_outputs, method_and_rank
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
 from decompose.layers.forward import comparable_outputs, evaluating, warn_of_infinite
 from decompose.layers.global_pooling import averaged_as
 from decompose.layers.hooks import observing
-from decompose.layers.modules import DecomposedLayer, to_expression
+from decompose.layers.modules import to_expression
 from decompose.utils.batches import Batches, Example, batch_size, chunks
 from decompose.utils.errors import DecomposeError
 from decompose.utils.progress import track
@@ -209,12 +209,10 @@ def compare_weights(model: nn.Module, small: nn.Module, example: Example) -> Com
         layer = layers[name]
         difference = _layer_deviation(name, original, layer)
         deviation += difference
-        choice = layer.choice if isinstance(layer, DecomposedLayer) else None
         compared.append(
             LayerComparison(
                 name,
-                "dense" if choice is None else choice.label,
-                "" if choice is None else choice.rank_label,
+                *method_and_rank(layer),
                 Change(before[name], after[name]),
                 Change(count_params(original), count_params(layer)),
                 difference.relative,

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from decompose.algebra import Conv, compose
+from decompose.layers.channel_pruning import method_and_rank
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer, to_expression
@@ -125,12 +126,10 @@ def inspect_layers(model: nn.Module, example: Example) -> Inspection:
 def _inspect_layer(name: str, layer: nn.Module, macs: int) -> LayerInspection:
     params = count_params(layer)
     conv = compose(to_expression(layer))
-    choice = layer.choice if isinstance(layer, DecomposedLayer) else None
     return LayerInspection(
         name,
         kernel_shape(conv),
-        "dense" if choice is None else choice.label,
-        "" if choice is None else choice.rank_label,
+        *method_and_rank(layer),
         macs,
         params,
         *({}, {}) if conv.is_pointwise or conv.is_depthwise else _spectra(conv),

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from decompose.evaluation.comparison import Change
 from decompose.evaluation.records import Metric, dataset_of, figures_of
+from decompose.layers.channel_pruning import method_and_rank
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from decompose.layers.detectors import is_detector
 from decompose.layers.discovery import find_layers
 from decompose.layers.modules import DecomposedLayer
 from decompose.models.architectures import architecture_of, is_pretrained
-from decompose.models.conversion import plan_of, recomposed
+from decompose.models.conversion import recomposed
 from decompose.utils.batches import Example, shape_text
 from decompose.utils.errors import DecomposeError, first_line
 from decompose.utils.tables import Table, format_count
@@ -157,17 +158,15 @@ def _totals(macs: Iterable[Change], params: Change, example: Example) -> Table:
 
 
 def _layers(model: nn.Module, macs: Mapping[str, Change]) -> Table:
-    layers, choices = find_layers(model), plan_of(model).layers
     rows = [
         (
             name,
-            choices[name].label if name in choices else "dense",
-            choices[name].rank_label if name in choices else "",
+            *method_and_rank(layer),
             format_count(macs[name].before / 1e6),
             format_count(macs[name].after / 1e6),
             layer.form if isinstance(layer, DecomposedLayer) else "",
         )
-        for name, layer in layers.items()
+        for name, layer in find_layers(model).items()
     ]
     columns = ["layer", "method", "terms", "MMACs", "after", "form"]
     return Table("What was chosen for each layer", columns, rows)

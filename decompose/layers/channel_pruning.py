@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from decompose.algebra import Conv, keep_outputs
-from decompose.layers.modules import is_channels_last
+from decompose.layers.modules import DecomposedLayer, is_channels_last
+from decompose.methods.pruning import PRUNE
 from decompose.utils.errors import DecomposeError
 
 _ATTRIBUTE = "decompose_kept"
@@ -37,6 +38,14 @@ def remember_kept(layer: nn.Module, kept: Kept) -> None:
 def kept_channels(layer: nn.Module) -> Kept:
     """The kept channels of a layer; all of them if none are noted."""
     return getattr(layer, _ATTRIBUTE, Kept())
+
+
+def method_and_rank(layer: nn.Module) -> tuple[str, str]:
+    """The method that made a layer, and its rank: of a narrowed one the channels left; else ``dense``."""
+    if isinstance(layer, DecomposedLayer):
+        return layer.choice.label, layer.choice.rank_label
+    outputs = kept_channels(layer).outputs
+    return ("dense", "") if outputs is None else (PRUNE, str(len(outputs)))
 
 
 def kept_rows(layer: nn.Module, num_channels: int) -> Tensor | None:

@@ -36,6 +36,9 @@ Record = TypeVar("Record")
 KEPT = "decomposed as before"
 """Why a layer that was decomposed already is not decomposed anew: it is worth its cost."""
 
+NARROWED = "pruned with its reader"
+"""Why a layer has no method of its own: it writes no channels but those that its reader keeps."""
+
 _FORMAT, _VERSION = "decompose-plan", 1
 _PARTS = "layers", "dense", "notes", "forms"
 

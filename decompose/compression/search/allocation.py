@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from decompose.compression.search.candidates import Candidate, undominated
 from decompose.compression.search.knapsack import best_items
 from decompose.methods.choices import Note
-from decompose.models.plans import Plan
+from decompose.models.plans import NARROWED, Plan
 from decompose.utils.errors import BudgetError
 from decompose.utils.silenced_output import silenced
 
@@ -138,7 +138,7 @@ def mixture(
     picked = allocate(groups, allowed, unit)
     layers = {name: c.choice for name, c in picked.items() if c.choice is not None}
     kept = {name: "worth its cost" for name in picked if name not in layers}
-    kept |= {name: "pruned with its reader" for c in picked.values() for name in c.covers}
+    kept |= {name: NARROWED for c in picked.values() for name in c.covers}
     notes = {name: _note(picked[name], scored[name], unit) for name in layers}
     return Plan(layers, {**dense, **kept}, notes)
 

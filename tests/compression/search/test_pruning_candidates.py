@@ -14,7 +14,7 @@ from decompose.evaluation.comparison import compare
 from decompose.layers.costs import count_macs, macs_counters, trace_shapes
 from decompose.layers.dependencies import find_hidden_channels
 from decompose.layers.survey import survey
-from decompose.models.plans import Plan
+from decompose.models.plans import NARROWED, Plan
 from tests.support.inverted_bottleneck import EXAMPLE, HIDDEN, InvertedBottleneck
 
 IMAGES = torch.randn(40, 4, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -82,8 +82,14 @@ def test_a_budget_leaves_out_twins() -> None:
     plan = decompose.plan(model, EXAMPLE, macs=0.75, calibrate=IMAGES)
     choice = plan.layers["project"]
     assert (choice.method, choice.pruned.writers[:2]) == ("prune", ("depthwise", "expand"))  # type: ignore[union-attr]
-    assert plan.dense["expand"] == "pruned with its reader"
+    assert plan.dense["expand"] == NARROWED
     small = decompose.apply(plan, model, calibrate=IMAGES)
+    left = str(plan.layers["project"].rank)
+    methods = {
+        layer.name: (layer.method, layer.rank) for layer in compare(model, small, EXAMPLE).layers
+    }
+    assert methods["expand"] == methods["depthwise"] == ("prune", left)
+    assert methods["stem"] == ("dense", "")
     assert counted(small) <= 0.75 * counted(model)
     assert error_of(model, small) < 1e-6
     assert torch.equal(model(IMAGES), before)
