@@ -22,14 +22,17 @@ class FoldedBatches:
         inputs: with their augmentations; those of one input fall into one fold.
         aids: inputs that only help; they have no fold.
         size: inputs in a batch, at most.
+        are_many: whether inputs are many, and augmented less.
 
     Attributes:
         size: inputs in a batch, at most.
         folds: of each batch; ``None`` of aids.
     """
 
-    def __init__(self, inputs: InputBatches, aids: Iterable[Any], size: int) -> None:
-        self._inputs, self._aids, self.size = inputs, aids, size
+    def __init__(
+        self, inputs: InputBatches, aids: Iterable[Any], size: int, *, are_many: bool = False
+    ) -> None:
+        self._inputs, self._aids, self.size, self._are_many = inputs, aids, size, are_many
         self.folds: list[int | None] = []
         self._batch_of: list[int] = []
         lengths: list[int] = []
@@ -61,7 +64,7 @@ class FoldedBatches:
     def _one_by_one(self) -> Iterator[tuple[int | None, Any, Callable[[Any], Any]]]:
         """Fold, input and augmentation of each."""
         for index, x in enumerate(self._inputs, start=1):
-            for augment in augmentations(x):
+            for augment in augmentations(x, are_many=self._are_many):
                 yield index % NUM_FOLDS, x, augment
         for x in self._aids:
             yield None, x, lambda x: x

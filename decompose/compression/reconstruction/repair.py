@@ -155,10 +155,12 @@ def repair_layers_(
     size = largest_batch(model, list(islice(inputs, 2)))
     covariances = gather_covariances(model, inputs, narrow, effort.num_whitening, size)
     rectifiers = known.rectifiers(todo)
-    batches = FoldedBatches(inputs, _aids(known.example, model, effort.num_aids), size)
+    many = are_many(inputs)
+    aids = _aids(known.example, model, effort.num_aids)
+    batches = FoldedBatches(inputs, aids, size, are_many=many)
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
-        refits = _Refits(passes, size, are_many(inputs), effort.is_rectified)
+        refits = _Refits(passes, size, many, effort.is_rectified)
         layers = track(todo.items(), "repairing", total=len(todo))
         for index, (name, (layer, original)) in enumerate(layers):
             if checkpoints is not None and (kept := checkpoints.repaired(index)):

@@ -27,6 +27,9 @@ def test_views_of_a_image_are_mirrored_enlarged_and_tiled() -> None:
     torch.testing.assert_close(tiled, tiled.flip(-1))
     torch.testing.assert_close(tiled, tiled.flip(-2))
     assert float(tiled.mean()) == pytest.approx(19.5, abs=0.1)
+    # Of many, the middles show nothing more.
+    many = [augment(x) for augment in augmentations(x, are_many=True)]
+    assert all(map(torch.equal, many, (x, mirrored, tiled)))
 
 
 def test_whole_numbers_are_mirrored_only() -> None:
