@@ -50,6 +50,11 @@ def swap_transposed_layout(weight: Tensor, groups: int) -> Tensor:
     return blocks.transpose(1, 2).flatten(0, 1)
 
 
+def mean_over_positions(x: Tensor) -> Tensor:
+    """The mean of maps ``(batch, channels, *size)``, ``(batch, channels, 1, ...)``."""
+    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
+
+
 def padded(conv: Conv, x: Tensor) -> Tensor:
     """Pad an input ``(batch, I, *input_size)`` as an ordinary convolution does."""
     geometry = conv.geometry
@@ -66,7 +71,7 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
     if num_axes == 0:
         return F.linear(x, with_groups(conv, 1).weight, conv.bias)
     if geometry.pooled:
-        x = x.mean(tuple(range(2, x.ndim)), keepdim=True)
+        x = mean_over_positions(x)
     if geometry.transposed:
         return _TRANSPOSED[num_axes](
             x,

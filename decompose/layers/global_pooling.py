@@ -6,6 +6,7 @@ from math import prod
 
 from torch import Tensor, nn
 
+from decompose.algebra.execution import mean_over_positions
 from decompose.layers.consumers import POINTWISE, Use, Value
 from decompose.layers.modules import DecomposedLayer
 from decompose.layers.survey import Survey
@@ -40,7 +41,7 @@ def averaged_as(layer: nn.Module, output: Tensor) -> Tensor:
     """
     if not (isinstance(layer, DecomposedLayer) and layer.choice.method == POOL):
         return output
-    return output.mean(tuple(range(2, output.ndim)), keepdim=True)
+    return mean_over_positions(output)
 
 
 def _is_averaged(value: Value) -> bool:

@@ -22,7 +22,7 @@ from decompose.algebra import (
     map_leaves,
     split_like,
 )
-from decompose.algebra.execution import swap_transposed_layout
+from decompose.algebra.execution import mean_over_positions, swap_transposed_layout
 from decompose.layers.cache_blocking import ReceptiveField, run_in_pieces
 from decompose.layers.execution_forms import DEFAULT_FORM, get_form
 from decompose.methods.choices import Choice, Note
@@ -66,7 +66,7 @@ class PooledConv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(batch, I, L)`` to ``(batch, O, 1)``."""
-        return super().forward(_pooled(input))
+        return super().forward(mean_over_positions(input))
 
 
 class PooledConv2d(nn.Conv2d):
@@ -74,7 +74,7 @@ class PooledConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(batch, I, H, W)`` to ``(batch, O, 1, 1)``."""
-        return super().forward(_pooled(input))
+        return super().forward(mean_over_positions(input))
 
 
 class PooledConv3d(nn.Conv3d):
@@ -82,7 +82,7 @@ class PooledConv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(batch, I, D, H, W)`` to ``(batch, O, 1, 1, 1)``."""
-        return super().forward(_pooled(input))
+        return super().forward(mean_over_positions(input))
 
 
 _POOLED = (PooledConv1d, PooledConv2d, PooledConv3d)
@@ -343,10 +343,6 @@ def _to_leaf_module(conv: Conv) -> Decomposable:
         kind, weight = CONVOLUTIONS[g.num_axes + 2], swap_transposed_layout(weight, conv.groups)
         options["output_padding"] = g.output_padding
     return _filled(kind(conv.in_channels, conv.out_channels, **options), weight, conv.bias)
-
-
-def _pooled(x: Tensor) -> Tensor:
-    return x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 def _filled(module: Decomposable, weight: Tensor, bias: Tensor | None) -> Decomposable:

@@ -16,17 +16,12 @@ from decompose.layers.modules import DecomposedLayer, give_bias
 from decompose.methods.pruning import PrunedChannels
 from decompose.models.conversion import plan_of, rebuild, recomposed
 from tests.support.averaged_head import averaged_head
+from tests.support.figures import error_of
 from tests.support.inverted_bottleneck import HIDDEN, InvertedBottleneck
 from tests.support.strategies import Mixed
 
 EXAMPLE = torch.randn(2, 3, 32, 32)
 IMAGES = torch.randn(40, 4, 12, 12, generator=torch.Generator().manual_seed(0))
-
-
-def error_of(model: nn.Module, small: nn.Module) -> float:
-    error = decompose.compare(model, small, IMAGES).output_error
-    assert error is not None
-    return error
 
 
 FULL_RANKS = {"stem": 3, "blocks.0.0": 9, "blocks.1.0": 9, "heads.mask": 16, "grouped": 9}
@@ -207,7 +202,7 @@ def test_pruned_channels_go_through_a_file_and_are_decomposed_further(tmp_path: 
     assert torch.equal(decompose.load(path, model)(images), smaller(images))
     at_once = decompose.apply(plan_of(smaller), model, calibrate=images)
     assert [p.shape for p in at_once.parameters()] == [p.shape for p in smaller.parameters()]
-    assert error_of(model, at_once) < 2 * error_of(model, smaller) + 1e-6
+    assert error_of(model, at_once, IMAGES) < 2 * error_of(model, smaller, IMAGES) + 1e-6
 
 
 def test_recomposed_pruned_channels_are_zeros() -> None:

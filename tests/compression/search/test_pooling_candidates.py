@@ -10,24 +10,14 @@ from decompose.algebra import params
 from decompose.compression.search.error_prediction import OutputError
 from decompose.compression.search.pooling_candidates import find_pooling_candidates
 from decompose.compression.statistics import gather
-from decompose.evaluation.comparison import compare
-from decompose.layers.costs import count_macs, macs_counters, trace_shapes
+from decompose.layers.costs import macs_counters
 from decompose.layers.survey import survey
 from decompose.models.conversion import plan_of
 from decompose.models.plans import KEPT
 from tests.support.averaged_head import EXAMPLE, averaged_head
+from tests.support.figures import counted, error_of
 
 IMAGES = torch.rand(40, 4, 12, 12, generator=torch.Generator().manual_seed(0))
-
-
-def counted(model: nn.Module) -> int:
-    return sum(count_macs(model, trace_shapes(model, EXAMPLE)).values())
-
-
-def error_of(model: nn.Module, small: nn.Module) -> float:
-    error = compare(model, small, IMAGES).output_error
-    assert error is not None
-    return error
 
 
 def test_the_cost_is_that_of_one_position() -> None:
@@ -40,7 +30,7 @@ def test_the_cost_is_that_of_one_position() -> None:
     assert found.cost == 120
     assert 0 < found.error < 1
     small = decompose.apply(Plan({"3": Choice("pool", 1)}), model)
-    assert counted(small) == counted(model) - 120 * 143
+    assert counted(small, EXAMPLE) == counted(model, EXAMPLE) - 120 * 143
     # A kernel of nine taps, or a cost that pooling leaves as it is.
     assert not find_pooling_candidates(known.convs["0"], costs["0"], error["0"])
     assert not find_pooling_candidates(known.convs["3"], params, error["3"])
@@ -52,8 +42,8 @@ def test_without_an_activation_a_budget_takes_it_at_no_loss(images: torch.Tensor
     plan = decompose.plan(model, EXAMPLE, macs=0.8, calibrate=images)
     assert plan.layers["3"] == Choice("pool", 1)
     small = decompose.apply(plan, model, calibrate=images)
-    assert counted(small) <= 0.8 * counted(model)
-    assert error_of(model, small) < 1e-9
+    assert counted(small, EXAMPLE) <= 0.8 * counted(model, EXAMPLE)
+    assert error_of(model, small, IMAGES) < 1e-9
 
 
 def test_the_correction_makes_the_error_that_of_the_output() -> None:
@@ -62,7 +52,7 @@ def test_the_correction_makes_the_error_that_of_the_output() -> None:
     assert statistics.corrections["3"]["pool"] > 0
     plan = decompose.plan(model, EXAMPLE, macs=0.8, methods=["pool"], calibrate=statistics)
     assert plan == decompose.plan(model, EXAMPLE, macs=0.8, methods=["pool"], calibrate=IMAGES)
-    measured = error_of(model, decompose.apply(plan, model))
+    measured = error_of(model, decompose.apply(plan, model), IMAGES)
     assert plan.notes["3"].error == pytest.approx(measured, rel=0.5)
 
 
@@ -78,7 +68,7 @@ def test_a_pooled_layer_stays_one_when_compressed_again() -> None:
     again = decompose.apply(plan, small, calibrate=IMAGES)
     assert plan_of(again).layers["3"] == Choice("pool", 1)
     assert plan.dense["3"] == KEPT
-    assert counted(again) <= 0.6 * counted(small)
+    assert counted(again, EXAMPLE) <= 0.6 * counted(small, EXAMPLE)
 
 
 def test_a_latency_budget_takes_it() -> None:

@@ -11,23 +11,14 @@ from decompose import algebra
 from decompose.compression.search.pruning_candidates import find_pruning_candidates
 from decompose.compression.statistics import gather
 from decompose.evaluation.comparison import compare
-from decompose.layers.costs import count_macs, macs_counters, trace_shapes
+from decompose.layers.costs import macs_counters
 from decompose.layers.dependencies import find_hidden_channels
 from decompose.layers.survey import survey
 from decompose.models.plans import NARROWED, Plan
+from tests.support.figures import counted, error_of
 from tests.support.inverted_bottleneck import EXAMPLE, HIDDEN, InvertedBottleneck
 
 IMAGES = torch.randn(40, 4, 12, 12, generator=torch.Generator().manual_seed(0))
-
-
-def counted(model: nn.Module) -> int:
-    return sum(count_macs(model, trace_shapes(model, EXAMPLE)).values())
-
-
-def error_of(model: nn.Module, small: nn.Module) -> float:
-    error = compare(model, small, IMAGES).output_error
-    assert error is not None
-    return error
 
 
 class OwnForward(nn.Conv2d):
@@ -53,14 +44,14 @@ def test_the_cost_is_what_the_layers_around_take(has_own_forward: bool) -> None:
         range(HIDDEN - 1, 4, -1)
     )
     covered = {"expand"} if has_own_forward else {"expand", "depthwise"}
-    whole = counted(model)
+    whole = counted(model, EXAMPLE)
     dense = sum(costs[name](known.convs[name]) for name in ("project", *covered))
     errors = []
     for candidate in found[::6]:
         assert candidate.choice is not None
         assert set(candidate.covers) == covered
         small = decompose.apply(Plan({"project": candidate.choice}), model)
-        assert counted(small) == whole - dense + candidate.cost
+        assert counted(small, EXAMPLE) == whole - dense + candidate.cost
         errors.append(candidate.error)
     assert errors == sorted(errors)
 
@@ -90,8 +81,8 @@ def test_a_budget_leaves_out_twins() -> None:
     }
     assert methods["expand"] == methods["depthwise"] == ("prune", left)
     assert methods["stem"] == ("dense", "")
-    assert counted(small) <= 0.75 * counted(model)
-    assert error_of(model, small) < 1e-6
+    assert counted(small, EXAMPLE) <= 0.75 * counted(model, EXAMPLE)
+    assert error_of(model, small, IMAGES) < 1e-6
     assert torch.equal(model(IMAGES), before)
     # Without inputs to repair on nothing tells which channels are twins.
     data_free = decompose.plan(model, EXAMPLE, macs=0.75)
