@@ -22,12 +22,13 @@ from safetensors.torch import load_model
 from torch import Tensor
 
 from decompose.data.images import ImageDataset
-from decompose.layers.batchnorm import has_statistics, reestimate_
+from decompose.layers.batchnorm import reestimate_, running_norms
 from decompose.layers.forward import evaluating, takes_channels_last
 from decompose.models import serialization
 from decompose.training.augmentation import AugmentedImages, TrainBatch
 from decompose.training.batch_order import BatchOrder
 from decompose.training.checkpoints import Checkpoints
+from decompose.training.mixup import Mixture
 from decompose.training.objective import Objective
 from decompose.training.optimizer import make_optimiser, make_schedule
 from decompose.training.state import Epoch, TrainingState
@@ -201,6 +202,9 @@ class Training:
         augmented = self.data.augmented.batches(state.epoch, list(indices), recipe.workers)
         batches, title = iter(augmented), f"epoch {state.epoch + 1} of {recipe.epochs}"
         self.wrapped.train()
+        if recipe.freeze_batchnorm:
+            for norm in running_norms(self.model):
+                norm.eval()
         with watching(title, state.step, self.order.steps) as advance:
             while state.step < self.order.steps:
                 self._take_step(batches)
@@ -240,8 +244,12 @@ class Training:
         if self._take_channels_last(images[:1]):
             images = in_channels_last(images)
         labels = batch.labels.to(self.processes.device, non_blocking=True)
+        mixture = None
+        if self.recipe.mixup:
+            mixture = Mixture.drawn(len(images), self.recipe.mixup, images.device)
+            images = mixture.applied(images)
         with self.accelerator.autocast():
-            loss, outputs = self.objective.loss(self.wrapped, images, labels)
+            loss, outputs = self.objective.loss(self.wrapped, images, labels, mixture)
         self.accelerator.backward(loss + self.objective.penalty())
         found = torch.zeros(2, device=loss.device)
         found[0] = loss.detach()
@@ -299,7 +307,7 @@ class Training:
     def _settle(self) -> float:
         """Re-estimate normalisations on images as augmented or as evaluated; the higher of both scores."""
         score = self.data.validator.score
-        if not has_statistics(self.model):
+        if self.recipe.freeze_batchnorm or not running_norms(self.model):
             return score(self.model)
         # Images as evaluated look larger than random crops (Touvron et al. 2019, arXiv 1906.06423, section
         # 3), but lack the borders of padded ones, which the weights are used to.

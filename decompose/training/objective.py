@@ -15,6 +15,7 @@ from decompose.layers.forward import evaluating
 from decompose.layers.global_pooling import averaged_as
 from decompose.layers.hooks import observing
 from decompose.training.frobenius_decay import composed_energy
+from decompose.training.mixup import Mixture
 from decompose.training.recipe import Recipe
 from decompose.utils.errors import DecomposeError
 
@@ -73,13 +74,16 @@ class Objective:
             return float(not self.labelled and has_layers)
         return given
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, model: nn.Module, images: Tensor, labels: Tensor, mixture: Mixture | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss of a batch, without decay.
 
         Args:
             model: the student, as it is wrapped for training.
             images: ``(batch, 3, H, W)``.
             labels: ``(batch,)`` int64; -1 where there are none.
+            mixture: that the images are; none by default.
 
         Returns:
             A scalar, and the student's outputs.
@@ -87,7 +91,7 @@ class Objective:
         Raises:
             DecomposeError: labels, or the teacher's outputs, do not fit the model's.
         """
-        terms, outputs = self._terms(model, images, labels)
+        terms, outputs = self._terms(model, images, labels, mixture)
         return torch.stack(terms).sum(), outputs
 
     def rehearse(self, images: Tensor, labels: Tensor) -> None:
@@ -100,7 +104,7 @@ class Objective:
             self._terms(self.student, images, labels)
 
     def _terms(
-        self, model: nn.Module, images: Tensor, labels: Tensor
+        self, model: nn.Module, images: Tensor, labels: Tensor, mixture: Mixture | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """The terms of the loss, and the student's outputs."""
         rewritten = find_decomposed(self.student) if self._features and self.teacher else {}
@@ -114,16 +118,23 @@ class Objective:
         from_teacher = (
             () if self.teacher is None else self._from_teacher(self.teacher, images, outputs, ours)
         )
-        return [*self._from_labels(outputs, labels), *from_teacher], outputs
+        return [*self._from_labels(outputs, labels, mixture), *from_teacher], outputs
 
-    def _from_labels(self, outputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        """The labels' term of the loss."""
+    def _from_labels(
+        self, outputs: Tensor, labels: Tensor, mixture: Mixture | None
+    ) -> Iterator[Tensor]:
+        """The labels' term of the loss; of a mixed image those of both, by their shares."""
         if self._labels:
             require_fit(outputs, labels)
-            smoothed = F.cross_entropy(
-                outputs.float(), labels, label_smoothing=self.recipe.smoothing
-            )
-            yield self._labels * smoothed
+            scores, smoothing = outputs.float(), self.recipe.smoothing
+            losses = F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
+            if mixture is not None:
+                others = labels[mixture.partners]
+                beside = F.cross_entropy(
+                    scores, others, label_smoothing=smoothing, reduction="none"
+                )
+                losses = mixture.shares * losses + (1 - mixture.shares) * beside
+            yield self._labels * losses.mean()
 
     def _from_teacher(
         self,

@@ -58,6 +58,12 @@ class Recipe:
         float, Doc("Temperature that softens class scores in the comparison of outputs.")
     ] = 2.0
     smoothing: Annotated[float, Doc("Label smoothing.")] = 0.0
+    mixup: Annotated[
+        float, Doc("Alpha of mixup, which mixes images in pairs: 1 for all shares; 0 for none.")
+    ] = 0.0
+    freeze_batchnorm: Annotated[
+        bool, Doc("Keep the means and variances of BatchNorms as they are.")
+    ] = False
     blockwise: Annotated[
         int, Doc("Steps of each layer in a first stage without labels; 200 are many.")
     ] = 0
@@ -95,6 +101,7 @@ class Recipe:
             "labels",
             "outputs",
             "features",
+            "mixup",
             "blockwise",
             "workers",
             "clip",

@@ -48,6 +48,12 @@ def main(
     learning_rate: Annotated[float, typer.Option(help="Highest, of finetuning.")] = 0.05,
     batch_size: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 256,
     weight_decay: Annotated[float, typer.Option(min=0, help="Of finetuning.")] = 1e-4,
+    labels: Annotated[float, typer.Option(min=0, max=1, help="Their weight in finetuning.")] = 0.1,
+    temperature: Annotated[float, typer.Option(help="Of distillation.")] = 2.0,
+    mixup: Annotated[float, typer.Option(min=0, help="Alpha of mixup in finetuning.")] = 0.0,
+    freeze_batchnorm: Annotated[
+        bool, typer.Option("--freeze-batchnorm", help="Keep BatchNorm's statistics.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(help="Of the draw of unlabelled images; give each an output of its own.")
     ] = 0,
@@ -59,7 +65,16 @@ def main(
     if "again" in way and max(share) >= HALF:
         raise typer.BadParameter(f"again goes on from {HALF:.0%} of the MACs: give smaller shares")
     take_up(output / "setting.json", {"seed": seed, "max_test": max_test})
-    recipe = distillation(epochs, learning_rate, batch_size, weight_decay)
+    recipe = distillation(
+        labels,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        weight_decay=weight_decay,
+        temperature=temperature,
+        mixup=mixup,
+        freeze_batchnorm=freeze_batchnorm,
+    )
     train, test = (load_images(data, train=is_train) for is_train in (True, False))
     test = test.first(max_test)
     for layers in depth:

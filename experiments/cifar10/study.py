@@ -159,17 +159,14 @@ class Study:
         return found.network
 
 
-def distillation(epochs: int, learning_rate: float, batch_size: int, weight_decay: float) -> Recipe:
-    """The recipe of finetuning: mostly the original's outputs, a little of the labels."""
-    return Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        labels=0.1,
-        outputs=0.9,
-        workers=default_workers(),
-    )
+def distillation(labels: float, **settings: Any) -> Recipe:
+    """The recipe of finetuning: mostly the original's outputs, a little of the labels.
+
+    Args:
+        labels: their weight, in [0, 1].
+        settings: others of ``Recipe``.
+    """
+    return Recipe(labels=labels, outputs=1 - labels, workers=default_workers(), **settings)
 
 
 def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
@@ -187,7 +184,10 @@ def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return {
         name: getattr(recipe, name)
-        for name in ("epochs", "learning_rate", "batch_size", "weight_decay")
+        for name in (
+            *("epochs", "learning_rate", "batch_size", "weight_decay"),
+            *("labels", "temperature", "mixup", "freeze_batchnorm"),
+        )
     }
 
 

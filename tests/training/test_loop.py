@@ -116,3 +116,26 @@ def test_weights_that_are_not_finite_are_never_kept(made: Made) -> None:
     with pytest.raises(DecomposeError, match="is not finite"):
         run.keep()
     assert not run.checkpoints.paths()
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_statistics_stay(made: Made, freeze: bool) -> None:
+    run = made(norm=True, epochs=1, freeze_batchnorm=freeze)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.run()
+    after = run.model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    statistics = {name for name in before if "running" in name}
+    assert statistics
+    assert statistics <= same if freeze else not statistics & same
+    assert not any(name.endswith("weight") for name in same)
+
+
+def test_mixed_images_train_otherwise_and_repeat(made: Made) -> None:
+    ends = []
+    for alpha in (0.0, 1.0, 1.0):
+        run = made(epochs=1, mixup=alpha)
+        run.run()
+        ends.append(torch.cat([p.detach().flatten() for p in run.model.parameters()]))
+    assert torch.equal(ends[1], ends[2])
+    assert not torch.equal(ends[0], ends[1])

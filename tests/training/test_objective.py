@@ -9,6 +9,7 @@ from torch import nn
 
 import decompose
 from decompose import Choice, Plan
+from decompose.training.mixup import Mixture
 from decompose.training.objective import (
     Objective,
     distillation,
@@ -159,3 +160,15 @@ def test_a_pooled_layer_learns_from_the_mean() -> None:
     with torch.no_grad():
         small.get_parameter("3.body.bias").add_(1)
     assert lesson.loss(small, images, LABELS)[0] > 1e-3
+
+
+def test_labels_of_mixed_images_count_by_their_shares() -> None:
+    _, small = models()
+    mixture = Mixture(torch.tensor([1, 2, 3, 0]), torch.tensor([1.0, 0.5, 0.75, 0.9]))
+    lesson = Objective(replace(NONE, labels=2.0, smoothing=0.1), small, None, True)
+    images = mixture.applied(IMAGES)
+    classes = F.one_hot(LABELS, small(IMAGES).shape[1]).float()
+    shares = mixture.shares[:, None]
+    soft = shares * classes + (1 - shares) * classes[mixture.partners]
+    expected = F.cross_entropy(small(images), soft, label_smoothing=0.1)
+    torch.testing.assert_close(lesson.loss(small, images, LABELS, mixture)[0], expected)
