@@ -68,11 +68,12 @@ class TrainingState:
 
     @property
     def best(self) -> int:
-        """Index in the history of the best score, the first of equals."""
-        return max(range(len(self.history)), key=lambda index: self.history[index].score)
+        """Index in the history of the best score, the last of equals: steps have become smaller."""
+        return max(range(len(self.history)), key=lambda index: (self.history[index].score, index))
 
     def is_exhausted(self, patience: int | None) -> bool:
         """Whether the score has not risen for ``patience`` epochs."""
         if patience is None or not self.history:
             return False
-        return len(self.history) - 1 - self.best >= patience
+        scores = [epoch.score for epoch in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -14,8 +14,8 @@ def test_it_comes_back_from_what_is_kept() -> None:
     assert TrainingState.of(asdict(one)) == one
 
 
-def test_the_best_is_the_first_of_equals_and_patience_counts_from_it() -> None:
-    assert standing(0.1, 0.5, 0.5).best == 1
+def test_the_best_is_the_last_of_equals_and_patience_counts_from_the_first() -> None:
+    assert standing(0.1, 0.5, 0.5, 0.3).best == 2
     assert not TrainingState().is_exhausted(1)
     assert not standing(0.1, 0.5, 0.5).is_exhausted(None)
     assert standing(0.1, 0.5, 0.5).is_exhausted(1)
