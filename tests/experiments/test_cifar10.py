@@ -120,7 +120,8 @@ def test_ways_that_finetune_make_the_checkpoints_folder_and_keep_the_budget(
     pixels = torch.randint(0, 256, (320, 3, 32, 32), dtype=torch.uint8)
     images = Images(pixels, torch.randint(0, 10, (320,)))
     study = Study(trained, images, images.first(8), tmp_path / "hits.npy")
-    found = study.measure(way, share, distillation(1, 0.05, 256, 0.0), tmp_path / "checkpoints")
+    recipe = distillation(0.1, epochs=1, learning_rate=0.05, batch_size=256)
+    found = study.measure(way, share, recipe, tmp_path / "checkpoints")
     assert (tmp_path / "checkpoints" / finetuned).is_dir()
     assert found["macs"] <= share * study.macs
 
