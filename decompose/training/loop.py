@@ -22,7 +22,7 @@ from safetensors.torch import load_model
 from torch import Tensor
 
 from decompose.data.images import ImageDataset
-from decompose.layers.batchnorm import reestimate_, running_norms
+from decompose.layers.batchnorm import has_statistics, reestimate_, running_norms
 from decompose.layers.forward import evaluating, takes_channels_last
 from decompose.models import serialization
 from decompose.training.augmentation import AugmentedImages, TrainBatch
@@ -307,7 +307,7 @@ class Training:
     def _settle(self) -> float:
         """Re-estimate normalisations on images as augmented or as evaluated; the higher of both scores."""
         score = self.data.validator.score
-        if self.recipe.freeze_batchnorm or not running_norms(self.model):
+        if self.recipe.freeze_batchnorm or not has_statistics(self.model):
             return score(self.model)
         # Images as evaluated look larger than random crops (Touvron et al. 2019, arXiv 1906.06423, section
         # 3), but lack the borders of padded ones, which the weights are used to.
