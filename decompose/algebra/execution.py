@@ -83,26 +83,37 @@ def _convolve(conv: Conv, x: Tensor) -> Tensor:
             groups=conv.groups,
             dilation=geometry.dilation,
         )
-    x = padded(conv, x)
     if covered := _covered_axes(conv, x):
-        return _multiply(conv, x, covered)
+        return _multiply(conv, padded(conv, x), covered)
+    padding = [0] * num_axes
+    if geometry.padding_mode == "zeros" and all(
+        before == after for before, after in geometry.padding
+    ):
+        # Padding inside the convolution saves a copy of the input.
+        padding = [before for before, _ in geometry.padding]
+    else:
+        x = padded(conv, x)
     return _CONVOLUTIONS[num_axes](
         x,
         conv.weight,
         conv.bias,
         stride=geometry.stride,
+        padding=padding,
         dilation=geometry.dilation,
         groups=conv.groups,
     )
 
 
 def _covered_axes(conv: Conv, x: Tensor) -> list[int]:
-    """The axes that the kernel covers whole, if it visits each pixel of the others alone."""
+    """The axes whose padded pixels the kernel covers whole, if it visits each of the others alone."""
     if conv.groups > 1:
         return []
     covered = []
     for axis, (pixels, taps) in enumerate(zip(x.shape[2:], conv.kernel_size, strict=True)):
-        if taps == pixels > 1 and conv.geometry.dilation[axis] == 1:
+        if (
+            taps == pixels + sum(conv.geometry.padding[axis]) > 1
+            and conv.geometry.dilation[axis] == 1
+        ):
             covered.append(axis)
         elif taps > 1 or conv.geometry.stride[axis] > 1:
             return []

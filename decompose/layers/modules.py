@@ -20,6 +20,7 @@ from decompose.algebra import (
     bias_of,
     compose,
     map_leaves,
+    run,
     split_like,
 )
 from decompose.algebra.execution import mean_over_positions, swap_transposed_layout
@@ -110,6 +111,8 @@ class DecomposedLayer(nn.Module):
 
     Attributes:
         is_made_in_turn: whether its factors were made of another decomposed layer's, not of the kernel.
+        trains_composed: whether it runs as the dense kernel that its factors compose to wherever gradients
+            are needed; they reach the factors all the same.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class DecomposedLayer(nn.Module):
         self.note = note
         self.form = DEFAULT_FORM
         self.is_made_in_turn = False
+        self.trains_composed = False
         self.body = to_module(expression)
         self._made = map_leaves(Conv.without_weights, expression)
         self._reach = ReceptiveField.of(expression)
@@ -202,6 +206,11 @@ class DecomposedLayer(nn.Module):
         On a CPU, and without gradients, large inputs are run in pieces (``cache_blocking``), which computes
         a few rows twice.
         """
+        if self.trains_composed and torch.is_grad_enabled():
+            # In half precision the kernel itself would lose digits.
+            with torch.autocast(x.device.type, enabled=False):
+                kernel = compose(self._differentiable())
+            return run(kernel, x)
         in_whole = (
             not get_form(self.form).in_pieces
             or torch.is_grad_enabled()

@@ -29,7 +29,7 @@ from torch import nn
 
 from decompose.data.images import ImageDataset
 from decompose.evaluation.provenance import in_words
-from decompose.layers.discovery import copied
+from decompose.layers.discovery import copied, find_decomposed
 from decompose.models.conversion import plan_of
 from decompose.models.onnx.module import OnnxModule
 from decompose.models.preprocessing import Transform
@@ -172,6 +172,8 @@ def finetune(
     accelerator = start(recipe, device, tensorboard)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
     model = copied(small).float().to(processes.device)
+    for layer in find_decomposed(model).values():
+        layer.trains_composed = recipe.compose_factors
     if teacher is not None:
         teacher = copied(teacher).float().to(processes.device).eval().requires_grad_(False)
     objective = Objective(recipe, model, teacher, labelled)

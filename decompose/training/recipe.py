@@ -64,6 +64,13 @@ class Recipe:
     freeze_batchnorm: Annotated[
         bool, Doc("Keep the means and variances of BatchNorms as they are.")
     ] = False
+    compose_factors: Annotated[
+        bool,
+        Doc(
+            "Train through the dense kernels that factors compose to: the same gradients, faster where "
+            "layers are narrow."
+        ),
+    ] = False
     blockwise: Annotated[
         int, Doc("Steps of each layer in a first stage without labels; 200 are many.")
     ] = 0

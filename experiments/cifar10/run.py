@@ -21,6 +21,7 @@ from typing import Annotated
 import torch
 import typer
 
+from decompose.training.recipe import OPTIMISERS, PRECISIONS
 from decompose.utils.environment import environment
 from experiments.cifar10.data import load_images
 from experiments.cifar10.networks import load_model
@@ -45,6 +46,9 @@ def main(
         "images64",
     ],
     epochs: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 10,
+    optimiser: Annotated[
+        str, typer.Option(help=f"Of finetuning, one of: {', '.join(OPTIMISERS)}.")
+    ] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Highest, of finetuning.")] = 0.05,
     batch_size: Annotated[int, typer.Option(min=1, help="Of finetuning.")] = 256,
     weight_decay: Annotated[float, typer.Option(min=0, help="Of finetuning.")] = 1e-4,
@@ -54,6 +58,12 @@ def main(
     freeze_batchnorm: Annotated[
         bool, typer.Option("--freeze-batchnorm", help="Keep BatchNorm's statistics.")
     ] = False,
+    compose_factors: Annotated[
+        bool, typer.Option("--compose-factors", help="Finetune through dense kernels.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help=f"Of finetuning, one of: {', '.join(PRECISIONS)}.")
+    ] = "no",
     seed: Annotated[
         int, typer.Option(help="Of the draw of unlabelled images; give each an output of its own.")
     ] = 0,
@@ -68,12 +78,15 @@ def main(
     recipe = distillation(
         labels,
         epochs=epochs,
+        optimiser=optimiser,
         learning_rate=learning_rate,
         batch_size=batch_size,
         weight_decay=weight_decay,
         temperature=temperature,
         mixup=mixup,
         freeze_batchnorm=freeze_batchnorm,
+        compose_factors=compose_factors,
+        precision=precision,
     )
     train, test = (load_images(data, train=is_train) for is_train in (True, False))
     test = test.first(max_test)

@@ -185,8 +185,9 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {
         name: getattr(recipe, name)
         for name in (
-            *("epochs", "learning_rate", "batch_size", "weight_decay"),
+            *("epochs", "optimiser", "learning_rate", "batch_size", "weight_decay"),
             *("labels", "temperature", "mixup", "freeze_batchnorm"),
+            *("compose_factors", "precision"),
         )
     }
 

@@ -13,6 +13,7 @@ from torch.optim import SGD
 from decompose.inference.engines import PreparedModel
 from decompose.inference.timing import time_in_turns
 from decompose.layers.costs import count_macs, trace_shapes
+from decompose.layers.discovery import find_decomposed
 from decompose.training.objective import Objective
 from decompose.training.recipe import Recipe
 from decompose.utils.progress import track
@@ -32,11 +33,10 @@ def measure(
     Returns:
         The batch size and, by name, ms an image with their spread and MACs of a forward pass.
     """
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    calls = {"original": _step(original, None, images, labels)}
+    calls = {"original": training_step(original, None, images)}
     for name, network in small.items():
-        calls[name] = _step(network, None, images, labels)
-        calls[f"{name}, distilled"] = _step(network, original, images, labels)
+        calls[name] = training_step(network, None, images)
+        calls[f"{name}, distilled"] = training_step(network, original, images)
     timed = time_in_turns(
         calls, track(range(num_rounds), "timing steps"), torch.get_num_threads(), calls_a_round=1
     )
@@ -59,16 +59,28 @@ def measure(
     }
 
 
-def _step(
-    network: nn.Module, teacher: nn.Module | None, images: Tensor, labels: Tensor
+def training_step(
+    network: nn.Module, teacher: nn.Module | None, images: Tensor, recipe: Recipe | None = None
 ) -> PreparedModel:
-    """A step of training: forward, backward, and the optimiser's."""
+    """A step of training a copy: forward, backward, and the optimiser's.
+
+    Args:
+        network: to train.
+        teacher: to learn from, beside labels.
+        images: of a step, ``(batch, 3, H, W)``.
+        recipe: of the loss, its factors and its precision.
+    """
+    recipe = recipe or Recipe()
     student = copy.deepcopy(network).train()
-    lesson = Objective(Recipe(), student, teacher, labelled=True)
+    for layer in find_decomposed(student).values():
+        layer.trains_composed = recipe.compose_factors
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    lesson = Objective(recipe, student, teacher, labelled=True)
     optimiser = SGD(student.parameters(), 1e-4, 0.9, nesterov=True)
 
     def step() -> None:
-        loss, _ = lesson.loss(student, images, labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss, _ = lesson.loss(student, images, labels)
         (loss + lesson.penalty()).backward()
         optimiser.step()
         optimiser.zero_grad()

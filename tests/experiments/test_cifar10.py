@@ -16,6 +16,7 @@ from torch import nn
 from decompose import DecomposeError
 from decompose.layers.costs import count_macs, count_params, trace_shapes
 from experiments.budget.peer import executed_macs
+from experiments.cifar10 import training_time
 from experiments.cifar10.data import Images, load_images
 from experiments.cifar10.networks import CifarResNet, load_model
 from experiments.cifar10.peers import whitened_svd
@@ -176,3 +177,12 @@ def test_tables_follow_from_records() -> None:
     assert "ResNet-20, 91.50 %" in text
     assert "-1.50 (-2.00 to -1.00)" in text
     assert "10,000 test images" in text
+
+
+def test_steps_of_training_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": CifarResNet(8).state_dict()}, tmp_path / "resnet8-12345678.th")
+    training_time.main(tmp_path, depth=8, share=0.5, batch_size=2, rounds=1)
+    shown = capsys.readouterr().out
+    assert "A step of distilling ResNet-8 at 50%" in shown
+    for name in ("by factors, float32", "composed, bfloat16"):
+        assert name in shown

@@ -112,6 +112,33 @@ def test_gradients_pass_the_kernel_shown() -> None:
     assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("method", ["channel", "cp", "dw_pw", "pw_dw", "spatial", "tucker"])
+def test_training_through_the_composed_kernel_gives_the_same_gradients(method: str) -> None:
+    original = nn.Conv2d(4, 6, 3, padding=1, stride=2).double()
+    layer = DecomposedLayer(original, METHODS[method](to_conv(original), 1), Choice(method, 1))
+    x, parts = torch.randn(2, 4, 9, 9, dtype=torch.float64), list(layer.parameters())
+    outputs, gradients = list[torch.Tensor](), list[tuple[torch.Tensor, ...]]()
+    for layer.trains_composed in (False, True):
+        y = layer(x)
+        outputs.append(y.detach())
+        gradients.append(torch.autograd.grad(y.square().sum(), parts))
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_a_layer_that_trains_composed_still_runs_by_its_factors() -> None:
+    original = nn.Conv2d(4, 6, 3)
+    layer = DecomposedLayer(original, METHODS["pw_dw"](to_conv(original), 2), Choice("pw_dw", 2))
+    layer.trains_composed = True
+    calls = list[bool]()
+    layer.body.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    x = torch.randn(1, 4, 8, 8)
+    layer(x)
+    with torch.no_grad():
+        layer(x)
+    assert calls == [False]
+
+
 def test_a_layer_whose_parts_were_exchanged_shows_none() -> None:
     original = nn.Conv2d(4, 6, 3)
     layer = DecomposedLayer(

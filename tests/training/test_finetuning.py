@@ -134,6 +134,14 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+def test_composed_factors_train_alike(data: Path) -> None:
+    by_factors = tuned(data).network.state_dict()
+    composed = tuned(data, recipe=replace(RECIPE, compose_factors=True)).network.state_dict()
+    assert composed.keys() == by_factors.keys()
+    for name, tensor in composed.items():
+        torch.testing.assert_close(tensor, by_factors[name], rtol=1e-4, atol=1e-5)
+
+
 def test_it_warns_where_training_made_the_model_worse(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
