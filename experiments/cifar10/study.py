@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from experiments.budget.peer import executed_macs
 from experiments.cifar10.data import MEAN, SIZE, STD, Images
 from experiments.cifar10.peers import uniform_tucker, whitened_svd
 from experiments.cifar10.ways import HALF, WAYS, Way
+from experiments.common.records import keep
 
 _BATCH = 250
 
@@ -84,12 +86,10 @@ class Study:
             folder: for its checkpoints.
         """
         way = WAYS[name]
-        make = self._maker(name, share_of_macs, recipe, folder)
-        started = time.perf_counter()
-        small = make()
-        seconds = time.perf_counter() - started
         if way.is_finetuned:
-            small = self._finetuned(small, recipe, folder / f"{name}_{share_of_macs:g}")
+            small, seconds = self._finetuned(name, share_of_macs, recipe, folder)
+        else:
+            small, seconds = _timed(self._maker(name, share_of_macs, recipe, folder))
         found = hits(small, self.test, f"{way.title}, {share_of_macs:g}")
         change = paired_difference(self.hits, found)
         return {
@@ -110,8 +110,7 @@ class Study:
         if name == "tucker":
             return partial(uniform_tucker, self.network, self.example, share_of_macs)
         if name == "again":
-            half = self._decomposed(WAYS["finetuned"], HALF, self._measured(way.num_images))
-            tuned = self._finetuned(half, recipe, folder / f"finetuned_{HALF:g}")
+            tuned, _ = self._finetuned("finetuned", HALF, recipe, folder)
             return partial(self._decomposed_again, tuned, share_of_macs, way)
         statistics = self._measured(way.num_images) if way.num_images else None
         return partial(self._decomposed, way, share_of_macs, statistics)
@@ -144,19 +143,31 @@ class Study:
             self._statistics[num] = decompose.measure(self.network, self.example, images)
         return self._statistics[num]
 
-    def _finetuned(self, small: nn.Module, recipe: Recipe, folder: Path) -> nn.Module:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    def _finetuned(
+        self, name: str, share_of_macs: float, recipe: Recipe, folder: Path
+    ) -> tuple[nn.Module, float]:
+        """A network decomposed and finetuned, and the seconds that it took to decompose."""
+        title = f"{name}_{share_of_macs:g}"
+        start, record = folder / f"{title}.safetensors", folder / f"{title}.json"
+        if record.exists():
+            seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"]
+        else:
+            small, seconds = _timed(self._maker(name, share_of_macs, recipe, folder))
+            folder.mkdir(parents=True, exist_ok=True)
+            decompose.save(small, start)
+            keep({"seconds": seconds}, record)
         found = finetune(
-            small,
+            # Made anew it might differ in bits, and checkpoints belong to one network.
+            decompose.load(start, self.network),
             self.train.dataset(),
             teacher=self.network,
             recipe=recipe,
             augment=_augmented(),
-            folder=folder,
+            folder=folder / title,
             resume=True,
             tell=print,
         )
-        return found.network
+        return found.network, seconds
 
 
 def distillation(labels: float, **settings: Any) -> Recipe:
@@ -167,6 +178,13 @@ def distillation(labels: float, **settings: Any) -> Recipe:
         settings: others of ``Recipe``.
     """
     return Recipe(labels=labels, outputs=1 - labels, workers=default_workers(), **settings)
+
+
+def _timed(make: Callable[[], nn.Module]) -> tuple[nn.Module, float]:
+    """A network, and the seconds that it took to make."""
+    started = time.perf_counter()
+    made = make()
+    return made, time.perf_counter() - started
 
 
 def hits(network: nn.Module, images: Images, doing: str) -> np.ndarray:

@@ -127,6 +127,22 @@ def test_ways_that_finetune_make_the_checkpoints_folder_and_keep_the_budget(
     assert found["macs"] <= share * study.macs
 
 
+@pytest.mark.filterwarnings("ignore:no epoch scores")
+@pytest.mark.filterwarnings("ignore:left as truncated")
+def test_finetuning_resumes_where_the_decomposition_differs_in_bits(
+    trained: CifarResNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.randint(0, 256, (320, 3, 32, 32), dtype=torch.uint8)
+    images = Images(pixels, torch.randint(0, 10, (320,)))
+    study = Study(trained, images, images.first(8), tmp_path / "hits.npy")
+    recipe = distillation(0.1, epochs=1, learning_rate=0.05, batch_size=256)
+    first = study.measure("finetuned", 0.7, recipe, tmp_path / "checkpoints")
+    # It is not decomposed again.
+    monkeypatch.setattr(Study, "_decomposed", None)
+    assert study.measure("finetuned", 0.7, recipe, tmp_path / "checkpoints") == first
+    assert (tmp_path / "checkpoints" / "finetuned_0.7.safetensors").is_file()
+
+
 def test_a_seed_draws_other_images_the_same_ones_each_time(
     trained: CifarResNet, tmp_path: Path
 ) -> None:
