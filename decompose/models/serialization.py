@@ -178,9 +178,15 @@ def read_header(path: str | Path) -> Header | None:
     """Read the header of a file that ``save`` wrote; ``None`` for any other file.
 
     Raises:
-        DecomposeError: there is no such file, or it is damaged.
+        DecomposeError: there is no such file, it is damaged, or it is Python code.
     """
     path = Path(path)
+    # ``net.py:build`` is how other tools name a function.
+    if path.suffix.partition(":")[0].lower() == ".py":
+        raise DecomposeError(
+            f"{path}: Python files are not run to build a model; export it to ONNX, or use decompose.plan "
+            "and decompose.apply in Python"
+        )
     if not path.is_file():
         raise DecomposeError(f"{path}: {_absence(path)}")
     if path.suffix.lower() != ".safetensors":

@@ -364,6 +364,9 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> 
 def test_files_that_hold_something_else(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="no such file"):
         decompose.load(tmp_path / "missing.pth", RESNET)
+    for name in ("net.py", "net.py:build"):
+        with pytest.raises(DecomposeError, match="Python files are not run .* export it to ONNX"):
+            decompose.load(tmp_path / name)
     with pytest.raises(DecomposeError, match="is a folder"):
         decompose.load(tmp_path, RESNET)
     torch.save([1, 2], tmp_path / "list.pth")
