@@ -245,7 +245,9 @@ def _training_data(
         images, validation = images.parted(recipe.holdout, recipe.seed)
     order = BatchOrder(len(images), recipe.batch_size, recipe.seed)
     size = order.part_size(processes.count, recipe.accumulate)
-    teacher = None if objective.labelled else objective.teacher
+    # Epochs are judged by what they were trained for: of images that the original was trained on, labels
+    # say next to nothing of how near a model has come to it.
+    teacher = None if objective.learns_from_labels else objective.teacher
     validator = Validator(validation, teacher, processes, size, recipe.workers)
     seen = images.with_transforms(augment or augmented(images.transforms[0]))
     return TrainingData(order, AugmentedImages(seen, recipe.seed), images, validator)

@@ -61,6 +61,11 @@ class Objective:
             raise DecomposeError(f"the teacher has no layer {stray[0]}; give the original model")
 
     @property
+    def learns_from_labels(self) -> bool:
+        """Whether labels have a weight in the loss."""
+        return self._labels > 0
+
+    @property
     def _labels(self) -> float:
         if self.teacher is None:
             return 1.0

@@ -20,7 +20,7 @@ class Validator:
 
     Attributes:
         images: held out.
-        teacher: the original, where the images have no labels.
+        teacher: the original, by whose outputs a model is judged; without one, by labels.
         processes: that share the images.
         batch_size: images at a time, of one process.
         workers: processes that decode.
@@ -40,7 +40,7 @@ class Validator:
         return "likeness" if self.teacher else "accuracy"
 
     def score(self, model: nn.Module) -> float:
-        """Top-1 accuracy; without labels, 1 less the relative squared error of the outputs.
+        """Top-1 accuracy; with a teacher, 1 less the relative squared error of the outputs.
 
         Raises:
             DecomposeError: no image could be read, or the labels do not fit the model.

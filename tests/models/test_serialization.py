@@ -365,7 +365,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
     with pytest.raises(DecomposeError, match="no such file"):
         decompose.load(tmp_path / "missing.pth", RESNET)
     for name in ("net.py", "net.py:build"):
-        with pytest.raises(DecomposeError, match="Python files are not run .* export it to ONNX"):
+        with pytest.raises(DecomposeError, match=r"Python files are not run .* export it to ONNX"):
             decompose.load(tmp_path / name)
     with pytest.raises(DecomposeError, match="is a folder"):
         decompose.load(tmp_path, RESNET)

@@ -134,6 +134,12 @@ def test_parts_of_a_batch_add_up_to_it(data: Path) -> None:
         torch.testing.assert_close(parts[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("weight", "measure"), [(0.0, "likeness"), (0.1, "accuracy")])
+def test_labels_judge_where_they_teach(data: Path, weight: float, measure: str) -> None:
+    recipe = replace(RECIPE, epochs=1, labels=weight)
+    assert tuned(data, recipe=recipe).measure == measure
+
+
 def test_composed_factors_train_alike(data: Path) -> None:
     by_factors = tuned(data).network.state_dict()
     composed = tuned(data, recipe=replace(RECIPE, compose_factors=True)).network.state_dict()
