@@ -5,7 +5,7 @@ finetuned rows.
 
     python -m experiments.cifar10.training_time --networks NETWORKS
 
-Two minutes on one core. Expect bfloat16 to gain where the CPU computes in it (AMX) and to lose elsewhere.
+Four minutes on one core. Expect bfloat16 to gain where the CPU computes in it (AMX) and to lose elsewhere.
 """
 
 from __future__ import annotations
