@@ -111,7 +111,9 @@ class Sensitivity:
             self._num_measured = max(1, self._num_measured - 1)
         num_fitted = _MANY_FITTED if self._are_many and are_cheap(survey.example) else _FITTED
         every = list(islice(inputs, _HELD + (num_fitted if repaired else 0)))
-        held = every[:: max(1, len(every) // _HELD)][:_HELD] if repaired else every[:2]
+        # A refit is judged on none of the inputs that it was fitted to, where there are two.
+        num_held = min(_HELD, max(1, len(every) // 2))
+        held = every[:: len(every) // num_held][:num_held] if repaired else every[:2]
         fitted = [x for x in every if not any(x is other for other in held)] or every
         size = largest_batch(model, every)
         self._held: list[tuple[Example, Recording]] = []

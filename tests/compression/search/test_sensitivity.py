@@ -45,6 +45,20 @@ def test_a_gain_for_every_kind_of_option(repaired: bool) -> None:
         assert all(0.3 < correction < 10 for correction in corrections["2"].values())
 
 
+@pytest.mark.parametrize("num_inputs", [2, 3, 4, 5, 8])
+def test_refits_are_judged_on_other_inputs_than_they_were_fitted_to(num_inputs: int) -> None:
+    torch.manual_seed(0)
+    # So few positions of so many numbers that a refit meets all outputs that it was fitted to.
+    example, model = torch.zeros(1, 16, 4, 4), nn.Sequential(nn.Conv2d(16, 4, 3)).eval()
+    known, inputs = survey(model, example), torch.randn(num_inputs, 16, 4, 4)
+    truncations = QuickTruncations(to_conv(known.layers["0"]))
+    error = OutputError(truncations.conv, gather(model, inputs, known.layers).layers["0"])
+    found = find_candidates(truncations, [parse_combination("pw_dw")], algebra.params, error)
+    with measuring_sensitivity(known, inputs, effort_of("normal"), repaired=True) as measured:
+        corrections = measured.corrections("0", found, truncations)
+    assert corrections["pw_dw"] > 0.5
+
+
 @pytest.mark.parametrize(("head", "num_inputs"), [(nn.Flatten(1), 1), (nn.AdaptiveAvgPool2d(1), 2)])
 def test_maps_of_many_numbers_need_one_input(head: nn.Module, num_inputs: int) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), head).eval()
