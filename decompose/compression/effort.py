@@ -16,14 +16,15 @@ class Effort:
     Attributes:
         num_measured: combinations of methods whose sensitivity is measured in each layer where layers
             will be repaired, one fewer where all factors are fitted; the others take the median.
-        num_aids: synthetic inputs that help to fit a repair, beside the given ones.
+        fewest_inputs: that a repair is fitted to; where fewer are given, synthetic ones make up for them.
+            Beside enough they do not help: on 16 images ResNet-20 loses 0.1 points less without.
         num_whitening: inputs from which the coordinates of a repair's truncations are gathered, at most.
         num_matching: gradient steps that fit synthetic inputs to a model's normalisations.
         is_rectified: whether a refit is also tried that leaves free what a ReLU cuts off.
     """
 
     num_measured: int
-    num_aids: int
+    fewest_inputs: int
     num_whitening: int
     num_matching: int
     is_rectified: bool
@@ -31,13 +32,13 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(
-        num_measured=1, num_aids=8, num_whitening=8, num_matching=0, is_rectified=False
+        num_measured=1, fewest_inputs=8, num_whitening=8, num_matching=0, is_rectified=False
     ),
     "normal": Effort(
-        num_measured=3, num_aids=16, num_whitening=16, num_matching=12, is_rectified=True
+        num_measured=3, fewest_inputs=16, num_whitening=16, num_matching=12, is_rectified=True
     ),
     "thorough": Effort(
-        num_measured=8, num_aids=16, num_whitening=1024, num_matching=40, is_rectified=True
+        num_measured=8, fewest_inputs=16, num_whitening=1024, num_matching=40, is_rectified=True
     ),
 }
 

@@ -24,7 +24,7 @@ from decompose.utils.batches import in_channels_last
 from decompose.utils.progress import track
 
 PIXELS = 64
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 
 
 def classify_digits(networks: Mapping[str, nn.Module]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from decompose.utils.errors import DecomposeError
 def test_more_effort_measures_more() -> None:
     quick, normal, thorough = (effort_of(name) for name in ("quick", "normal", "thorough"))
     assert quick.num_measured < normal.num_measured < thorough.num_measured
-    assert quick.num_aids <= normal.num_aids <= thorough.num_aids
+    assert quick.fewest_inputs <= normal.fewest_inputs <= thorough.fewest_inputs
     assert set(EFFORTS) == {"quick", DEFAULT_EFFORT, "thorough"}
 
 

@@ -64,6 +64,11 @@ from decompose.utils.tables import Table
 _AIDS_SEED = 1
 """Other synthetic inputs than those that models are repaired on without data."""
 
+_AIDS_OF_MANY = 8
+"""Synthetic inputs beside many others. Without them ResNet-20 at half its MACs loses 0.08 points more on 64
+images of CIFAR-10, and with twice as many no less.
+"""
+
 
 @dataclass(frozen=True)
 class LayerRepair:
@@ -156,7 +161,7 @@ def repair_layers_(
     covariances = gather_covariances(model, inputs, narrow, effort.num_whitening, size)
     rectifiers = known.rectifiers(todo)
     many = are_many(inputs)
-    aids = _aids(known.example, model, effort.num_aids)
+    aids = _aids(known.example, model, _num_aids(inputs, effort, are_many=many))
     batches = FoldedBatches(inputs, aids, size, are_many=many)
     repairs = []
     with PairedPasses(small, model, todo, calls, batches) as passes:
@@ -244,9 +249,16 @@ class _Refits:
         return self.size * self.passes.num_batches(name)
 
 
+def _num_aids(inputs: InputBatches, effort: Effort, *, are_many: bool) -> int:
+    """Number of synthetic inputs that help: as many as are missing, or a few to fit all factors."""
+    if are_many:
+        return _AIDS_OF_MANY
+    return effort.fewest_inputs - sum(1 for _ in islice(inputs, effort.fewest_inputs))
+
+
 def _aids(example: Example, model: nn.Module, num: int) -> Iterable[Any]:
-    """Synthetic inputs that help where the given ones are few."""
-    if isinstance(example, Tensor) and not example.is_floating_point():
+    """Synthetic inputs that help where the given ones are few, or unknowns many."""
+    if not num or (isinstance(example, Tensor) and not example.is_floating_point()):
         return []
     return InputBatches(synthetic_inputs(example, model, num=num, seed=_AIDS_SEED), model)
 

@@ -15,7 +15,7 @@ def test_views_have_the_inputs_shape_and_dtype(shape: tuple[int, ...], dtype: to
     assert {(tuple(augment.shape), augment.dtype) for augment in seen} == {(shape, dtype)}
 
 
-def test_views_of_a_image_are_mirrored_enlarged_and_tiled() -> None:
+def test_views_of_an_image_are_mirrored_enlarged_and_tiled() -> None:
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     x = torch.stack([rows, columns])[None]
     _, mirrored, enlarged, tiled = (augment(x) for augment in augmentations(x))

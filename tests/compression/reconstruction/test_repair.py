@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import decompose
+from decompose.compression.reconstruction import repair
 from decompose.compression.reconstruction.joint_fit import FEWEST_INPUTS
 from decompose.compression.reconstruction.repair import repair_, repair_table
 from decompose.data.synthetic import synthetic_inputs
@@ -120,6 +121,22 @@ def test_inputs_are_gone_through_once_at_a_time() -> None:
     repair_(b, model, Rewound())
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize(("num", "expected"), [(2, 14), (12, 4), (16, 0), (31, 0), (32, 8)])
+def test_synthetic_inputs_make_up_for_missing_ones(
+    num: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, made = folded().eval(), []
+
+    def counted(example: Tensor, *_: object, num: int, seed: int) -> Tensor:
+        made.append(num)
+        return synthetic_inputs(example, num=num, seed=seed)
+
+    monkeypatch.setattr(repair, "synthetic_inputs", counted)
+    small = decompose.apply(decompose.plan(model, EXAMPLE, rank=1), model)
+    repair_(small, model, synthetic_inputs(EXAMPLE, num=num))
+    assert sum(made) == expected
 
 
 def test_one_input_is_too_few() -> None:
