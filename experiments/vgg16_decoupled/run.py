@@ -49,6 +49,7 @@ SWEPT_RANKS = range(2, 6)
 MIXED_METHODS = ("pw_dw", "dw_pw", "spatial")
 NUM_SYNTHETIC = 8
 DECOUPLING_RUNS = 5
+TIMING_ROUNDS = 5
 
 
 def main(
@@ -79,7 +80,9 @@ def main(
             method: [point._asdict() for point in points] for method, points in curves.items()
         },
         "digits": classify_digits(networks),
-        "latency": time_side_by_side(networks, images, {"eager": Eager()}).to_dict(),
+        "latency": time_side_by_side(
+            networks, images, {"eager": Eager()}, num_rounds=TIMING_ROUNDS
+        ).to_dict(),
     }
     keep(record, output / "results.json")
     plot_spectra(inspect_layers(network, images[:1]), output / "spectrum.png")
